@@ -1,0 +1,7 @@
+"""The wave space: mathematics of superquadric waves, their surface, and their motion between ticks."""
+
+from wsm_jax.core import superquadric
+from wsm_jax.core.interpolate import interpolate
+from wsm_jax.core.render import cast, surface, visible
+
+__all__ = ["cast", "interpolate", "superquadric", "surface", "visible"]

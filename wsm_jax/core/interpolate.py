@@ -1,0 +1,57 @@
+"""The core between its ticks: any time, so any frame rate."""
+
+import jax.numpy as jnp
+
+from wsm_jax.snapshot import FIELDS, Waves
+from wsm_jax.typing import Array, Float, NpOrJax
+
+_HELD = ("exponents", "colour", "material", "semantic", "instance")
+
+
+def interpolate(core: Waves, core_time: Float[NpOrJax, " K"], time: Float[NpOrJax, "*t"]) -> Waves:
+    """The waves [*t N ...] at `time` (s) of a core [K N ...] with ticks at `core_time` (s, increasing).
+
+    Centre: cubic Hermite of positions and velocities (exact for constant acceleration). Rotation: slerp along the shorter
+    arc. Presence, scale and velocities: linear. Everything else holds the value of the earlier tick. Times outside the
+    ticks take the state of the nearest one.
+    """
+    ticks, time = jnp.asarray(core_time, jnp.float32), jnp.asarray(time, jnp.float32)
+    if len(ticks) == 1:
+        return Waves(**{name: jnp.broadcast_to(x[0], time.shape + x.shape[1:]) for name, x in _fields(core).items()})
+    time = jnp.clip(time, ticks[0], ticks[-1])
+    left = jnp.clip(jnp.searchsorted(ticks, time, side="right") - 1, 0, len(ticks) - 2)
+    step = ticks[left + 1] - ticks[left]
+    u = (time - ticks[left]) / step
+    old, new = ({name: x[left + i] for name, x in _fields(core).items()} for i in (0, 1))
+    weight = u[..., None]
+    out = {name: old[name] for name in _HELD}
+    out["presence"] = (1 - weight) * old["presence"] + weight * new["presence"]
+    for name in ("scale", "velocity", "angular_velocity"):
+        out[name] = (1 - weight[..., None]) * old[name] + weight[..., None] * new[name]
+    out["centre"] = _hermite(old, new, weight[..., None], step[..., None, None])
+    out["rotation"] = _slerp(old["rotation"], new["rotation"], weight[..., None])
+    return Waves(**out)
+
+
+def _fields(core: Waves) -> dict[str, Array]:
+    return {name: jnp.asarray(getattr(core, name)) for name in FIELDS}
+
+
+def _hermite(old: dict[str, Array], new: dict[str, Array], u: Array, step: Array) -> Array:
+    return (
+        (1 + 2 * u) * (1 - u) ** 2 * old["centre"]
+        + u * (1 - u) ** 2 * step * old["velocity"]
+        + u**2 * (3 - 2 * u) * new["centre"]
+        + u**2 * (u - 1) * step * new["velocity"]
+    )
+
+
+def _slerp(a: Array, b: Array, u: Array) -> Array:
+    dot = jnp.sum(a * b, -1, keepdims=True)
+    b = jnp.where(dot < 0, -b, b)
+    dot = jnp.clip(jnp.abs(dot), 0.0, 1.0)
+    angle = jnp.arccos(jnp.minimum(dot, 1 - 1e-6))
+    sine = jnp.sin(angle)
+    mixed = (jnp.sin((1 - u) * angle) * a + jnp.sin(u * angle) * b) / sine
+    mixed = jnp.where(dot > 1 - 1e-5, (1 - u) * a + u * b, mixed)
+    return mixed / jnp.linalg.norm(mixed, axis=-1, keepdims=True)

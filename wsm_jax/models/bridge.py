@@ -1,0 +1,148 @@
+"""The velocity network of the wave bridge, and the encoder that makes style codes while it trains.
+
+Tokens see patches; a small network per pixel turns what the tokens say back into pixels. The token grid is tied to the
+canvas (so many tokens per image height), not to pixels: more resolution means more pixels a token, the same tokens, the same
+weights. In training the pixel network may run on a random subset of the pixels, which leaves the gradient unbiased.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from wsm_jax.models.transformer import SwiGLU, Transformer, dense, level_features
+from wsm_jax.typing import Array, Float, Int
+
+DETAIL = 8
+"""Channels of the map that each token paints over its own patch."""
+
+
+def patches(x: Float[Array, "B H W C"], rows: int) -> Float[Array, "B gh gw p C"]:
+    """Cuts an image in `rows` rows of square patches: [B rows columns pixels C], pixels in row-major order.
+
+    Raises ValueError when rows or columns of pixels do not divide into such patches.
+    """
+    batch, height, width, channels = x.shape
+    side = height // rows
+    if side * rows != height or width % side:
+        raise ValueError(f"an image of {height} x {width} does not divide into {rows} rows of square patches")
+    x = x.reshape(batch, rows, side, width // side, side, channels)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows, width // side, side * side, channels)
+
+
+def unpatch(x: Float[Array, "B gh gw p C"]) -> Float[Array, "B H W C"]:
+    """Inverse of `patches`."""
+    batch, rows, columns, pixels, channels = x.shape
+    side = round(pixels**0.5)
+    x = x.reshape(batch, rows, columns, side, side, channels).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(batch, rows * side, columns * side, channels)
+
+
+def resample(x: Float[Array, "B gh gw p C"], side: int) -> Float[Array, "B gh gw q C"]:
+    """Resizes every patch to side x side pixels (antialiased)."""
+    old = round(x.shape[3] ** 0.5)
+    if old == side:
+        return x
+    grid = x.reshape(*x.shape[:3], old, old, x.shape[-1])
+    grid = jax.image.resize(grid, (*x.shape[:3], side, side, x.shape[-1]), "linear")
+    return grid.reshape(*x.shape[:3], side * side, x.shape[-1])
+
+
+def waves_of(local: Float[Array, "*n 3"], frequencies: tuple[float, ...]) -> Float[Array, "*n F"]:
+    """sin and cos of pi f u for every wave-local coordinate u and frequency f: what textures are made of."""
+    angle = jnp.pi * local[..., None] * jnp.asarray(frequencies)
+    flat = angle.reshape(*local.shape[:-1], -1)
+    return jnp.concatenate([jnp.sin(flat), jnp.cos(flat)], -1)
+
+
+class WaveBridge(nn.Module):
+    """State [B H W S] at a level -> both ends of its path, [B H W S] each."""
+
+    rows: int
+    """Token rows per image height."""
+    patch: int
+    """Side in pixels of the patch that a token embeds (other sizes are resampled to it)."""
+    width: int
+    depth: int
+    heads: int
+    pixel_width: int
+    frequencies: tuple[float, ...]
+    local_slice: tuple[int, int]
+    """Where the wave-local coordinates lie in the S channels of the state."""
+
+    @nn.compact
+    def __call__(
+        self,
+        state: Float[Array, "B H W S"],
+        level: Float[Array, " B"],
+        known: Float[Array, "B F"],
+        pixels: Int[Array, " q"] | None = None,
+    ) -> tuple[Array, Array]:
+        """Predicts (end at level 0, end at level 1). `known` holds the validity bits of both ends.
+
+        `pixels` picks pixels of every patch: the outputs are then [B gh gw q S], for use with `patches` of the targets.
+        """
+        size = state.shape[-1]
+        cut = patches(state, self.rows)
+        side = round(cut.shape[3] ** 0.5)
+        small = resample(cut, self.patch)
+        batch, rows, columns = small.shape[:3]
+        tokens = dense(self.width, ("channels", "embed"), name="embed")(small.reshape(batch, rows * columns, -1))
+        condition = level_features(level, 64)
+        condition = dense(self.width, ("level", "embed"), name="condition")(jnp.concatenate([condition, known], -1))[:, None]
+        y, x = jnp.meshgrid((jnp.arange(rows) + 0.5) / rows, (jnp.arange(columns) + 0.5) / rows, indexing="ij")
+        positions = jnp.stack([jnp.zeros_like(y), y, x], -1).reshape(1, -1, 3)
+        place = dense(self.width, ("channels", "embed"), name="place")(level_features(positions[..., 1:].reshape(1, -1, 2), 16).reshape(1, rows * columns, -1))
+        positions = jnp.broadcast_to(positions, (batch, rows * columns, 3))
+        tokens = Transformer(self.width, self.depth, self.heads, name="transformer")(tokens + condition + place, positions, condition)
+        painted = dense(self.patch**2 * DETAIL, ("embed", "mlp"), name="paint")(tokens)
+        painted = resample(painted.reshape(batch, rows, columns, self.patch**2, DETAIL), side)
+        spoken = dense(2 * self.pixel_width, ("embed", "mlp"), name="speak")(tokens).reshape(batch, rows, columns, 1, -1)
+        if pixels is not None:
+            cut, painted = cut[..., pixels, :], painted[..., pixels, :]
+        texture = waves_of(cut[..., self.local_slice[0] : self.local_slice[1]], self.frequencies)
+        h = jnp.concatenate([cut, painted, texture], -1)
+        gate, value = jnp.split(dense(2 * self.pixel_width, ("channels", "mlp"), name="pixel_in")(h) + spoken, 2, -1)
+        h = jax.nn.silu(gate) * value
+        h = h + SwiGLU(self.pixel_width, self.pixel_width, name="pixel_mlp")(h)
+        out = dense(2 * size, ("mlp", "channels"), name="pixel_out")(h) + jnp.concatenate([cut, cut], -1)
+        if pixels is None:
+            out = unpatch(out)
+        return out[..., :size], out[..., size:]
+
+
+class StyleEncoder(nn.Module):
+    """What the picture has and the geometry has not: a code per wave, one for the scene, one per patch.
+
+    A network per pixel compares picture and surface; its features are averaged over the pixels of each wave, of the whole
+    clip and of each patch, and mapped to codes in (-2, 2).
+    """
+
+    width: int
+    wave_code: int
+    scene_code: int
+    patch_code: int
+    rows: int
+    frequencies: tuple[float, ...]
+
+    @nn.compact
+    def __call__(
+        self,
+        rgb: Float[Array, "B T H W 3"],
+        surface: Float[Array, "B T H W C"],
+        local: Float[Array, "B T H W 3"],
+        masks: Float[Array, "B T H W N"],
+    ) -> tuple[Float[Array, "B N c"], Float[Array, "B s"], Float[Array, "B T gh gw p"]]:
+        """`masks` are the pixels of every wave; a wave that is nowhere seen gets the code of an empty average."""
+        x = jnp.concatenate([rgb, surface, waves_of(local, self.frequencies)], -1)
+        h = SwiGLU(self.width, self.width, name="pixel")(x)
+        h = SwiGLU(self.width, self.width, name="pixel_2")(h) + h
+        per_wave = jnp.einsum("bthwn,bthwd->bnd", masks, h) / (jnp.sum(masks, (1, 2, 3))[..., None] + 1.0)
+        scene = jnp.mean(h, (1, 2, 3))
+        whole = jnp.concatenate([per_wave, jnp.broadcast_to(scene[:, None], (*per_wave.shape[:2], self.width))], -1)
+        wave = SwiGLU(self.width, self.wave_code, name="wave")(whole)
+        mixed = jnp.concatenate([scene, per_wave[:, 0]], -1)
+        scene = SwiGLU(2 * self.width, self.scene_code, name="scene")(mixed)
+        batch, frames = h.shape[:2]
+        grid = patches(h.reshape(batch * frames, *h.shape[2:]), self.rows).mean(3)
+        patch = dense(self.patch_code, ("mlp", "channels"), name="patch")(grid).reshape(batch, frames, *grid.shape[1:3], -1)
+        return tuple(2.0 * jnp.tanh(0.5 * code) for code in (wave, scene, patch))  # type: ignore[return-value]

@@ -1,0 +1,131 @@
+"""The one transformer that every flow uses.
+
+Pre-RMSNorm blocks, attention with normalised queries and keys and rotary positions over (seconds, y, x), SwiGLU, and a
+modulation (shift, scale, gate) that is computed once from the condition of each token and shared by all blocks up to a
+learned offset per block (adaLN-single, Chen et al. 2023). Parameters carry logical axis names only.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from wsm_jax.typing import Array, Bool, Float
+
+INIT = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
+
+
+def dense(features: int, axes: tuple[str, str], *, name: str | None = None, bias: bool = True, zero: bool = False) -> nn.Dense:
+    """A linear layer whose kernel carries logical axes; `zero` starts it at 0."""
+    init = nn.initializers.zeros_init() if zero else INIT
+    return nn.Dense(
+        features,
+        use_bias=bias,
+        kernel_init=nn.with_logical_partitioning(init, axes),
+        bias_init=nn.with_logical_partitioning(nn.initializers.zeros_init(), axes[1:]),
+        name=name,
+    )
+
+
+def rms_norm(x: Array) -> Array:
+    """x / rms(x) over the last axis, in float32."""
+    y = x.astype(jnp.float32)
+    return (y * jax.lax.rsqrt(jnp.mean(y * y, -1, keepdims=True) + 1e-6)).astype(x.dtype)
+
+
+def rotary(x: Float[Array, "B L heads head_dim"], positions: Float[Array, "B L 3"]) -> Float[Array, "B L heads head_dim"]:
+    """Rotates pairs of features by angles linear in the positions, so that attention depends on differences alone.
+
+    The head is cut in three: seconds, y and x (in canvas heights), each with geometric wavelengths from 1/4 to 64 units.
+    """
+    pairs = x.shape[-1] // 2
+    share = [pairs - 2 * (pairs // 3), pairs // 3, pairs // 3]
+    angles = [
+        positions[..., i, None] * (2 * jnp.pi * jnp.logspace(2, -6, n, base=2.0)) for i, n in enumerate(share) if n
+    ]
+    angle = jnp.concatenate(angles, -1)[:, :, None, :]
+    first, second = x[..., :pairs], x[..., pairs : 2 * pairs]
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    return jnp.concatenate([first * cos - second * sin, first * sin + second * cos, x[..., 2 * pairs :]], -1)
+
+
+class Attention(nn.Module):
+    """Multi-head attention with QK-norm and rotary positions."""
+
+    heads: int
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "B L D"], positions: Float[Array, "B L 3"], mask: Bool[Array, "#B L L"] | None
+    ) -> Float[Array, "B L D"]:
+        width = x.shape[-1]
+        qkv = dense(3 * width, ("embed", "heads"), bias=False, name="qkv")(x)
+        q, k, v = (y.reshape(*y.shape[:2], self.heads, -1) for y in jnp.split(qkv, 3, -1))
+        scale = self.param(
+            "qk_scale", nn.with_logical_partitioning(nn.initializers.ones_init(), ("layers", "norm")), (2, q.shape[-1])
+        )
+        q, k = rotary(rms_norm(q) * scale[0], positions), rotary(rms_norm(k) * scale[1], positions)
+        logits = jnp.einsum("bqhd,bkhd->bhqk", q, k) / jnp.sqrt(float(q.shape[-1]))
+        if mask is not None:
+            logits = jnp.where(mask[:, None], logits, -1e9)
+        weights = jax.nn.softmax(logits.astype(jnp.float32), -1).astype(x.dtype)
+        out = jnp.einsum("bhqk,bkhd->bqhd", weights, v).reshape(x.shape)
+        return dense(width, ("heads", "embed"), bias=False, name="out")(out)
+
+
+class SwiGLU(nn.Module):
+    """silu(x A) * (x B), then C (Shazeer 2020)."""
+
+    hidden: int
+    features: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        gate, value = jnp.split(dense(2 * self.hidden, ("embed", "mlp"), name="in")(x), 2, -1)
+        return dense(self.features, ("mlp", "embed"), name="out")(jax.nn.silu(gate) * value)
+
+
+class Transformer(nn.Module):
+    """`depth` blocks over tokens; returns the normalised tokens."""
+
+    width: int
+    depth: int
+    heads: int
+
+    @nn.compact
+    def __call__(
+        self,
+        tokens: Float[Array, "B L D"],
+        positions: Float[Array, "B L 3"],
+        condition: Float[Array, "B l D"],
+        mask: Bool[Array, "#B L L"] | None = None,
+    ) -> Float[Array, "B L D"]:
+        """`condition` has one vector a token, or one for all (l = 1); `mask[b, i, j]` lets token i see token j."""
+        x = tokens
+        shared = dense(6 * self.width, ("embed", "modulation"), zero=True, name="modulation")(jax.nn.silu(condition))
+        for i in range(self.depth):
+            offset = self.param(
+                f"offset_{i}",
+                nn.with_logical_partitioning(_offset_init, ("layers", "modulation")),
+                (1, 6 * self.width),
+            )
+            shift1, scale1, gate1, shift2, scale2, gate2 = jnp.split(shared + offset, 6, -1)
+            h = rms_norm(x) * (1 + scale1) + shift1
+            x = x + gate1 * Attention(self.heads, name=f"attention_{i}")(h, positions, mask)
+            h = rms_norm(x) * (1 + scale2) + shift2
+            hidden = 8 * (self.width // 3)
+            x = x + gate2 * SwiGLU(hidden, self.width, name=f"mlp_{i}")(h)
+        return rms_norm(x)
+
+
+def _offset_init(key: Array, shape: tuple[int, int], dtype: jnp.dtype = jnp.float32) -> Array:
+    """Shift and scale 0, gates small: every block starts near the identity."""
+    del key
+    width = shape[1] // 6
+    row = jnp.concatenate([jnp.zeros(2 * width), jnp.full(width, 0.3)] * 2).astype(dtype)
+    return jnp.broadcast_to(row, shape)
+
+
+def level_features(level: Float[Array, "*n"], width: int) -> Float[Array, "*n D"]:
+    """Sines and cosines of a level in 0..1, `width` of them, with frequencies 1/4 .. 64 periods."""
+    angle = level[..., None] * (2 * jnp.pi * jnp.logspace(-2, 6, width // 2, base=2.0))
+    return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], -1)

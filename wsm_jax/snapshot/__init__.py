@@ -1,0 +1,12 @@
+"""Snapshots of a world and the plain containers around them; no physics, no network, no file format but core JSON."""
+
+from wsm_jax.snapshot.camera import Camera, look_at, orbit, project, quaternion_to_matrix, rays
+from wsm_jax.snapshot.channels import CHANNELS, Channel, channel, decode, encode, resize, restore, store
+from wsm_jax.snapshot.containers import WSF, WSG, WSV, from_snapshots
+from wsm_jax.snapshot.waves import FIELDS, SEMANTIC_CLASSES, TICK_HZ, Waves
+
+__all__ = [
+    *("CHANNELS", "FIELDS", "SEMANTIC_CLASSES", "TICK_HZ", "WSF", "WSG", "WSV", "Camera", "Channel", "Waves", "channel"),
+    *("decode", "encode", "from_snapshots", "look_at", "orbit", "project", "quaternion_to_matrix", "rays", "resize"),
+    *("restore", "store"),
+]

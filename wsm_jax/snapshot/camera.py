@@ -1,0 +1,111 @@
+"""A pinhole camera with resolution-free intrinsics, and camera paths.
+
+Intrinsics are in units of the image height, so that a camera means the same at any resolution: a pixel at row i, column j
+of an H x W image has canvas coordinates v = (i + 1/2)/H in 0..1 and u = (j + 1/2)/H in 0..W/H, and sees the direction
+
+    d = ((u - cx) / f, (v - cy) / f, 1)      in the camera frame (x right, y down, z forward),    cx = W/(2H) + ox, cy = 1/2 + oy
+
+so a point origin + z R d lies at depth z (distance along the optical axis, m).
+"""
+
+import jax.numpy as jnp
+import numpy as np
+
+from wsm_jax.typing import Array, Float, NpOrJax, pytree
+
+
+@pytree
+class Camera:
+    """One camera, or a path of cameras along the leading axes."""
+
+    position: Float[NpOrJax, "*lead 3"]
+    """World position, m."""
+    rotation: Float[NpOrJax, "*lead 4"]
+    """Unit quaternion (w, x, y, z), camera frame to world frame."""
+    focal: Float[NpOrJax, "*lead"]
+    """Focal length in image heights; the vertical field of view is 2 atan(1 / (2 focal))."""
+    offset: Float[NpOrJax, "*lead 2"]
+    """(ox, oy): offset of the principal point from the image centre, in image heights."""
+
+    def __getitem__(self, index) -> "Camera":
+        """Indexes the leading axes."""
+        return Camera(self.position[index], self.rotation[index], self.focal[index], self.offset[index])
+
+
+def quaternion_to_matrix(q: Float[NpOrJax, "*lead 4"]) -> Float[Array, "*lead 3 3"]:
+    """Rotation matrix of a quaternion (w, x, y, z), normalised first."""
+    q = jnp.asarray(q)
+    q = q / jnp.linalg.norm(q, axis=-1, keepdims=True)
+    w, x, y, z = (q[..., i] for i in range(4))
+    rows = [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+    ]
+    return jnp.stack([jnp.stack(row, -1) for row in rows], -2)
+
+
+def matrix_to_quaternion(matrix: NpOrJax) -> np.ndarray:
+    """Unit quaternion (w, x, y, z), w >= 0, of rotation matrices [*lead 3 3] (NumPy, float32)."""
+    from scipy.spatial.transform import Rotation
+
+    m = np.asarray(matrix, np.float64)
+    q = Rotation.from_matrix(m.reshape(-1, 3, 3)).as_quat(canonical=True, scalar_first=True)
+    return q.reshape(*m.shape[:-2], 4).astype(np.float32)
+
+
+def look_at(position: NpOrJax, target: NpOrJax, fov: float = np.deg2rad(50.0)) -> Camera:
+    """Cameras at `position` [*lead 3] that look at `target` [*lead 3] with z up; `fov` is vertical, radians."""
+    position = np.asarray(position, np.float32)
+    forward = np.asarray(target, np.float32) - position
+    forward = forward / np.linalg.norm(forward, axis=-1, keepdims=True)
+    right = np.cross(forward, np.float32([0.0, 0.0, 1.0]))
+    norm = np.linalg.norm(right, axis=-1, keepdims=True)
+    if np.any(norm < 1e-4):
+        raise ValueError("look_at: the view is vertical, so z-up leaves the roll undefined; move the camera sideways a little")
+    right = right / norm
+    down = np.cross(forward, right)
+    rotation = matrix_to_quaternion(np.stack([right, down, forward], -1))
+    lead = position.shape[:-1]
+    focal = np.full(lead, 0.5 / np.tan(0.5 * fov), np.float32)
+    return Camera(position, rotation, focal, np.zeros((*lead, 2), np.float32))
+
+
+def orbit(
+    frames: int,
+    radius: float = 6.0,
+    height: float = 2.6,
+    start: float = -np.pi / 2,
+    sweep: float = 2 * np.pi,
+    target: tuple[float, float, float] = (0.0, 0.0, 0.5),
+    fov: float = np.deg2rad(50.0),
+) -> Camera:
+    """`frames` cameras on a horizontal arc: azimuth from `start`, over `sweep` radians; radius and height in m."""
+    azimuth = start + sweep * np.linspace(0.0, 1.0, frames, endpoint=abs(sweep) < 2 * np.pi - 1e-6)
+    position = np.stack([radius * np.cos(azimuth), radius * np.sin(azimuth), np.full(frames, height)], -1)
+    return look_at(position, np.broadcast_to(np.float32(target), position.shape), fov)
+
+
+def rays(camera: Camera, height: int, width: int) -> tuple[Float[Array, "*lead 3"], Float[Array, "*lead H W 3"]]:
+    """World origin and world directions of the pixel rays; directions have unit depth, so `origin + depth * d` is the point."""
+    v = (jnp.arange(height) + 0.5) / height
+    u = (jnp.arange(width) + 0.5) / height
+    offset, focal = jnp.asarray(camera.offset), jnp.asarray(camera.focal)
+    x = (u - width / (2 * height) - offset[..., 0, None]) / focal[..., None]
+    y = (v - 0.5 - offset[..., 1, None]) / focal[..., None]
+    x, y = jnp.broadcast_arrays(x[..., None, :], y[..., :, None])
+    local = jnp.stack([x, y, jnp.ones_like(x)], -1)
+    matrix = quaternion_to_matrix(camera.rotation)
+    return jnp.asarray(camera.position), jnp.einsum("...ij,...hwj->...hwi", matrix, local)
+
+
+def project(
+    camera: Camera, points: Float[NpOrJax, "*lead n 3"], aspect: float = 1.0
+) -> tuple[Float[Array, "*lead n 2"], Float[Array, "*lead n"]]:
+    """Canvas coordinates (u, v) in image heights and depth (m) of world points; `aspect` is W/H."""
+    matrix = quaternion_to_matrix(camera.rotation)
+    local = jnp.einsum("...ji,...nj->...ni", matrix, jnp.asarray(points) - jnp.asarray(camera.position)[..., None, :])
+    depth = local[..., 2]
+    safe = jnp.where(jnp.abs(depth) < 1e-6, 1e-6, depth)
+    centre = jnp.asarray(camera.offset) + jnp.asarray([0.5 * aspect, 0.5])
+    return centre[..., None, :] + jnp.asarray(camera.focal)[..., None, None] * local[..., :2] / safe[..., None], depth

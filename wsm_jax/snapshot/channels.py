@@ -1,0 +1,183 @@
+"""The channel table: everything a snapshot can hold per pixel, one row each.
+
+A channel has three forms. *Physical*: float32 in the unit of its row. *Stored*: the integer that WSV keeps on disk,
+stored = round(physical / step). *Encoded*: what a model sees, [-1, 1] with a fixed number of components. Each pair of
+neighbouring forms converts both ways (`store`/`restore`, `encode`/`decode`), within half a storage step.
+A new channel is one new row.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wsm_jax.snapshot.waves import SEMANTIC_CLASSES
+from wsm_jax.typing import Array, Float, NpOrJax, Shaped
+
+NEAR_M = 1.0
+"""Depth that encodes to +1; nearer surfaces are clipped. Infinity (no surface) encodes to -1."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Channel:
+    """One row of the table."""
+
+    name: str
+    components: int
+    """Components of the physical and of the stored form."""
+    unit: str
+    dtype: str
+    """NumPy dtype on disk."""
+    step: float
+    """Physical size of one storage step."""
+    encoded: int
+    """Components of the encoded form."""
+    encode: Callable[[Array], Array]
+    """Physical -> encoded, components last, pure jnp."""
+    decode: Callable[[Array], Array]
+    """Encoded -> physical; inverse of `encode` on valid values."""
+    resize: str
+    """"area" (mean of the covered pixels) or "nearest" (labels and directions must not be mixed)."""
+    picture: Callable[[np.ndarray], np.ndarray]
+    """Physical [... C] -> RGB [... 3] in 0..1, for people."""
+
+
+def _unit(low: float, high: float) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
+    """Affine map of [low, high] to [-1, 1] and back."""
+    return (
+        lambda x: 2.0 * (x - low) / (high - low) - 1.0,
+        lambda y: low + 0.5 * (y + 1.0) * (high - low),
+    )
+
+
+def _encode_depth(depth: Array) -> Array:
+    near = jnp.where(depth > 0, NEAR_M / jnp.maximum(depth, NEAR_M), 0.0)
+    return 2.0 * near - 1.0
+
+
+def _decode_depth(code: Array) -> Array:
+    near = jnp.clip(0.5 * (code + 1.0), 0.0, 1.0)
+    return jnp.where(near > NEAR_M / 60.0, NEAR_M / jnp.maximum(near, 1e-6), 0.0)
+
+
+def _encode_semantic(label: Array) -> Array:
+    return 2.0 * jax.nn.one_hot(label[..., 0].astype(jnp.int32), len(SEMANTIC_CLASSES)) - 1.0
+
+
+def _decode_semantic(code: Array) -> Array:
+    return jnp.argmax(code, -1, keepdims=True).astype(jnp.float32)
+
+
+def _encode_instance(label: Array) -> Array:
+    bits = jnp.arange(4)
+    return 2.0 * ((label.astype(jnp.int32) >> bits) & 1).astype(jnp.float32) - 1.0
+
+
+def _decode_instance(code: Array) -> Array:
+    return jnp.sum((code > 0) * 2.0 ** jnp.arange(4), -1, keepdims=True)
+
+
+_PALETTE = np.float32(
+    [[0.08, 0.08, 0.1], [0.55, 0.55, 0.58], [0.5, 0.35, 0.2], [0.9, 0.25, 0.2], [0.2, 0.5, 0.95], [0.25, 0.75, 0.35]]
+    + [[0.95, 0.75, 0.2], [0.7, 0.35, 0.85], [0.2, 0.8, 0.8], [0.95, 0.5, 0.65], [0.6, 0.7, 0.25], [1.0, 0.55, 0.15]]
+    + [[0.4, 0.3, 0.75], [0.75, 0.75, 0.75], [0.35, 0.55, 0.45], [0.85, 0.85, 0.5]]
+)
+
+
+def _grey(x: np.ndarray) -> np.ndarray:
+    return np.repeat(np.clip(x, 0.0, 1.0), 3, -1)
+
+
+def _depth_picture(depth: np.ndarray) -> np.ndarray:
+    return _grey(np.where(depth > 0, 1.8 * NEAR_M / np.maximum(depth, NEAR_M), 0.0))
+
+
+def _labels(x: np.ndarray) -> np.ndarray:
+    return _PALETTE[np.asarray(np.rint(x[..., 0]), np.int64) % len(_PALETTE)]
+
+
+def _motion_picture(x: np.ndarray) -> np.ndarray:
+    return np.clip(0.5 + np.concatenate([x, np.zeros_like(x[..., :1])], -1), 0.0, 1.0)
+
+
+def _signed(x: np.ndarray) -> np.ndarray:
+    return np.clip(0.5 + 0.5 * x, 0.0, 1.0)
+
+
+def _clip01(x: np.ndarray) -> np.ndarray:
+    return np.clip(x, 0.0, 1.0)
+
+
+_ROWS = (
+    #       name        C  unit                          dtype    step    encoded  encode/decode          resize    picture
+    Channel("rgb", 3, "sRGB 0..1", "uint8", 1 / 255, 3, *_unit(0, 1), "area", _clip01),
+    Channel("depth", 1, "m along the axis, 0: none", "uint16", 1e-3, 1, _encode_depth, _decode_depth, "nearest", _depth_picture),
+    Channel("normal", 3, "unit vector, camera frame", "int8", 1 / 127, 3, *_unit(-1, 1), "nearest", _signed),
+    Channel("instance", 1, "id, 0: none", "uint16", 1.0, 4, _encode_instance, _decode_instance, "nearest", _labels),
+    Channel("semantic", 1, "class index", "uint8", 1.0, len(SEMANTIC_CLASSES), _encode_semantic, _decode_semantic, "nearest", _labels),
+    Channel("motion", 2, "image heights per second", "int16", 1e-3, 2, *_unit(-4, 4), "nearest", _motion_picture),
+    Channel("coverage", 1, "probability", "uint8", 1 / 255, 1, *_unit(0, 1), "area", _grey),
+    Channel("base_colour", 3, "sRGB 0..1", "uint8", 1 / 255, 3, *_unit(0, 1), "area", _clip01),
+    Channel("local", 3, "wave-local position / semi-axes", "int16", 1 / 32000, 3, *_unit(-1, 1), "nearest", _signed),
+    Channel("centre", 3, "m, surface point to centre of its wave, camera frame", "int16", 1e-3, 3, *_unit(-2, 2), "nearest", _signed),
+)
+
+CHANNELS: dict[str, Channel] = {row.name: row for row in _ROWS}
+"""Name -> row, in canonical order."""
+
+
+def channel(name: str) -> Channel:
+    """The row called `name`. Raises KeyError that lists the known names."""
+    if name not in CHANNELS:
+        raise KeyError(f"unknown channel {name!r}; the channels are {', '.join(CHANNELS)}")
+    return CHANNELS[name]
+
+
+def store(name: str, physical: NpOrJax) -> Shaped[np.ndarray, "..."]:
+    """Physical -> stored integers, clipped to the range of the dtype."""
+    row = channel(name)
+    limits = np.iinfo(row.dtype)
+    return np.clip(np.rint(np.asarray(physical, np.float64) / row.step), limits.min, limits.max).astype(row.dtype)
+
+
+def restore(name: str, stored: NpOrJax) -> Float[NpOrJax, "..."]:
+    """Stored integers -> physical float32; NumPy stays NumPy, JAX stays JAX."""
+    xp = np if isinstance(stored, np.ndarray) else jnp
+    return stored.astype(xp.float32) * xp.float32(channel(name).step)
+
+
+def encode(name: str, physical: NpOrJax) -> Float[Array, "..."]:
+    """Physical -> encoded [-1, 1], `channel(name).encoded` components."""
+    return channel(name).encode(jnp.asarray(physical, jnp.float32))
+
+
+def decode(name: str, code: NpOrJax) -> Float[Array, "..."]:
+    """Encoded -> physical."""
+    return channel(name).decode(jnp.asarray(code, jnp.float32))
+
+
+def resize(name: str, values: NpOrJax, height: int, width: int) -> np.ndarray:
+    """Resizes physical or stored [*lead H W C] by the channel's rule; "area" keeps the dtype by rounding."""
+    values = np.asarray(values)
+    rows, columns = values.shape[-3:-1]
+    if (rows, columns) == (height, width):
+        return values
+    if channel(name).resize == "nearest":
+        i = np.minimum((np.arange(height) + 0.5) * rows / height, rows - 1).astype(np.int64)
+        j = np.minimum((np.arange(width) + 0.5) * columns / width, columns - 1).astype(np.int64)
+        return values[..., i[:, None], j[None, :], :]
+    mean = np.einsum("ih,...hwc,jw->...ijc", _area(rows, height), values.astype(np.float32), _area(columns, width), optimize=True)
+    return np.rint(mean).astype(values.dtype) if np.issubdtype(values.dtype, np.integer) else mean.astype(values.dtype)
+
+
+def _area(source: int, target: int) -> np.ndarray:
+    """Row-stochastic [target source]: overlap of target cells with source cells (box filter; linear when enlarging)."""
+    if target >= source:
+        x = np.clip((np.arange(target) + 0.5) * source / target - 0.5, 0, source - 1)
+        return np.maximum(0.0, 1.0 - np.abs(x[:, None] - np.arange(source)[None, :])).astype(np.float32)
+    edges = np.arange(target + 1) * source / target
+    left, right = np.maximum(edges[:-1, None], np.arange(source)), np.minimum(edges[1:, None], np.arange(1, source + 1))
+    overlap = np.maximum(0.0, right - left)
+    return (overlap / overlap.sum(1, keepdims=True)).astype(np.float32)

@@ -1,0 +1,101 @@
+"""WSG, WSV and WSF: one snapshot, snapshots over time, snapshots over viewpoints."""
+
+import numpy as np
+
+from wsm_jax.snapshot.camera import Camera
+from wsm_jax.snapshot.channels import CHANNELS, channel
+from wsm_jax.snapshot.waves import Waves
+from wsm_jax.typing import NpOrJax, pytree, static
+
+
+def _check(channels: dict[str, NpOrJax], lead: tuple[int, ...], kind: str) -> None:
+    """Raises ValueError unless every channel is [*lead H W C] with one common H, W and the C of its row."""
+    size: tuple[int, ...] | None = None
+    for name, values in channels.items():
+        row = channel(name)
+        shape = tuple(values.shape)
+        if len(shape) != len(lead) + 3 or shape[: len(lead)] != lead or shape[-1] != row.components:
+            raise ValueError(f"{kind}: channel {name!r} has shape {shape}, needed {lead} + (H, W, {row.components})")
+        size = size or shape[-3:-1]
+        if shape[-3:-1] != size:
+            raise ValueError(f"{kind}: channel {name!r} is {shape[-3:-1]} pixels, the others {size}; channels are aligned")
+
+
+@pytree
+class WSG:
+    """One instant from one camera: aligned channels in physical units, [H W C] each."""
+
+    channels: dict[str, NpOrJax]
+    camera: Camera | None = None
+    time: float | NpOrJax = 0.0
+    """Seconds."""
+    core: Waves | None = None
+    text: str | None = static(default=None)
+
+    def check(self) -> "WSG":
+        """Returns itself; raises ValueError when a channel is unknown or not aligned with the others."""
+        _check(self.channels, (), "WSG")
+        return self
+
+
+@pytree
+class WSV:
+    """Snapshots over time: channels [T H W C] in physical units at `frame_time`, the core [K N ...] at `core_time` (s)."""
+
+    channels: dict[str, NpOrJax]
+    frame_time: NpOrJax
+    camera: Camera | None = None
+    core: Waves | None = None
+    core_time: NpOrJax | None = None
+    text: tuple[str, ...] = static(default=())
+    events: tuple[dict, ...] = static(default=())
+    """What happens, as {"kind", "time", "instances"}, times in seconds."""
+
+    def check(self) -> "WSV":
+        """Returns itself; raises ValueError when channels, camera or core do not fit the times, or time does not grow."""
+        frames = len(self.frame_time)
+        _check(self.channels, (frames,), "WSV")
+        if frames > 1 and np.any(np.diff(np.asarray(self.frame_time)) <= 0):
+            raise ValueError("WSV: frame_time must increase strictly")
+        if self.camera is not None and self.camera.position.shape[0] != frames:
+            raise ValueError(f"WSV: {self.camera.position.shape[0]} cameras for {frames} frames")
+        if self.core is not None and (self.core_time is None or self.core.presence.shape[0] != len(self.core_time)):
+            raise ValueError("WSV: the core needs one core_time a tick")
+        return self
+
+    def frame(self, index: int) -> WSG:
+        """The snapshot at frame `index`, without the core (interpolate it with `wsm_jax.core.interpolate`)."""
+        channels = {name: values[index] for name, values in self.channels.items()}
+        camera = None if self.camera is None else self.camera[index]
+        return WSG(channels, camera, np.asarray(self.frame_time)[index], text=self.text[0] if self.text else None)
+
+
+@pytree
+class WSF:
+    """Snapshots of one instant over viewpoints: channels [V H W C] in physical units, one camera each."""
+
+    channels: dict[str, NpOrJax]
+    camera: Camera
+    core: Waves | None = None
+
+    def check(self) -> "WSF":
+        """Returns itself; raises ValueError when the channels do not fit the cameras."""
+        _check(self.channels, (self.camera.position.shape[0],), "WSF")
+        return self
+
+    def view(self, index: int) -> WSG:
+        """The snapshot from camera `index`."""
+        return WSG({name: values[index] for name, values in self.channels.items()}, self.camera[index], core=self.core)
+
+
+def from_snapshots(snapshots: list[WSG]) -> WSV:
+    """Joins snapshots of one world, in order of time, to a WSV; a channel is kept when every one of them has it."""
+    names = [name for name in CHANNELS if all(name in s.channels for s in snapshots)]
+    channels = {name: np.stack([np.asarray(s.channels[name]) for s in snapshots]) for name in names}
+    cameras = [s.camera for s in snapshots]
+    camera = None
+    if all(c is not None for c in cameras):
+        fields = ("position", "rotation", "focal", "offset")
+        camera = Camera(*(np.stack([np.asarray(getattr(c, f)) for c in cameras]) for f in fields))
+    text = tuple(s.text for s in snapshots[:1] if s.text)
+    return WSV(channels, np.asarray([float(s.time) for s in snapshots]), camera, text=text).check()

@@ -1,0 +1,152 @@
+"""The state of the world: a set of superquadric waves, at one instant or at K ticks."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wsm_jax.typing import Float, Int, NpOrJax, pytree
+
+TICK_HZ = 8.0
+"""Rate of the core in ticks per second."""
+
+SEMANTIC_CLASSES = ("nothing", "floor", "screen", "ball", "box", "cylinder", "cushion", "thing")
+"""Names of `Waves.semantic`; index 0 is what no wave covers, "thing" is an object of unknown shape class."""
+
+FIELDS: dict[str, int] = {
+    "presence": 0,
+    "centre": 3,
+    "scale": 3,
+    "rotation": 4,
+    "exponents": 2,
+    "colour": 3,
+    "material": 2,
+    "velocity": 3,
+    "angular_velocity": 3,
+    "semantic": 0,
+    "instance": 0,
+}
+"""Field name -> number of components (0: one scalar a wave, no trailing axis)."""
+
+
+@pytree
+class Waves:
+    """N superquadric waves; any leading axes (ticks K, batch B) are shared by all fields.
+
+    A wave with `presence` 0 is an empty slot. Several waves with one `instance` id form one object; id 0 is scenery that
+    belongs to no object. Rotation takes wave-local to world coordinates.
+    """
+
+    presence: Float[NpOrJax, "*lead N"]
+    """Shape probability, 0..1."""
+    centre: Float[NpOrJax, "*lead N 3"]
+    """World position of the centre, m."""
+    scale: Float[NpOrJax, "*lead N 3"]
+    """Semi-axes, m, positive."""
+    rotation: Float[NpOrJax, "*lead N 4"]
+    """Unit quaternion (w, x, y, z)."""
+    exponents: Float[NpOrJax, "*lead N 2"]
+    """(e1, e2) in [0.1, 1.9]: e1 along local z, e2 in the local xy plane; 1 is round, 0.1 a box, 1.9 a diamond."""
+    colour: Float[NpOrJax, "*lead N 3"]
+    """Base colour (albedo), sRGB values 0..1."""
+    material: Float[NpOrJax, "*lead N 2"]
+    """(roughness, metalness), 0..1."""
+    velocity: Float[NpOrJax, "*lead N 3"]
+    """Velocity of the centre, m/s, world frame."""
+    angular_velocity: Float[NpOrJax, "*lead N 3"]
+    """rad/s, world frame."""
+    semantic: Int[NpOrJax, "*lead N"]
+    """Index into SEMANTIC_CLASSES."""
+    instance: Int[NpOrJax, "*lead N"]
+    """Object id, 1.. ; 0 is scenery."""
+
+    @property
+    def count(self) -> int:
+        """Number of slots N."""
+        return self.presence.shape[-1]
+
+    def __getitem__(self, index: Any) -> "Waves":
+        """Indexes the leading axes: `waves[k]` is the state at tick k."""
+        return Waves(**{name: getattr(self, name)[index] for name in FIELDS})
+
+
+def empty(count: int, lead: tuple[int, ...] = ()) -> Waves:
+    """`count` empty slots: presence 0, unit spheres of 0.5 m at the origin, at rest."""
+    shape = (*lead, count)
+    rotation = np.zeros((*shape, 4), np.float32)
+    rotation[..., 0] = 1.0
+    return Waves(
+        presence=np.zeros(shape, np.float32),
+        centre=np.zeros((*shape, 3), np.float32),
+        scale=np.full((*shape, 3), 0.5, np.float32),
+        rotation=rotation,
+        exponents=np.ones((*shape, 2), np.float32),
+        colour=np.full((*shape, 3), 0.5, np.float32),
+        material=np.tile(np.float32([1.0, 0.0]), (*shape, 1)),
+        velocity=np.zeros((*shape, 3), np.float32),
+        angular_velocity=np.zeros((*shape, 3), np.float32),
+        semantic=np.zeros(shape, np.int32),
+        instance=np.zeros(shape, np.int32),
+    )
+
+
+def to_json(waves: Waves, time: NpOrJax | None = None) -> str:
+    """The core as readable JSON: {"format", "version", "tick_hz", "time", "classes", "waves": {field: nested list}}."""
+    fields = {name: np.asarray(getattr(waves, name)).tolist() for name in FIELDS}
+    head = {"format": "wsm_core", "version": 1, "tick_hz": TICK_HZ, "classes": list(SEMANTIC_CLASSES)}
+    return json.dumps({**head, "time": None if time is None else np.asarray(time).tolist(), "waves": fields})
+
+
+def from_json(text: str, source: str = "core JSON") -> tuple[Waves, np.ndarray | None]:
+    """Reads what `to_json` wrote; returns the waves and their tick times (s), if given.
+
+    Raises ValueError, naming `source`, for text that is no core JSON, a newer version, a missing field or a wrong shape.
+    """
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{source}: not JSON ({error}); needed a core written by wsm_jax") from error
+    if not isinstance(data, dict) or data.get("format") != "wsm_core":
+        raise ValueError(f'{source}: no "format": "wsm_core" in it; needed a core written by wsm_jax')
+    if data.get("version") != 1:
+        raise ValueError(f"{source}: core version {data.get('version')!r}; this release reads version 1")
+    missing = sorted(set(FIELDS) - set(data.get("waves", {})))
+    if missing:
+        raise ValueError(f"{source}: fields {missing} are missing; needed {sorted(FIELDS)}")
+    arrays: dict[str, np.ndarray] = {}
+    for name, components in FIELDS.items():
+        dtype = np.int32 if name in ("semantic", "instance") else np.float32
+        try:
+            arrays[name] = np.asarray(data["waves"][name], dtype)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{source}: field {name!r} is not a rectangular array of numbers ({error})") from error
+        shape = arrays["presence"].shape + ((components,) if components else ())
+        if arrays[name].shape != shape:
+            raise ValueError(f"{source}: field {name!r} has shape {arrays[name].shape}, needed {shape}")
+        if not np.isfinite(arrays[name]).all():
+            raise ValueError(f"{source}: field {name!r} holds a value that is not finite")
+    time = None if data.get("time") is None else np.asarray(data["time"], np.float32)
+    return Waves(**arrays), time
+
+
+def save(waves: Waves, path: str | Path, time: NpOrJax | None = None) -> None:
+    """Writes `to_json` to `path`, whole or not at all."""
+    path = Path(path)
+    part = path.with_name(path.name + ".part")
+    part.write_text(to_json(waves, time))
+    part.replace(path)
+
+
+def load(path: str | Path) -> tuple[Waves, np.ndarray | None]:
+    """Reads a file written by `save`. Raises FileNotFoundError or ValueError, both naming the path."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such core file")
+    return from_json(path.read_text(), str(path))
+
+
+def stack(states: list[Waves]) -> Waves:
+    """Joins states of equal shape along a new leading axis."""
+    return Waves(**{f.name: np.stack([np.asarray(getattr(s, f.name)) for s in states]) for f in dataclasses.fields(Waves)})
