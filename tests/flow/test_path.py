@@ -74,7 +74,10 @@ def test_equations_5_and_6_stay_finite_at_their_own_end(function, end):
 
 def test_equation_7_shift_is_a_translation_of_the_log_odds():
     level = jnp.linspace(0.01, 0.99, 50)
-    logit = lambda s: jnp.log(s) - jnp.log1p(-s)
+
+    def logit(s):
+        return jnp.log(s) - jnp.log1p(-s)
+
     np.testing.assert_allclose(logit(path.shift(level, 3.0)), logit(level) - np.log(3.0), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(path.shift(path.shift(level, 3.0), 1 / 3.0), level, rtol=1e-6)
     np.testing.assert_array_equal(path.shift(jnp.float32([0, 1]), 5.0), [0, 1])
@@ -104,7 +107,7 @@ def test_equation_9_levels_follow_the_mixture():
     mix = path.LevelMix(logit_normal=0.4, mean=-0.3, std=1.2, source_end=0.35, target_end=0.25, power=3.0)
     n = 40_000
     level = np.sort(np.asarray(mix.sample(jax.random.key(1), (n // 100, 100))).ravel().astype(np.float64))
-    assert 0 <= level[0]
+    assert level[0] >= 0
     assert level[-1] <= 1
     inner = np.clip(level, 1e-9, 1 - 1e-9)
     normal = norm.cdf((np.log(inner) - np.log1p(-inner) + 0.3) / 1.2)

@@ -1,4 +1,4 @@
-"""The samplers of wsm_jax/flow/solver.py: order, exactness, reversibility, and levels by group, on velocities with known flows."""
+"""The samplers of wsm_jax/flow/solver.py: order, exactness, reversibility, and levels by group."""
 
 import jax
 import jax.numpy as jnp
@@ -24,15 +24,37 @@ ALL = [EULER, HEUN, MIDPOINT, REVERSIBLE]
 named = pytest.mark.parametrize("method", ALL, ids=lambda method: method.name)
 X = np.array([0.7, -1.1])
 
-FLOWS = {  # velocity and the exact state at level s, from X at level 0
+FLOWS = {  # velocity, and the exact state at level s from X at level 0
     "linear": (lambda x, s: -1.3 * x, lambda s: X * np.exp(-1.3 * s)),
     "rotation": (
-        lambda x, s: 2.0 * jnp.stack([-x[1], x[0]]),
+        lambda x, s: 2.0 * jnp.stack([-x[..., 1], x[..., 0]], -1),
         lambda s: np.array([X[0] * np.cos(2 * s) - X[1] * np.sin(2 * s), X[0] * np.sin(2 * s) + X[1] * np.cos(2 * s)]),
     ),
-    "time dependent": (lambda x, s: jnp.cos(3 * s) * x, lambda s: X * np.exp(np.sin(3 * s) / 3)),
+    "time dependent": (lambda x, s: (1 + 2 * s[..., None]) * x, lambda s: X * np.exp(s + s**2)),
     "non-linear": (lambda x, s: -(x**2) * jnp.sign(x), lambda s: X / (1 + np.abs(X) * s)),
 }
+STEPS = np.array([32, 64, 128, 256])
+
+
+def grids(start, stop):
+    """[257 4]: the four grids side by side; the shorter ones stand still after their last step."""
+    return start + (stop - start) * np.minimum(np.arange(STEPS.max() + 1)[:, None] / STEPS, 1.0)
+
+
+def flows(x, s):
+    """All flows at once, on a state {flow: [4 2]}."""
+    return {name: v(x[name], s) for name, (v, _) in FLOWS.items()}
+
+
+def at(s):
+    """The exact states at level s."""
+    return {name: np.tile(exact(s), (len(STEPS), 1)) for name, (_, exact) in FLOWS.items()}
+
+
+def orders(got, wanted):
+    """Measured order by flow: minus the slope of log error against log of the number of steps."""
+    errors = {name: np.linalg.norm(got[name] - wanted[name], axis=-1) for name in got}
+    return {name: -np.polyfit(np.log(STEPS), np.log(error), 1)[0] for name, error in errors.items()}
 
 
 @pytest.fixture
@@ -41,38 +63,19 @@ def double():
         yield
 
 
-def slope(errors, steps):
-    """Order of convergence: the slope of log error against log h."""
-    return -np.polyfit(np.log(steps), np.log(errors), 1)[0]
-
-
 @named
-@pytest.mark.parametrize("flow", FLOWS)
-def test_order_of_convergence(double, method, flow):
-    v, exact = FLOWS[flow]
-    steps = [32, 64, 128, 256]
-    errors = [np.linalg.norm(integrate(v, X, np.linspace(0, 1, n + 1), method) - exact(1.0)) for n in steps]
-    assert abs(slope(errors, steps) - method.order) < 0.1
-
-
-@named
-def test_backward_converges_with_the_same_order(double, method):
-    v, exact = FLOWS["time dependent"]
-    steps = [32, 64, 128, 256]
-    errors = [np.linalg.norm(integrate(v, exact(1.0), np.linspace(1, 0, n + 1), method) - X) for n in steps]
-    assert abs(slope(errors, steps) - method.order) < 0.1
+@pytest.mark.parametrize(("start", "stop"), [(0.0, 1.0), (1.0, 0.0)], ids=["forward", "backward"])
+def test_order_of_convergence(double, method, start, stop):
+    measured = orders(integrate(flows, at(start), grids(start, stop), method), at(stop))
+    assert all(abs(order - method.order) < 0.1 for order in measured.values()), measured
 
 
 @pytest.mark.parametrize(("method", "order"), [(EULER, 1), (HEUN, 3), (MIDPOINT, 3)], ids=["euler", "heun", "midpoint"])
 def test_forward_then_backward_misses_the_start_by_a_power_of_h(double, method, order):
-    """The leading error term changes sign with h for an even order, so there the cycle is one order better than the method."""
-    v, _ = FLOWS["time dependent"]
-    steps = [32, 64, 128, 256]
-    errors = []
-    for n in steps:
-        grid = np.linspace(0, 1, n + 1)
-        errors.append(np.linalg.norm(integrate(v, integrate(v, X, grid, method), grid[::-1], method) - X))
-    assert abs(slope(errors, steps) - order) < 0.15
+    """The leading error changes sign with h when the order is even, so that the cycle is one order better than the method."""
+    there = integrate(flows, at(0.0), grids(0.0, 1.0), method)
+    measured = orders(integrate(flows, there, grids(1.0, 0.0), method), at(0.0))
+    assert all(abs(found - order) < 0.15 for found in measured.values()), measured
 
 
 @named
@@ -102,9 +105,9 @@ def test_reversible_returns_to_its_start(double, dtype, tolerance, steps):
     assert back.x.dtype == dtype
     assert np.linalg.norm(back.x - x) <= tolerance * np.linalg.norm(x)
     assert np.linalg.norm(back.auxiliary - x) <= 10 * tolerance * np.linalg.norm(x)
-    if steps > 1:  # the other methods do not return, so the test can tell
+    if steps == 4:  # Heun does not return, so this can fail
         there = integrate(network, x, grid, HEUN)
-        assert np.linalg.norm(integrate(network, there, grid[::-1], HEUN) - x) > 10 * tolerance * np.linalg.norm(x)
+        assert np.linalg.norm(integrate(network, there, grid[::-1], HEUN) - x) > 100 * tolerance * np.linalg.norm(x)
 
 
 @named
@@ -128,9 +131,10 @@ def test_a_group_whose_level_stands_still_stays_bitwise(method):
     keys = jax.random.split(jax.random.key(0), 2)
     x = {"text": jax.random.normal(keys[0], (3, 4)), "core": {"a": jax.random.normal(keys[1], (3, 5)), "b": jnp.ones(3)}}
     levels = {"text": jnp.full(9, 0.3), "core": jnp.linspace(0, 1, 9)}
-    moving = lambda x, s: jax.tree.map(
-        lambda leaf: jnp.full_like(leaf, jnp.nan) if leaf.shape == (3, 4) else jnp.sin(leaf) + 1, x
-    )
+
+    def moving(x, s):
+        return jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan) if leaf.shape == (3, 4) else jnp.sin(leaf) + 1, x)
+
     end = integrate(moving, x, levels, method)
     np.testing.assert_array_equal(end["text"], x["text"])
     assert np.isfinite(end["core"]["a"]).all()
@@ -141,12 +145,15 @@ def test_a_group_whose_level_stands_still_stays_bitwise(method):
 def test_every_group_moves_by_its_own_levels(double, method):
     """Groups that do not see each other follow their own flows, whatever the others' levels do."""
     v, exact = FLOWS["time dependent"]
-    both = lambda x, s: {name: v(x[name], s[name]) for name in x}
+
+    def both(x, s):
+        return {name: v(x[name], s[name]) for name in x}
+
     grid = np.linspace(0, 1, 401)
     levels = {"early": np.minimum(2 * grid, 1.0), "late": np.maximum(2 * grid - 1, 0.0), "half": 0.5 * grid}
     end = integrate(both, dict.fromkeys(levels, X), levels, method)
     for name, level in [("early", 1.0), ("late", 1.0), ("half", 0.5)]:
-        np.testing.assert_allclose(end[name], exact(level), rtol=1e-2 if method.order == 1 else 1e-4)
+        np.testing.assert_allclose(end[name], exact(level), rtol=2e-2 if method.order == 1 else 2e-4)
 
 
 @named
@@ -217,7 +224,7 @@ def test_bad_grids_are_refused():
         integrate(lambda x, s: x, {"a": X, "b": X}, {"a": np.zeros(3), "b": np.zeros(4)})
     with pytest.raises(ValueError, match=r"\(5,\).*\(2,\)"):
         integrate(lambda x, s: x, X, np.zeros((3, 5)))
-    with pytest.raises(ValueError, match="missing|mismatch|keys"):
+    with pytest.raises(ValueError, match=r"key"):
         integrate(lambda x, s: x, {"a": X, "b": X}, {"a": np.zeros(3)})
     with pytest.raises(ValueError, match="walk"):
         walk([0.0], 4)

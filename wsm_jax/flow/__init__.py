@@ -1,4 +1,4 @@
-"""Flows between the domains: the path of levels and the solvers that walk it. Knows no network: it takes a velocity function."""
+"""Flows between the domains: the path of levels, and the solvers that walk it with any velocity function."""
 
 from wsm_jax.flow.path import (
     FLOOR,
@@ -32,8 +32,30 @@ from wsm_jax.flow.solver import (
 )
 
 __all__ = [
-    *("EULER", "FLOOR", "HEUN", "METHODS", "MIDPOINT", "REVERSIBLE", "Level", "LevelMix", "Method", "Reversible"),
-    *("ReversibleState", "Velocity", "advance", "block_loss", "expand", "integrate", "interpolate", "invert", "shift"),
-    *("source_from_velocity", "target_from_velocity", "trajectory", "velocity", "velocity_from_source"),
-    *("velocity_from_target", "walk"),
+    "EULER",
+    "FLOOR",
+    "HEUN",
+    "METHODS",
+    "MIDPOINT",
+    "REVERSIBLE",
+    "Level",
+    "LevelMix",
+    "Method",
+    "Reversible",
+    "ReversibleState",
+    "Velocity",
+    "advance",
+    "block_loss",
+    "expand",
+    "integrate",
+    "interpolate",
+    "invert",
+    "shift",
+    "source_from_velocity",
+    "target_from_velocity",
+    "trajectory",
+    "velocity",
+    "velocity_from_source",
+    "velocity_from_target",
+    "walk",
 ]

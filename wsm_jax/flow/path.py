@@ -1,4 +1,4 @@
-"""The straight path of every flow: level 0 is the source end, level 1 is the target end, x = (1 - level) x0 + level x1, velocity = x1 - x0.
+"""Level 0 is the source end, level 1 the target end, x = (1 - level) x0 + level x1, velocity = x1 - x0: the path of every flow.
 
     (1)  x  = (1 - level) x0 + level x1          interpolate
     (2)  v  = x1 - x0 = dx/dlevel                velocity
@@ -24,8 +24,18 @@ import jax.numpy as jnp
 from wsm_jax.typing import Array, Float, Key, NpOrJax, PyTree, Shaped
 
 __all__ = [
-    *("FLOOR", "Level", "LevelMix", "block_loss", "expand", "interpolate", "shift", "source_from_velocity"),
-    *("target_from_velocity", "velocity", "velocity_from_source", "velocity_from_target"),
+    "FLOOR",
+    "Level",
+    "LevelMix",
+    "block_loss",
+    "expand",
+    "interpolate",
+    "shift",
+    "source_from_velocity",
+    "target_from_velocity",
+    "velocity",
+    "velocity_from_source",
+    "velocity_from_target",
 ]
 
 Level = PyTree[Float[NpOrJax, "..."] | float]
@@ -48,7 +58,7 @@ def expand(level: Shaped[NpOrJax, "..."] | float, like: Shaped[NpOrJax, "..."]) 
 
 
 def _map(function, level: Level, *trees: PyTree) -> PyTree:
-    """`function(level, *leaves)` over the leaves of `trees`, each with the level of its group, expanded; keeps the first leaf's type."""
+    """`function(level, *leaves)` over the leaves of `trees`, each with its group's level, expanded; types of the first tree."""
 
     def group(one, *branches):
         return jax.tree.map(lambda *leaves: function(expand(one, leaves[0]), *leaves).astype(leaves[0].dtype), *branches)
@@ -87,10 +97,10 @@ def velocity_from_source(x: PyTree, level: Level, x0: PyTree, floor: float = FLO
 
 
 def shift(level: Float[NpOrJax, "*lead"], alpha: float | Float[NpOrJax, ""]) -> Float[Array, "*lead"]:
-    """Moves levels towards the source end by the factor alpha > 0 in the odds: level' = level / (level + alpha (1 - level)), equation (7).
+    """Divides the odds of a level by alpha > 0 (above 1: towards the source end): level / (level + alpha (1 - level)).
 
     A larger state needs more noise to hide the same detail: alpha = sqrt(dim / dim of the state that the levels were chosen
-    for). This is equation 23 of arXiv 2403.03206, whose time t is 1 - level. The ends stay where they are.
+    for). Equation (7); it is equation 23 of arXiv 2403.03206, whose time t is 1 - level. The ends stay where they are.
     """
     level = jnp.asarray(level)
     return level / (level + alpha * (1 - level))

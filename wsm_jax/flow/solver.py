@@ -18,6 +18,7 @@ rounding. It is stable only where the velocity neither contracts nor expands muc
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -28,8 +29,20 @@ from wsm_jax.flow.path import Level, expand
 from wsm_jax.typing import PyTree
 
 __all__ = [
-    *("EULER", "HEUN", "METHODS", "MIDPOINT", "REVERSIBLE", "Method", "Reversible", "ReversibleState", "Velocity"),
-    *("advance", "integrate", "invert", "trajectory", "walk"),
+    "EULER",
+    "HEUN",
+    "METHODS",
+    "MIDPOINT",
+    "REVERSIBLE",
+    "Method",
+    "Reversible",
+    "ReversibleState",
+    "Velocity",
+    "advance",
+    "integrate",
+    "invert",
+    "trajectory",
+    "walk",
 ]
 
 Velocity = Callable[[PyTree, Level], PyTree]
@@ -142,7 +155,7 @@ METHODS: dict[str, Method] = {method.name: method for method in (EULER, HEUN, MI
 def _scan(
     body: Callable[[Any, Level, Level], tuple[Any, Any]], state: Any, levels: Level, backward: bool = False
 ) -> tuple[Any, Any]:
-    """The one engine: `body(state, level, next level)` over the steps of the grid. Raises ValueError for a grid without a step."""
+    """The one engine: `body(state, level, next level)` over the steps. Raises ValueError for a grid without a step."""
     levels = jax.tree.map(jnp.asarray, levels)
     counts = {grid.shape[0] if grid.ndim else 0 for grid in jax.tree.leaves(levels)}
     if len(counts) != 1 or min(counts) < 2:
@@ -182,7 +195,7 @@ def trajectory(velocity: Velocity, x: PyTree, levels: Level, method: Method = EU
 
 
 def invert(velocity: Velocity, state: Any, levels: Level, method: Reversible = REVERSIBLE) -> Any:
-    """Undoes `advance(velocity, start, levels, method) = state`: returns `start`, up to rounding (`levels` as they were then)."""
+    """Undoes `state = advance(velocity, start, levels, method)`: `start` up to rounding, from `levels` as they were."""
     return _scan(lambda carry, s, s_next: (method.reverse(velocity, carry, s, s_next), None), state, levels, backward=True)[0]
 
 
@@ -198,7 +211,7 @@ def walk(corners: Sequence[Level], steps: int) -> Level:
     def grid(*stops):
         points = [jnp.asarray(stop, jnp.float32) for stop in stops]
         parts = [points[0][None]]
-        for a, b in zip(points[:-1], points[1:]):
+        for a, b in itertools.pairwise(points):
             share = jnp.arange(1, steps).reshape((-1,) + (1,) * a.ndim) / steps
             parts += [a + share * (b - a), b[None]]
         return jnp.concatenate(parts)
