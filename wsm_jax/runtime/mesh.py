@@ -42,13 +42,13 @@ AXES: dict[str, tuple[str, ...]] = {
 """Logical axis -> mesh axes that split it; () is whole on every device."""
 
 
-def make_mesh(data: int, fsdp: int, tensor: int, context: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(data: int, fsdp: int, tensor: int, context: int, devices: Sequence[Any] | None = None) -> Mesh:
     """A mesh of all devices (or of `devices`) with axes MESH_AXES; one size may be -1: the rest of the devices.
 
     Raises ValueError, naming sizes and the number of devices, when the product of the sizes is not that number.
     """
     devices = list(jax.devices() if devices is None else devices)
-    sizes = dict(zip(MESH_AXES, (data, fsdp, tensor, context), strict=True))
+    sizes: dict[str, int] = dict(zip(MESH_AXES, (data, fsdp, tensor, context), strict=True))
     asked = ", ".join(f"{name}={size}" for name, size in sizes.items())
     free = [name for name, size in sizes.items() if size == -1]
     if len(free) > 1 or any(size < 1 and size != -1 for size in sizes.values()):

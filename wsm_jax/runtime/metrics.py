@@ -86,7 +86,9 @@ class ProgressBar:
         hidden = not show or jax.process_index() != 0
         # A log file gets a line now and then, a terminal a moving bar.
         pause = 0.2 if sys.stderr.isatty() else 15.0
-        self._bar = tqdm(total=steps, initial=start, desc=label, unit="step", disable=hidden, mininterval=pause, dynamic_ncols=True)
+        self._bar = tqdm(
+            total=steps, initial=start, desc=label, unit="step", disable=hidden, mininterval=pause, dynamic_ncols=True
+        )
 
     def update(self, values: Mapping[str, float]) -> None:
         """One more step, with the values to show."""
@@ -127,7 +129,9 @@ class Watchdog:
                 continue
             self._told = True
             with self._path.open("a") as log:
-                log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}: no step finished for {silent:.0f} s; stacks of all threads:\n")
+                log.write(
+                    f"{time.strftime('%Y-%m-%d %H:%M:%S')}: no step finished for {silent:.0f} s; stacks of all threads:\n"
+                )
                 log.flush()
                 faulthandler.dump_traceback(log, all_threads=True)
             tqdm.write(f"no step finished for {silent:.0f} s; stacks in {self._path}", file=sys.stderr)

@@ -1,7 +1,7 @@
 """The state of a training, and the pure step that advances it; the same for every flow."""
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -72,17 +72,21 @@ def init_state(objective: Objective, optimizer: optax.GradientTransformation, me
 
 
 def _microbatches(batch: PyTree, accumulate: int) -> PyTree:
-    """[rows, ...] -> [accumulate, rows / accumulate, ...]; part k takes rows k, k + accumulate, ..., so no row changes device."""
+    """[rows, ...] -> [accumulate, rows / accumulate, ...]; part k is rows k, k + accumulate, ...: no row changes device."""
 
-    def split(path: object, leaf: Array) -> Array:
+    def split(path: Any, leaf: Array) -> Array:
         if leaf.shape[0] % accumulate:
-            raise ValueError(f"batch{jax.tree_util.keystr(path)}: {leaf.shape[0]} rows do not divide into {accumulate} microbatches")
+            raise ValueError(
+                f"batch{jax.tree_util.keystr(path)}: {leaf.shape[0]} rows do not divide into {accumulate} microbatches"
+            )
         return leaf.reshape(leaf.shape[0] // accumulate, accumulate, *leaf.shape[1:]).swapaxes(0, 1)
 
     return jax.tree_util.tree_map_with_path(split, batch)
 
 
-def _gradients(objective: Objective, params: PyTree, batch: PyTree, key: Key, accumulate: int) -> tuple[dict[str, Array], PyTree]:
+def _gradients(
+    objective: Objective, params: PyTree, batch: PyTree, key: Key, accumulate: int
+) -> tuple[dict[str, Array], PyTree]:
     """(metrics with "loss", gradients), both means over the microbatches."""
 
     def value(params: PyTree, batch: PyTree, key: Key) -> tuple[Array, dict[str, Array]]:

@@ -1,0 +1,229 @@
+"""Checkpoints of a training: everything that is needed to go on as if nothing had happened, on any mesh.
+
+    workdir/config.json             the resolved config; the workdir belongs to that experiment
+    workdir/checkpoints/<step>/     one Orbax checkpoint after `step` updates: every named tree (`ema` by itself, so that
+                                    inference reads nothing else), and `meta`: data state, config, code version
+
+A checkpoint is written in the background and becomes visible whole, or not at all; older ones are deleted only after that.
+"""
+
+import base64
+import json
+import shutil
+import subprocess
+from collections.abc import Collection, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from wsm_jax.typing import PyTree
+
+CONFIG_FILE = "config.json"
+EMA = "ema"
+"""Name of the tree that `restore_params` reads."""
+
+_READ_ERRORS = (ValueError, KeyError, TypeError, OSError, RuntimeError)
+
+
+def code_version() -> str:
+    """Version of the package, and the commit of the checkout that it runs from, if it does."""
+    version = metadata.version("wsm_jax")
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return version
+    return f"{version}+{result.stdout.strip()}" if result.returncode == 0 else version
+
+
+def read_config(workdir: str | Path) -> dict[str, Any]:
+    """The config that a workdir was started with. Raises FileNotFoundError or ValueError, naming the path."""
+    path = Path(workdir) / CONFIG_FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; needed the workdir of a training (made by launch.train)")
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: not JSON ({error}); restore it from the checkpoint's meta or start a new workdir") from error
+
+
+def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(config, dict) and config:
+        return {k: v for name, value in config.items() for k, v in _flat(value, f"{prefix}{name}.").items()}
+    return {prefix[:-1]: config}
+
+
+def config_differences(old: Mapping[str, Any], new: Mapping[str, Any], may_differ: Collection[str] = ()) -> list[str]:
+    """One line for each dotted key whose value is not the same, but for keys (or parents of keys) in `may_differ`."""
+    a, b = _flat(dict(old)), _flat(dict(new))
+    lines = []
+    for key in sorted(a.keys() | b.keys()):
+        free = any(key == name or key.startswith(name + ".") for name in may_differ)
+        if not free and (key not in a or key not in b or a[key] != b[key]):
+            was, now = (json.dumps(x[key]) if key in x else "absent" for x in (a, b))
+            lines.append(f"{key}: there {was}, here {now}")
+    return lines
+
+
+class Checkpoints:
+    """The checkpoints of one workdir, opened by the experiment that it belongs to.
+
+    A new workdir gets `config.json`. Raises ValueError, listing the keys that differ, when it belongs to another experiment.
+    """
+
+    def __init__(self, workdir: str | Path, config: Mapping[str, Any], *, keep: int, may_differ: Collection[str] = ()) -> None:
+        self.workdir = Path(workdir).resolve()
+        self.config: dict[str, Any] = json.loads(json.dumps(dict(config)))
+        self.path = self.workdir / "checkpoints"
+        if (self.workdir / CONFIG_FILE).exists():
+            differences = config_differences(read_config(self.workdir), self.config, may_differ)
+            if differences:
+                raise ValueError(
+                    f"{self.workdir}: this workdir belongs to another experiment:\n  "
+                    + "\n  ".join(differences)
+                    + "\nTake a new workdir, or the config that this one was started with"
+                )
+        elif self.path.exists():
+            raise ValueError(f"{self.workdir}: has checkpoints but no {CONFIG_FILE}; put it back, or take a new workdir")
+        if jax.process_index() == 0:
+            self.workdir.mkdir(parents=True, exist_ok=True)
+            part = self.workdir / (CONFIG_FILE + ".part")
+            part.write_text(json.dumps(self.config, indent=2, sort_keys=True) + "\n")
+            part.replace(self.workdir / CONFIG_FILE)
+        self._version = code_version()
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
+        self._manager = ocp.CheckpointManager(self.path, options=options)
+
+    def latest(self) -> int | None:
+        """Step of the newest whole checkpoint, or None."""
+        return self._manager.latest_step()
+
+    def reached_preemption(self, step: int) -> bool:
+        """Whether the cluster has told any host of this job to stop; all hosts get the same answer."""
+        return self._manager.reached_preemption(step)
+
+    def save(self, step: int, trees: Mapping[str, PyTree], data_state: Any) -> None:
+        """Starts to write the named trees after `step` updates; returns once the arrays may be overwritten (donated).
+
+        Raises OSError when the disk has no room, also for the save before this one.
+        """
+        self.check_room(trees)
+        meta = {"data": _plain(data_state), "config": self.config, "version": self._version, "trees": sorted(trees)}
+        items: dict[str, Any] = {name: ocp.args.PyTreeSave(tree) for name, tree in trees.items()}
+        self._guard(
+            step, lambda: self._manager.save(step, args=ocp.args.Composite(meta=ocp.args.JsonSave(meta), **items), force=True)
+        )
+
+    def wait(self) -> None:
+        """Waits until what was saved is on disk. Raises OSError when it could not be written."""
+        self._guard(None, self._manager.wait_until_finished)
+
+    def check_room(self, trees: Mapping[str, PyTree]) -> None:
+        """Raises OSError, with the numbers, when the disk has less room than the trees need."""
+        need = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(dict(trees)))
+        free = shutil.disk_usage(self.workdir).free
+        if free < need:
+            raise OSError(
+                f"{self.path}: the disk has {free / 2**20:.1f} MiB left, a checkpoint needs {need / 2**20:.1f} MiB; "
+                f"free some space and run the same command again, it goes on from step {self.latest()}"
+            )
+
+    def _guard(self, step: int | None, action: Any) -> None:
+        try:
+            action()
+        except Exception as error:
+            which = "a checkpoint" if step is None else f"the checkpoint of step {step} or the one before"
+            reason = _reason(error)
+            raise OSError(
+                f"{self.path}: {which} could not be written ({reason}); earlier ones are whole. "
+                "See that the disk has room and may be written, then run the same command again"
+            ) from error
+
+    def restore(
+        self, abstract: Mapping[str, PyTree], placed: Mapping[str, PyTree], step: int | None = None
+    ) -> tuple[dict[str, PyTree], Any, int]:
+        """(trees, data state, step) of the newest checkpoint, or of `step`, as arrays with the shardings `placed`.
+
+        Raises FileNotFoundError when there is none, ValueError when it is damaged or its arrays have other shapes.
+        """
+        step = _existing(self._manager.all_steps(), self.path, step)
+        items = {}
+        for name, tree in abstract.items():
+            arguments = jax.tree.map(
+                lambda leaf, sharding: ocp.ArrayRestoreArgs(sharding=sharding, global_shape=leaf.shape, dtype=leaf.dtype),
+                tree,
+                placed[name],
+            )
+            items[name] = ocp.args.PyTreeRestore(item=tree, restore_args=arguments)
+        try:
+            result = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore(), **items))
+        except _READ_ERRORS as error:
+            raise _damaged(self._manager.all_steps(), self.path, step, error) from error
+        return {name: result[name] for name in abstract}, _rich(result["meta"]["data"]), step
+
+    def close(self) -> None:
+        """Waits for the last save and lets go of the files."""
+        self._manager.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def restore_params(workdir: str | Path, step: int | None = None) -> tuple[PyTree, dict[str, Any]]:
+    """(averaged parameters as NumPy arrays in nested dicts, config) of a workdir, for inference on any machine.
+
+    Raises FileNotFoundError when there is no config or no checkpoint, ValueError for a damaged one; all name the path.
+    """
+    config = read_config(workdir)
+    path = Path(workdir).resolve() / "checkpoints"
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path}: no checkpoint; the training that owns this workdir has not saved one yet")
+    step = _existing(ocp.utils.checkpoint_steps(path), path, step)
+    with ocp.PyTreeCheckpointer() as reader:
+        try:
+            tree = reader.metadata(path / str(step) / EMA).item_metadata.tree
+            arguments = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+            return reader.restore(path / str(step) / EMA, restore_args=arguments), config
+        except _READ_ERRORS as error:
+            raise _damaged(ocp.utils.checkpoint_steps(path), path, step, error) from error
+
+
+def _existing(steps: Sequence[int], path: Path, step: int | None) -> int:
+    steps = sorted(steps)
+    if not steps:
+        raise FileNotFoundError(f"{path}: no checkpoint; the training that owns this workdir has not saved one yet")
+    if step is not None and step not in steps:
+        raise FileNotFoundError(f"{path}: no checkpoint of step {step}; there are {steps}")
+    return steps[-1] if step is None else step
+
+
+def _damaged(steps: Sequence[int], path: Path, step: int, error: Exception) -> ValueError:
+    others = [s for s in sorted(steps) if s != step]
+    reason = _reason(error)
+    return ValueError(
+        f"{path / str(step)}: this checkpoint is damaged or was written by other code ({reason}); "
+        f"move it away to go on from one of {others or 'none'}"
+    )
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split()) or repr(error)
+    return text if len(text) <= 500 else text[:500] + " ..."
+
+
+def _plain(state: Any) -> Any:
+    """The data state as JSON; bytes (what Grain's loader hands out) are wrapped."""
+    return {"base64": base64.b64encode(state).decode()} if isinstance(state, bytes) else {"json": state}
+
+
+def _rich(state: dict[str, Any]) -> Any:
+    """Inverse of `_plain`."""
+    return base64.b64decode(state["base64"]) if "base64" in state else state["json"]
