@@ -9,11 +9,14 @@ from typing import Any
 import tensorstore as ts
 
 _process: int | None = None
-"""The process that first used TensorStore here; its threads do not survive a fork, where a read would hang forever."""
 
 
 def context() -> ts.Context:
-    """A context without a chunk cache: training reads every chunk once an epoch."""
+    """A context without a chunk cache, for training reads every chunk once an epoch.
+
+    Raises RuntimeError in a process forked from one that used TensorStore: its threads are gone there, and a read would
+    hang forever.
+    """
     global _process
     _process = _process or os.getpid()
     if _process != os.getpid():
@@ -28,7 +31,7 @@ class Folder:
         text = os.fspath(path)
         self.local = "://" not in text
         self.path = os.path.abspath(text) if self.local else text.rstrip("/")
-        self._store: ts.KvStore | None = None
+        self._store: tuple[int, ts.KvStore] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_store": None}
@@ -36,18 +39,21 @@ class Folder:
     @property
     def store(self) -> ts.KvStore:
         """The key-value store at the root."""
-        if self._store is None:
+        if self._store is None or self._store[0] != os.getpid():
             spec = {"driver": "file", "path": self.path + "/"} if self.local else self.path + "/"
-            self._store = ts.KvStore.open(spec, context=context()).result()
-        return self._store
+            self._store = (os.getpid(), ts.KvStore.open(spec, context=context()).result())
+        return self._store[1]
 
     def name(self, key: str) -> str:
         """The full path of a file, for messages."""
         return f"{self.path}/{key}"
 
     def read(self, key: str) -> bytes | None:
-        """A whole file; None when it is missing."""
-        result = self.store.read(key).result()
+        """A whole file; None when it is missing. Raises OSError when it cannot be read."""
+        try:
+            result = self.store.read(key).result()
+        except (ValueError, OSError) as error:
+            raise OSError(f"{self.name(key)}: cannot be read ({error})") from error
         return result.value if result.state == "value" else None
 
     def list(self, prefix: str = "") -> set[str]:
@@ -56,17 +62,24 @@ class Folder:
         keys = ts.KvStore.KeyRange(prefix, prefix[:-1] + "0") if prefix else ts.KvStore.KeyRange()
         return {key.decode() for key in self.store.list(keys).result()}
 
-    def write(self, key: str, data: bytes, new: bool = False) -> bool:
-        """Writes a whole file, durably; with `new`, only where none is, and tells whether it did. Raises OSError when full."""
-        stamp = self.store.read(key, byte_range=slice(0, 0)).result() if new else None
-        if stamp is not None and stamp.state != "missing":
+    def write(self, files: dict[str, bytes]) -> None:
+        """Writes whole files, durably, several at a time. Raises OSError, with errno ENOSPC when the disk is full."""
+        futures = {key: self.store.write(key, data) for key, data in files.items()}
+        for key, future in futures.items():
+            try:
+                future.result()
+            except (ValueError, OSError) as error:
+                raise self._failed(key, len(files[key]), error) from error
+
+    def write_new(self, key: str, data: bytes) -> bool:
+        """Writes a whole file where none is, and tells whether it did: of several processes that try, one succeeds."""
+        found = self.store.read(key).result()
+        if found.state != "missing":
             return False
         try:
-            written = self.store.write(key, data, if_equal=stamp.stamp.generation if stamp else None).result()
+            written = self.store.write(key, data, if_equal=found.stamp.generation).result()
         except (ValueError, OSError) as error:
-            if any(sign in str(error) for sign in ("No space left", "quota exceeded", "os_error_code='28'")):
-                raise self.full(f"writing {key}", len(data)) from error
-            raise OSError(f"{self.name(key)}: could not be written ({error})") from error
+            raise self._failed(key, len(data), error) from error
         return written.generation != b""
 
     def remove(self, key: str) -> None:
@@ -80,9 +93,15 @@ class Folder:
         there = next(p for p in (Path(self.path), *Path(self.path).parents) if p.exists())
         return shutil.disk_usage(there).free
 
-    def full(self, doing: str, need: int, more: str = "") -> OSError:
-        """The error for a full disk."""
+    def full(self, doing: str, need: int) -> OSError:
+        """The error for a full disk, with errno ENOSPC."""
         free = self.free()
-        have = "" if free is None else f", {free / 2**20:.1f} MiB are free"
-        text = f"disk full: {doing} needs {need / 2**20:.1f} MiB{have}{more}; free some space and run the same command again"
+        have = "" if free is None else f", {free / 2**20:.2f} MiB are free"
+        text = f"disk full: {doing} needs {need / 2**20:.2f} MiB{have}; free some space and run the same command again"
         return OSError(errno.ENOSPC, text, self.path)
+
+    def _failed(self, key: str, size: int, error: Exception) -> OSError:
+        # TensorStore reports the system's error in words; 28 is ENOSPC and 122 EDQUOT, a quota used up.
+        if any(sign in str(error) for sign in ("No space left", "os_error_code='28'", "os_error_code='122'")):
+            return self.full(f"writing {key}", size)
+        return OSError(f"{self.name(key)}: cannot be written ({error})")

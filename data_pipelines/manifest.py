@@ -105,8 +105,8 @@ class ArraySpec:
     steps_per_chunk: int
 
     def file(self, shard: int) -> str:
-        """The file that holds the shard (zarr3 default chunk key)."""
-        return "/".join([self.path, "c", str(shard), *["0"] * (len(self.shape) - 1)])
+        """The file that holds the shard (zarr3 chunk key, in one folder)."""
+        return ".".join([f"{self.path}/c", str(shard), *["0"] * (len(self.shape) - 1)])
 
     @property
     def metadata_file(self) -> str:
@@ -128,7 +128,7 @@ class ArraySpec:
             "shape": list(self.shape),
             "data_type": self.dtype,
             "chunk_grid": {"name": "regular", "configuration": shard},
-            "chunk_key_encoding": {"name": "default"},
+            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
             "fill_value": 0,
             "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
         }
@@ -176,12 +176,6 @@ def record_file(shard: int) -> str:
     return f"shards/{shard:06d}.json"
 
 
-def shard_files(layout: Layout, shard: int) -> list[str]:
-    """Every file of a shard but its record."""
-    files = [spec.file(shard) for spec in arrays(layout).values()] + [text_file(shard)]
-    return files + ([jpeg_file(shard)] if layout.jpeg else [])
-
-
 def sha256(data: bytes) -> str:
     """Hex digest."""
     return hashlib.sha256(data).hexdigest()
@@ -221,9 +215,9 @@ def head(layout: Layout, name: str, sources: Sequence[dict], build: dict) -> dic
 
 
 def seal(manifest: dict[str, Any]) -> bytes:
-    """The bytes of manifest.json: the manifest and, under "sha256", the digest of all the rest of it."""
-    body = {key: value for key, value in manifest.items() if key != "sha256"}
-    return dumps({**body, "sha256": sha256(dumps(body))}, indent=1)
+    """The bytes of manifest.json: the manifest and, as "sha256", the digest of these bytes with 64 zeros in its place."""
+    blank = dumps({**manifest, "sha256": "0" * 64}, indent=1)
+    return blank.replace(b"0" * 64, sha256(blank).encode(), 1)
 
 
 def load(folder: Folder) -> dict[str, Any]:
@@ -241,8 +235,9 @@ def load(folder: Folder) -> dict[str, Any]:
             f"{folder.path}: unfinished build; resume it with the arguments that began it: {json.dumps(arguments)}"
         )
     manifest = _parse(folder, MANIFEST, raw)
-    if manifest.get("sha256") != sha256(dumps({key: value for key, value in manifest.items() if key != "sha256"})):
-        raise ValueError(f"{folder.name(MANIFEST)}: damaged (its checksum does not match); restore it from its source")
+    digest = str(manifest.get("sha256"))
+    if sha256(raw.replace(digest.encode(), b"0" * 64, 1)) != digest:
+        raise ValueError(f"{folder.name(MANIFEST)}: damaged, its checksum does not match; restore it from its source")
     for name, stored in manifest["channels"].items():
         row = channel(name)
         if any(getattr(row, key) != stored[key] for key in ("components", "dtype", "step")):
@@ -274,49 +269,15 @@ def load_build(folder: Folder) -> dict[str, Any] | None:
     return None if raw is None else _parse(folder, BUILD, raw)
 
 
+def load_record(folder: Folder, shard: int) -> dict[str, Any]:
+    """The record of a complete shard. Raises ValueError when it cannot be read."""
+    key = record_file(shard)
+    try:
+        return json.loads(folder.read(key) or b"")
+    except ValueError as error:
+        raise ValueError(f"{folder.name(key)}: damaged ({error}); delete it and write the shard again") from error
+
+
 def layout_of(manifest: dict[str, Any]) -> Layout:
     """The layout in a manifest."""
     return Layout(**{**manifest["layout"], "channels": tuple(manifest["layout"]["channels"])})
-
-
-class Moments:
-    """Count, mean, sum of squared deviations, least and greatest value per component, merged pairwise (Chan et al. 1983)."""
-
-    def __init__(self, components: int):
-        self.count = 0
-        self.mean, self.m2 = np.zeros(components), np.zeros(components)
-        self.low, self.high = np.full(components, np.inf), np.full(components, -np.inf)
-
-    def add(self, values: np.ndarray) -> None:
-        """Counts in `values` [..., components]."""
-        x = np.asarray(values, np.float64).reshape(-1, len(self.mean))
-        if len(x):
-            mean = x.mean(0)
-            self._merge(len(x), mean, ((x - mean) ** 2).sum(0), x.min(0), x.max(0))
-
-    def _merge(self, count: int, mean: np.ndarray, m2: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
-        total = self.count + count
-        delta = mean - self.mean
-        self.mean = self.mean + delta * (count / total)
-        self.m2 = self.m2 + m2 + delta**2 * (self.count * count / total)
-        self.low, self.high, self.count = np.minimum(self.low, low), np.maximum(self.high, high), total
-
-    def record(self) -> dict[str, Any]:
-        """For a shard record; exact."""
-        if not self.count:
-            return {"count": 0}
-        fields = {key: getattr(self, key).tolist() for key in ("mean", "m2", "low", "high")}
-        return {"count": self.count, **fields}
-
-    def merge(self, record: dict[str, Any]) -> None:
-        """Counts in what `record` wrote."""
-        if record["count"]:
-            self._merge(record["count"], *(np.asarray(record[key]) for key in ("mean", "m2", "low", "high")))
-
-    def summary(self) -> dict[str, Any]:
-        """{"count", "mean", "std", "min", "max"} for the manifest; lists per component, empty when nothing was counted."""
-        if not self.count:
-            return {"count": 0, "mean": [], "std": [], "min": [], "max": []}
-        std = np.sqrt(self.m2 / self.count)
-        parts = {"mean": self.mean, "std": std, "min": self.low, "max": self.high}
-        return {"count": self.count, **{key: value.tolist() for key, value in parts.items()}}
