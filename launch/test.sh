@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Every check of the project, on one machine without a GPU:     bash launch/test.sh
+# One part of the tests, pytest alone with its arguments:       bash launch/test.sh tests/core -q
+# Makes .venv first where it is absent or stale. Exit code 0 when everything holds.
+set -euo pipefail
+. "$(dirname -- "${BASH_SOURCE[0]}")/environment.sh"
+
+if [ $# -gt 0 ]; then
+  exec python -m pytest "$@"
+fi
+
+failed=()
+check() { # check COMMAND...: says what it runs, goes on after a failure
+  printf '\n== %s\n' "$*"
+  "$@" || failed+=("$*")
+}
+
+check ruff check .
+check ruff format --check .
+check lint-imports --no-logo
+check pyright
+check python -m pytest --timeout=600
+
+[ ${#failed[@]} -eq 0 ] || {
+  printf '\nfailed:\n' >&2
+  printf '  %s\n' "${failed[@]}" >&2
+  exit 1
+}
