@@ -11,16 +11,18 @@ import base64
 import json
 import shutil
 import subprocess
+import zlib
 from collections.abc import Collection, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 
+from wsm_jax.runtime.fingerprint import fingerprint
 from wsm_jax.typing import PyTree
 
 CONFIG_FILE = "config.json"
@@ -77,6 +79,8 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: str | Path, config: Mapping[str, Any], *, keep: int, may_differ: Collection[str] = ()) -> None:
+        if "://" in str(workdir):
+            raise ValueError(f"workdir {workdir}: needed a path of a mounted file system; mount the bucket and give its path")
         self.workdir = Path(workdir).resolve()
         self.config: dict[str, Any] = json.loads(json.dumps(dict(config)))
         self.path = self.workdir / "checkpoints"
@@ -90,6 +94,8 @@ class Checkpoints:
                 )
         elif self.path.exists():
             raise ValueError(f"{self.workdir}: has checkpoints but no {CONFIG_FILE}; put it back, or take a new workdir")
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("every host has compared the config before one writes it")
         if jax.process_index() == 0:
             self.workdir.mkdir(parents=True, exist_ok=True)
             part = self.workdir / (CONFIG_FILE + ".part")
@@ -113,7 +119,14 @@ class Checkpoints:
         Raises OSError when the disk has no room, also for the save before this one.
         """
         self.check_room(trees)
-        meta = {"data": _plain(data_state), "config": self.config, "version": self._version, "trees": sorted(trees)}
+        meta = _sealed(
+            {
+                "data": _plain(data_state),
+                "config": self.config,
+                "version": self._version,
+                "fingerprints": {name: fingerprint(tree) for name, tree in trees.items()},
+            }
+        )
         items: dict[str, Any] = {name: ocp.args.PyTreeSave(tree) for name, tree in trees.items()}
         self._guard(
             step, lambda: self._manager.save(step, args=ocp.args.Composite(meta=ocp.args.JsonSave(meta), **items), force=True)
@@ -164,17 +177,15 @@ class Checkpoints:
             result = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore(), **items))
         except _READ_ERRORS as error:
             raise _damaged(self._manager.all_steps(), self.path, step, error) from error
-        return {name: result[name] for name in abstract}, _rich(result["meta"]["data"]), step
+        trees = {name: result[name] for name in abstract}
+        meta = _unsealed(result["meta"], self.path / str(step) / "meta")
+        for name, tree in trees.items():
+            _compare(meta["fingerprints"][name], tree, self.path / str(step) / name)
+        return trees, _rich(meta["data"]), step
 
     def close(self) -> None:
         """Waits for the last save and lets go of the files."""
         self._manager.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
 
 
 def restore_params(workdir: str | Path, step: int | None = None) -> tuple[PyTree, dict[str, Any]]:
@@ -187,13 +198,20 @@ def restore_params(workdir: str | Path, step: int | None = None) -> tuple[PyTree
     if not path.is_dir():
         raise FileNotFoundError(f"{path}: no checkpoint; the training that owns this workdir has not saved one yet")
     step = _existing(ocp.utils.checkpoint_steps(path), path, step)
-    with ocp.PyTreeCheckpointer() as reader:
-        try:
-            tree = reader.metadata(path / str(step) / EMA).item_metadata.tree
-            arguments = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
-            return reader.restore(path / str(step) / EMA, restore_args=arguments), config
-        except _READ_ERRORS as error:
-            raise _damaged(ocp.utils.checkpoint_steps(path), path, step, error) from error
+    # The handlers are typed for Orbax's own path class; they work with any.
+    folder: Any = path / str(step) / EMA
+    meta_folder: Any = path / str(step) / "meta"
+    handler = ocp.PyTreeCheckpointHandler()
+    try:
+        meta = ocp.JsonCheckpointHandler().restore(meta_folder)
+        arguments = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), handler.metadata(folder).tree)
+        params = handler.restore(folder, args=ocp.args.PyTreeRestore(restore_args=arguments))
+    except _READ_ERRORS as error:
+        raise _damaged(ocp.utils.checkpoint_steps(path), path, step, error) from error
+    finally:
+        handler.close()
+    _compare(_unsealed(meta, meta_folder)["fingerprints"][EMA], params, folder)
+    return params, config
 
 
 def _existing(steps: Sequence[int], path: Path, step: int | None) -> int:
@@ -217,6 +235,31 @@ def _damaged(steps: Sequence[int], path: Path, step: int, error: Exception) -> V
 def _reason(error: Exception) -> str:
     text = " ".join(str(error).split()) or repr(error)
     return text if len(text) <= 500 else text[:500] + " ..."
+
+
+def _compare(saved: dict[str, int], tree: PyTree, path: Path) -> None:
+    """Raises ValueError naming the arrays that are not what was saved."""
+    read = fingerprint(tree)
+    wrong = sorted(name for name in saved.keys() | read.keys() if saved.get(name) != read.get(name))
+    if wrong:
+        raise ValueError(
+            f"{path}: damaged: {', '.join(wrong[:5])}{' ...' * (len(wrong) > 5)} read back other bits than were saved; "
+            f"move the checkpoint {path.parent} away to go on from an earlier one"
+        )
+
+
+def _sealed(meta: dict[str, Any]) -> dict[str, Any]:
+    """With the CRC-32 of its canonical JSON."""
+    return {"meta": meta, "crc32": zlib.crc32(json.dumps(meta, sort_keys=True).encode())}
+
+
+def _unsealed(sealed: Any, path: Path) -> dict[str, Any]:
+    """What `_sealed` was given. Raises ValueError when it has changed since."""
+    if not isinstance(sealed, dict) or "meta" not in sealed or _sealed(sealed["meta"]) != sealed:
+        raise ValueError(
+            f"{path}: damaged: CRC-32 mismatch; move the checkpoint {path.parent} away to go on from an earlier one"
+        )
+    return sealed["meta"]
 
 
 def _plain(state: Any) -> Any:

@@ -138,6 +138,19 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(AXES["batch"]))
 
 
+def check_batch(mesh: Mesh, rows: int, accumulate: int = 1, name: str = "batch") -> None:
+    """Raises ValueError, with the numbers, when `rows` rows do not divide over the mesh in `accumulate` microbatches."""
+    parts = math.prod(mesh.shape[axis] for axis in AXES["batch"])
+    if rows < 1 or rows % (parts * accumulate):
+        raise ValueError(
+            f"{name}: {rows} rows do not divide over "
+            + " x ".join(
+                [f"{axis}={mesh.shape[axis]}" for axis in AXES["batch"]] + [f"accumulate={accumulate}"] * (accumulate > 1)
+            )
+            + f"; needed a multiple of {parts * accumulate}"
+        )
+
+
 def global_batch(mesh: Mesh, local: PyTree) -> PyTree:
     """One global array per leaf from the rows that each process holds; leaves are NumPy arrays [rows, ...].
 
@@ -145,14 +158,9 @@ def global_batch(mesh: Mesh, local: PyTree) -> PyTree:
     Raises ValueError, naming the leaf, when the rows of all hosts do not divide over the mesh axes of the batch.
     """
     sharding = batch_sharding(mesh)
-    parts = math.prod(mesh.shape[axis] for axis in AXES["batch"])
     for path, leaf in jax.tree_util.tree_leaves_with_path(local):
         rows = np.shape(leaf)[0] * jax.process_count() if np.ndim(leaf) else 0
-        if rows == 0 or rows % parts:
-            raise ValueError(
-                f"batch{jax.tree_util.keystr(path)}: shape {np.shape(leaf)} gives a global batch of {rows}, which does not "
-                f"divide over {' x '.join(f'{a}={mesh.shape[a]}' for a in AXES['batch'])}; needed a multiple of {parts}"
-            )
+        check_batch(mesh, rows, name=f"batch{jax.tree_util.keystr(path)} of shape {np.shape(leaf)}")
     if jax.process_count() == 1:
         return jax.device_put(local, sharding)
     return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, np.asarray(leaf)), local)

@@ -8,8 +8,7 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import jax
 import numpy as np
@@ -55,14 +54,8 @@ class MetricWriter:
         if self._file is not None:
             self._file.close()
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
-
-
-def _step_of(line: bytes) -> float:
+def _step_of(line: bytes) -> int | float:
     """The step of a row; infinity for a half-written one."""
     try:
         return json.loads(line)["step"] if line.endswith(b"\n") else math.inf
@@ -99,12 +92,6 @@ class ProgressBar:
         """Leaves the bar as it stands."""
         self._bar.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
-
 
 class Watchdog:
     """Appends the stacks of all threads to `path` when no `beat` came for `seconds`, once for every silence."""
@@ -140,9 +127,3 @@ class Watchdog:
         """Stops watching."""
         self._stop.set()
         self._thread.join()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()

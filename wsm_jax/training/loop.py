@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
@@ -134,14 +135,14 @@ def train(
         if value < 1:
             raise ValueError(f"{name} = {value}: needed 1 or more")
     step_fn = make_train_step(objective, optimizer, mesh, ema_decay=ema_decay, seed=seed, accumulate=accumulate)
-    with Checkpoints(workdir, config, keep=keep, may_differ=may_differ) as checkpoints:
+    with closing(Checkpoints(workdir, config, keep=keep, may_differ=may_differ)) as checkpoints:
         state = _begin(objective, optimizer, mesh, seed, checkpoints, batches)
         done = int(state.step)
         folder = checkpoints.workdir
         with (
-            MetricWriter(folder / METRICS_FILE, done) as writer,
-            ProgressBar(label, steps, done, progress) as bar,
-            Watchdog(folder / "hang.log", hang_seconds) as watchdog,
+            closing(MetricWriter(folder / METRICS_FILE, done)) as writer,
+            closing(ProgressBar(label, steps, done, progress)) as bar,
+            closing(Watchdog(folder / "hang.log", hang_seconds)) as watchdog,
             _StopSignal(checkpoints) as stop,
         ):
 
@@ -156,7 +157,7 @@ def train(
                         "Lower the learning rate, lengthen the warm-up, or look at the batch of this step"
                     )
                 bar.update({"loss": values["loss"]})
-                if step % log_every == 0 or step == steps:
+                if step % log_every == 0 or step == steps or extra.keys() - {"data_seconds"}:
                     writer.write(step, {**values, **extra})
 
             pending: tuple[int, Mapping[str, Array], Mapping[str, float]] | None = None
