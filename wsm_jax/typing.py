@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, Shaped, UInt8
 
-__all__ = ["Array", "Bool", "Float", "Int", "Key", "PyTree", "Shaped", "UInt8", "NpOrJax", "pytree", "static"]
+__all__ = ["Array", "Bool", "Float", "Int", "Key", "NpOrJax", "PyTree", "Shaped", "UInt8", "pytree", "static"]
 
 Key = PRNGKeyArray
 NpOrJax = np.ndarray | jax.Array

@@ -3,7 +3,7 @@
 Intrinsics are in units of the image height, so that a camera means the same at any resolution: a pixel at row i, column j
 of an H x W image has canvas coordinates v = (i + 1/2)/H in 0..1 and u = (j + 1/2)/H in 0..W/H, and sees the direction
 
-    d = ((u - cx) / f, (v - cy) / f, 1)      in the camera frame (x right, y down, z forward),    cx = W/(2H) + ox, cy = 1/2 + oy
+    d = ((u - cx) / f, (v - cy) / f, 1)      in the camera frame (x right, y down, z forward),   cx = W/(2H) + ox, cy = 1/2 + oy
 
 so a point origin + z R d lies at depth z (distance along the optical axis, m).
 """
@@ -29,7 +29,9 @@ class Camera:
 
     def __getitem__(self, index) -> "Camera":
         """Indexes the leading axes."""
-        return Camera(self.position[index], self.rotation[index], self.focal[index], self.offset[index])
+        focal = self.focal[index]
+        focal = np.asarray(focal) if isinstance(focal, np.generic) else focal  # NumPy gives a scalar, not an array of shape ()
+        return Camera(self.position[index], self.rotation[index], focal, self.offset[index])
 
 
 def quaternion_to_matrix(q: Float[NpOrJax, "*lead 4"]) -> Float[Array, "*lead 3 3"]:
@@ -55,11 +57,17 @@ def matrix_to_quaternion(matrix: NpOrJax) -> np.ndarray:
 
 
 def look_at(position: NpOrJax, target: NpOrJax, fov: float = np.deg2rad(50.0)) -> Camera:
-    """Cameras at `position` [*lead 3] that look at `target` [*lead 3] with z up; `fov` is vertical, radians."""
+    """Cameras at `position` [*lead 3] that look at `target` [*lead 3] with z up; `fov` is vertical, radians.
+
+    Raises ValueError where a camera stands in its target, or looks straight up or down.
+    """
     position = np.asarray(position, np.float32)
     forward = np.asarray(target, np.float32) - position
-    forward = forward / np.linalg.norm(forward, axis=-1, keepdims=True)
-    right = np.cross(forward, np.float32([0.0, 0.0, 1.0]))
+    distance = np.linalg.norm(forward, axis=-1, keepdims=True)
+    if not np.all(distance > 1e-6):
+        raise ValueError("look_at: a camera stands in its target (or a coordinate is not finite); move one of them")
+    forward = forward / distance
+    right = np.cross(forward, np.asarray([0.0, 0.0, 1.0], np.float32))
     norm = np.linalg.norm(right, axis=-1, keepdims=True)
     if np.any(norm < 1e-4):
         raise ValueError("look_at: the view is vertical, so z-up leaves the roll undefined; move the camera sideways a little")
@@ -83,7 +91,7 @@ def orbit(
     """`frames` cameras on a horizontal arc: azimuth from `start`, over `sweep` radians; radius and height in m."""
     azimuth = start + sweep * np.linspace(0.0, 1.0, frames, endpoint=abs(sweep) < 2 * np.pi - 1e-6)
     position = np.stack([radius * np.cos(azimuth), radius * np.sin(azimuth), np.full(frames, height)], -1)
-    return look_at(position, np.broadcast_to(np.float32(target), position.shape), fov)
+    return look_at(position, np.broadcast_to(np.asarray(target, np.float32), position.shape), fov)
 
 
 def rays(camera: Camera, height: int, width: int) -> tuple[Float[Array, "*lead 3"], Float[Array, "*lead H W 3"]]:

@@ -44,10 +44,10 @@ class Channel:
     """Physical [... C] -> RGB [... 3] in 0..1, for people."""
 
 
-def _unit(low: float, high: float) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
-    """Affine map of [low, high] to [-1, 1] and back."""
+def _unit(low: int | float, high: int | float) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
+    """Affine map of [low, high] to [-1, 1] and back; values outside are clipped when encoded."""
     return (
-        lambda x: 2.0 * (x - low) / (high - low) - 1.0,
+        lambda x: jnp.clip(2.0 * (x - low) / (high - low) - 1.0, -1.0, 1.0),
         lambda y: low + 0.5 * (y + 1.0) * (high - low),
     )
 
@@ -60,6 +60,14 @@ def _encode_depth(depth: Array) -> Array:
 def _decode_depth(code: Array) -> Array:
     near = jnp.clip(0.5 * (code + 1.0), 0.0, 1.0)
     return jnp.where(near > NEAR_M / 60.0, NEAR_M / jnp.maximum(near, 1e-6), 0.0)
+
+
+def _encode_extent(extent: Array) -> Array:
+    return jnp.clip(0.5 * jnp.log2(jnp.maximum(extent, 1e-3) / 0.4), -1.0, 1.0)
+
+
+def _decode_extent(code: Array) -> Array:
+    return 0.4 * 2.0 ** (2.0 * code)
 
 
 def _encode_semantic(label: Array) -> Array:
@@ -79,10 +87,13 @@ def _decode_instance(code: Array) -> Array:
     return jnp.sum((code > 0) * 2.0 ** jnp.arange(4), -1, keepdims=True)
 
 
-_PALETTE = np.float32(
-    [[0.08, 0.08, 0.1], [0.55, 0.55, 0.58], [0.5, 0.35, 0.2], [0.9, 0.25, 0.2], [0.2, 0.5, 0.95], [0.25, 0.75, 0.35]]
-    + [[0.95, 0.75, 0.2], [0.7, 0.35, 0.85], [0.2, 0.8, 0.8], [0.95, 0.5, 0.65], [0.6, 0.7, 0.25], [1.0, 0.55, 0.15]]
-    + [[0.4, 0.3, 0.75], [0.75, 0.75, 0.75], [0.35, 0.55, 0.45], [0.85, 0.85, 0.5]]
+_PALETTE = np.asarray(
+    [
+        *((0.08, 0.08, 0.1), (0.55, 0.55, 0.58), (0.5, 0.35, 0.2), (0.9, 0.25, 0.2), (0.2, 0.5, 0.95), (0.25, 0.75, 0.35)),
+        *((0.95, 0.75, 0.2), (0.7, 0.35, 0.85), (0.2, 0.8, 0.8), (0.95, 0.5, 0.65), (0.6, 0.7, 0.25), (1.0, 0.55, 0.15)),
+        *((0.4, 0.3, 0.75), (0.75, 0.75, 0.75), (0.35, 0.55, 0.45), (0.85, 0.85, 0.5)),
+    ],
+    np.float32,
 )
 
 
@@ -110,18 +121,21 @@ def _clip01(x: np.ndarray) -> np.ndarray:
     return np.clip(x, 0.0, 1.0)
 
 
+_CLASSES = len(SEMANTIC_CLASSES)
+
 _ROWS = (
     #       name        C  unit                          dtype    step    encoded  encode/decode          resize    picture
     Channel("rgb", 3, "sRGB 0..1", "uint8", 1 / 255, 3, *_unit(0, 1), "area", _clip01),
-    Channel("depth", 1, "m along the axis, 0: none", "uint16", 1e-3, 1, _encode_depth, _decode_depth, "nearest", _depth_picture),
+    Channel("depth", 1, "m along axis, 0: none", "uint16", 1e-3, 1, _encode_depth, _decode_depth, "nearest", _depth_picture),
     Channel("normal", 3, "unit vector, camera frame", "int8", 1 / 127, 3, *_unit(-1, 1), "nearest", _signed),
     Channel("instance", 1, "id, 0: none", "uint16", 1.0, 4, _encode_instance, _decode_instance, "nearest", _labels),
-    Channel("semantic", 1, "class index", "uint8", 1.0, len(SEMANTIC_CLASSES), _encode_semantic, _decode_semantic, "nearest", _labels),
+    Channel("semantic", 1, "class index", "uint8", 1.0, _CLASSES, _encode_semantic, _decode_semantic, "nearest", _labels),
     Channel("motion", 2, "image heights per second", "int16", 1e-3, 2, *_unit(-4, 4), "nearest", _motion_picture),
     Channel("coverage", 1, "probability", "uint8", 1 / 255, 1, *_unit(0, 1), "area", _grey),
     Channel("base_colour", 3, "sRGB 0..1", "uint8", 1 / 255, 3, *_unit(0, 1), "area", _clip01),
     Channel("local", 3, "wave-local position / semi-axes", "int16", 1 / 32000, 3, *_unit(-1, 1), "nearest", _signed),
-    Channel("centre", 3, "m, surface point to centre of its wave, camera frame", "int16", 1e-3, 3, *_unit(-2, 2), "nearest", _signed),
+    Channel("centre", 3, "m, surface to wave centre, camera frame", "int16", 1e-3, 3, *_unit(-2, 2), "nearest", _signed),
+    Channel("extent", 3, "m, semi-axes of the wave", "int16", 1e-3, 3, _encode_extent, _decode_extent, "nearest", _signed),
 )
 
 CHANNELS: dict[str, Channel] = {row.name: row for row in _ROWS}
@@ -168,7 +182,8 @@ def resize(name: str, values: NpOrJax, height: int, width: int) -> np.ndarray:
         i = np.minimum((np.arange(height) + 0.5) * rows / height, rows - 1).astype(np.int64)
         j = np.minimum((np.arange(width) + 0.5) * columns / width, columns - 1).astype(np.int64)
         return values[..., i[:, None], j[None, :], :]
-    mean = np.einsum("ih,...hwc,jw->...ijc", _area(rows, height), values.astype(np.float32), _area(columns, width), optimize=True)
+    by_row, by_column = _area(rows, height), _area(columns, width)
+    mean = np.einsum("ih,...hwc,jw->...ijc", by_row, values.astype(np.float32), by_column, optimize=True)
     return np.rint(mean).astype(values.dtype) if np.issubdtype(values.dtype, np.integer) else mean.astype(values.dtype)
 
 

@@ -21,6 +21,12 @@ def _check(channels: dict[str, NpOrJax], lead: tuple[int, ...], kind: str) -> No
             raise ValueError(f"{kind}: channel {name!r} is {shape[-3:-1]} pixels, the others {size}; channels are aligned")
 
 
+def _grows(time: NpOrJax) -> bool:
+    """Whether times are numbers that increase strictly."""
+    time = np.asarray(time)
+    return bool(np.isfinite(time).all() and np.all(np.diff(time) > 0))
+
+
 @pytree
 class WSG:
     """One instant from one camera: aligned channels in physical units, [H W C] each."""
@@ -55,19 +61,23 @@ class WSV:
         """Returns itself; raises ValueError when channels, camera or core do not fit the times, or time does not grow."""
         frames = len(self.frame_time)
         _check(self.channels, (frames,), "WSV")
-        if frames > 1 and np.any(np.diff(np.asarray(self.frame_time)) <= 0):
+        if not _grows(self.frame_time):
             raise ValueError("WSV: frame_time must increase strictly")
-        if self.camera is not None and self.camera.position.shape[0] != frames:
-            raise ValueError(f"WSV: {self.camera.position.shape[0]} cameras for {frames} frames")
-        if self.core is not None and (self.core_time is None or self.core.presence.shape[0] != len(self.core_time)):
-            raise ValueError("WSV: the core needs one core_time a tick")
+        if self.camera is not None and tuple(self.camera.position.shape[:-1]) != (frames,):
+            raise ValueError(f"WSV: cameras {tuple(self.camera.position.shape[:-1])} for {frames} frames; needed one a frame")
+        if self.core is not None:
+            ticks = tuple(self.core.presence.shape[:-1])
+            if self.core_time is None or ticks != (len(self.core_time),):
+                raise ValueError(f"WSV: the core has ticks {ticks}; needed one core_time a tick")
+            if not _grows(self.core_time):
+                raise ValueError("WSV: core_time must increase strictly")
         return self
 
     def frame(self, index: int) -> WSG:
         """The snapshot at frame `index`, without the core (interpolate it with `wsm_jax.core.interpolate`)."""
         channels = {name: values[index] for name, values in self.channels.items()}
         camera = None if self.camera is None else self.camera[index]
-        return WSG(channels, camera, np.asarray(self.frame_time)[index], text=self.text[0] if self.text else None)
+        return WSG(channels, camera, float(np.asarray(self.frame_time)[index]), text=self.text[0] if self.text else None)
 
 
 @pytree
@@ -80,7 +90,10 @@ class WSF:
 
     def check(self) -> "WSF":
         """Returns itself; raises ValueError when the channels do not fit the cameras."""
-        _check(self.channels, (self.camera.position.shape[0],), "WSF")
+        lead = tuple(self.camera.position.shape[:-1])
+        if len(lead) != 1:
+            raise ValueError(f"WSF: cameras of leading shape {lead}; needed (views,)")
+        _check(self.channels, lead, "WSF")
         return self
 
     def view(self, index: int) -> WSG:
@@ -89,9 +102,14 @@ class WSF:
 
 
 def from_snapshots(snapshots: list[WSG]) -> WSV:
-    """Joins snapshots of one world, in order of time, to a WSV; a channel is kept when every one of them has it."""
+    """Joins snapshots of one world, in order of time, to a WSV; a channel is kept when every one of them has it.
+
+    Raises ValueError for no snapshots, or what `WSV.check` refuses.
+    """
+    if not snapshots:
+        raise ValueError("from_snapshots: no snapshots; needed at least one")
     names = [name for name in CHANNELS if all(name in s.channels for s in snapshots)]
-    channels = {name: np.stack([np.asarray(s.channels[name]) for s in snapshots]) for name in names}
+    channels: dict[str, NpOrJax] = {n: np.stack([np.asarray(s.channels[n]) for s in snapshots]) for n in names}
     cameras = [s.camera for s in snapshots]
     camera = None
     if all(c is not None for c in cameras):

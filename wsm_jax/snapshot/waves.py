@@ -15,6 +15,18 @@ TICK_HZ = 8.0
 SEMANTIC_CLASSES = ("nothing", "floor", "screen", "ball", "box", "cylinder", "cushion", "thing")
 """Names of `Waves.semantic`; index 0 is what no wave covers, "thing" is an object of unknown shape class."""
 
+COLOURS: dict[str, tuple[float, float, float]] = {
+    "red": (0.85, 0.14, 0.12),
+    "green": (0.14, 0.62, 0.20),
+    "blue": (0.14, 0.28, 0.86),
+    "yellow": (0.93, 0.83, 0.14),
+    "purple": (0.55, 0.18, 0.70),
+    "orange": (0.95, 0.50, 0.08),
+    "cyan": (0.18, 0.78, 0.82),
+    "white": (0.92, 0.92, 0.92),
+}
+"""Colours that have a name -> sRGB; at least 0.32 apart."""
+
 FIELDS: dict[str, int] = {
     "presence": 0,
     "centre": 3,
@@ -84,7 +96,7 @@ def empty(count: int, lead: tuple[int, ...] = ()) -> Waves:
         rotation=rotation,
         exponents=np.ones((*shape, 2), np.float32),
         colour=np.full((*shape, 3), 0.5, np.float32),
-        material=np.tile(np.float32([1.0, 0.0]), (*shape, 1)),
+        material=np.tile(np.asarray([1.0, 0.0], np.float32), (*shape, 1)),
         velocity=np.zeros((*shape, 3), np.float32),
         angular_velocity=np.zeros((*shape, 3), np.float32),
         semantic=np.zeros(shape, np.int32),
@@ -92,8 +104,12 @@ def empty(count: int, lead: tuple[int, ...] = ()) -> Waves:
     )
 
 
-def to_json(waves: Waves, time: NpOrJax | None = None) -> str:
-    """The core as readable JSON: {"format", "version", "tick_hz", "time", "classes", "waves": {field: nested list}}."""
+def to_json(waves: Waves, time: NpOrJax | float | None = None) -> str:
+    """The core as readable JSON: {"format", "version", "tick_hz", "time", "classes", "waves": {field: nested list}}.
+
+    Raises ValueError, as `from_json` does, for values that are no world (not finite, a scale that is not positive, ...).
+    """
+    _check({name: np.asarray(getattr(waves, name)) for name in FIELDS}, "to_json")
     fields = {name: np.asarray(getattr(waves, name)).tolist() for name in FIELDS}
     head = {"format": "wsm_core", "version": 1, "tick_hz": TICK_HZ, "classes": list(SEMANTIC_CLASSES)}
     return json.dumps({**head, "time": None if time is None else np.asarray(time).tolist(), "waves": fields})
@@ -102,7 +118,8 @@ def to_json(waves: Waves, time: NpOrJax | None = None) -> str:
 def from_json(text: str, source: str = "core JSON") -> tuple[Waves, np.ndarray | None]:
     """Reads what `to_json` wrote; returns the waves and their tick times (s), if given.
 
-    Raises ValueError, naming `source`, for text that is no core JSON, a newer version, a missing field or a wrong shape.
+    Raises ValueError, naming `source`, for text that is no core JSON, a newer version, a missing field, a wrong shape, or
+    values that are no world.
     """
     try:
         data = json.loads(text)
@@ -112,31 +129,69 @@ def from_json(text: str, source: str = "core JSON") -> tuple[Waves, np.ndarray |
         raise ValueError(f'{source}: no "format": "wsm_core" in it; needed a core written by wsm_jax')
     if data.get("version") != 1:
         raise ValueError(f"{source}: core version {data.get('version')!r}; this release reads version 1")
-    missing = sorted(set(FIELDS) - set(data.get("waves", {})))
+    if data.get("classes", list(SEMANTIC_CLASSES)) != list(SEMANTIC_CLASSES):
+        raise ValueError(f"{source}: classes {data['classes']}; this release knows {list(SEMANTIC_CLASSES)}")
+    fields = data.get("waves")
+    if not isinstance(fields, dict):
+        raise ValueError(f'{source}: "waves" is {type(fields).__name__}; needed an object of fields {sorted(FIELDS)}')
+    missing = sorted(set(FIELDS) - set(fields))
     if missing:
         raise ValueError(f"{source}: fields {missing} are missing; needed {sorted(FIELDS)}")
     arrays: dict[str, np.ndarray] = {}
     for name, components in FIELDS.items():
-        dtype = np.int32 if name in ("semantic", "instance") else np.float32
-        try:
-            arrays[name] = np.asarray(data["waves"][name], dtype)
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{source}: field {name!r} is not a rectangular array of numbers ({error})") from error
-        shape = arrays["presence"].shape + ((components,) if components else ())
-        if arrays[name].shape != shape:
-            raise ValueError(f"{source}: field {name!r} has shape {arrays[name].shape}, needed {shape}")
-        if not np.isfinite(arrays[name]).all():
+        values = _numbers(fields[name], f"field {name!r}", source)
+        slots = arrays["presence"].shape if arrays else values.shape
+        shape = (*slots, components) if components else slots
+        if not slots or values.shape not in (shape, slots if 0 in slots else shape):
+            raise ValueError(f"{source}: field {name!r} has shape {values.shape}, needed {shape or '(waves,)'}")
+        arrays[name] = values.reshape(shape)
+    _check(arrays, source)
+    waves = Waves(**{name: a.astype(np.int32 if name in _LABELS else np.float32) for name, a in arrays.items()})
+    if data.get("time") is None:
+        return waves, None
+    time = _numbers(data["time"], '"time"', source)
+    if time.shape != waves.presence.shape[:-1] or not np.isfinite(time).all():
+        raise ValueError(f"{source}: times of shape {time.shape} for ticks {waves.presence.shape[:-1]}; needed one (s) a tick")
+    return waves, time.astype(np.float32)
+
+
+_LABELS = ("semantic", "instance")
+
+
+def _numbers(values: Any, what: str, source: str) -> np.ndarray:
+    """A nested list of JSON numbers as float64."""
+    try:
+        return np.asarray(values, np.float64)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{source}: {what} is not a rectangular array of numbers ({error})") from error
+
+
+def _check(arrays: dict[str, np.ndarray], source: str) -> None:
+    """Raises ValueError when the fields hold what no world can be."""
+    for name, values in arrays.items():
+        if not np.isfinite(values).all():
             raise ValueError(f"{source}: field {name!r} holds a value that is not finite")
-    time = None if data.get("time") is None else np.asarray(data["time"], np.float32)
-    return Waves(**arrays), time
+        if name in _LABELS and np.any((values != np.rint(values)) | (values < 0) | (values > np.iinfo(np.int32).max)):
+            raise ValueError(f"{source}: field {name!r} holds a value that is no label; needed whole numbers from 0")
+        if name in ("scale", "exponents") and np.any(values <= 0):
+            raise ValueError(f"{source}: field {name!r} holds {values.min()}; needed values above 0")
+    if np.any(np.linalg.norm(arrays["rotation"], axis=-1) < 1e-6):
+        raise ValueError(f"{source}: field 'rotation' holds a quaternion of length 0; (1, 0, 0, 0) is no rotation")
+    if np.any(arrays["semantic"] >= len(SEMANTIC_CLASSES)):
+        raise ValueError(f"{source}: field 'semantic' holds {arrays['semantic'].max()}; the classes are {SEMANTIC_CLASSES}")
 
 
-def save(waves: Waves, path: str | Path, time: NpOrJax | None = None) -> None:
+def save(waves: Waves, path: str | Path, time: NpOrJax | float | None = None) -> None:
     """Writes `to_json` to `path`, whole or not at all."""
     path = Path(path)
     part = path.with_name(path.name + ".part")
-    part.write_text(to_json(waves, time))
-    part.replace(path)
+    text = to_json(waves, time)
+    try:
+        part.write_text(text, "utf-8")
+        part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def load(path: str | Path) -> tuple[Waves, np.ndarray | None]:
@@ -144,7 +199,11 @@ def load(path: str | Path) -> tuple[Waves, np.ndarray | None]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such core file")
-    return from_json(path.read_text(), str(path))
+    try:
+        text = path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not text ({error.reason}); needed a core written by wsm_jax") from error
+    return from_json(text, str(path))
 
 
 def stack(states: list[Waves]) -> Waves:
