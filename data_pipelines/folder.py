@@ -25,12 +25,17 @@ def context() -> ts.Context:
 
 
 class Folder:
-    """A local directory or a URL (gs://, s3://). Picklable; opens its store when first used."""
+    """A local directory or a URL (gs://, s3://). Picklable; opens its store when first used.
+
+    Raises NotADirectoryError when the path is a file.
+    """
 
     def __init__(self, path: str | os.PathLike):
         text = os.fspath(path)
         self.local = "://" not in text
         self.path = os.path.abspath(text) if self.local else text.rstrip("/")
+        if self.local and os.path.isfile(self.path):
+            raise NotADirectoryError(f"{self.path}: a file; needed the folder of a dataset")
         self._store: tuple[int, ts.KvStore] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -65,11 +70,15 @@ class Folder:
     def write(self, files: dict[str, bytes]) -> None:
         """Writes whole files, durably, several at a time. Raises OSError, with errno ENOSPC when the disk is full."""
         futures = {key: self.store.write(key, data) for key, data in files.items()}
+        failed: OSError | None = None
         for key, future in futures.items():
+            # Every write is waited for, so that none appears after the caller has cleaned up.
             try:
                 future.result()
             except (ValueError, OSError) as error:
-                raise self._failed(key, len(files[key]), error) from error
+                failed = failed or self._failed(key, len(files[key]), error)
+        if failed:
+            raise failed
 
     def write_new(self, key: str, data: bytes) -> bool:
         """Writes a whole file where none is, and tells whether it did: of several processes that try, one succeeds."""

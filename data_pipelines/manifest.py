@@ -214,10 +214,22 @@ def head(layout: Layout, name: str, sources: Sequence[dict], build: dict) -> dic
     return json.loads(dumps(value))
 
 
+_SEAL = b'\n "sha256": "'
+"""What stands before the digest of manifest.json: the only such line, for strings hold no line break and inner keys are
+indented more."""
+
+
+def _digest(raw: bytes) -> tuple[bytes, bytes]:
+    """The digest that a manifest's bytes need (taken with 64 zeros in its place), and the one that they have."""
+    head, mark, tail = raw.partition(_SEAL)
+    return sha256(head + mark + b"0" * 64 + tail[64:]).encode(), tail[:64]
+
+
 def seal(manifest: dict[str, Any]) -> bytes:
-    """The bytes of manifest.json: the manifest and, as "sha256", the digest of these bytes with 64 zeros in its place."""
+    """The bytes of manifest.json, every one of them vouched for by its line "sha256"."""
     blank = dumps({**manifest, "sha256": "0" * 64}, indent=1)
-    return blank.replace(b"0" * 64, sha256(blank).encode(), 1)
+    head, mark, tail = blank.partition(_SEAL)
+    return head + mark + _digest(blank)[0] + tail[64:]
 
 
 def load(folder: Folder) -> dict[str, Any]:
@@ -235,8 +247,8 @@ def load(folder: Folder) -> dict[str, Any]:
             f"{folder.path}: unfinished build; resume it with the arguments that began it: {json.dumps(arguments)}"
         )
     manifest = _parse(folder, MANIFEST, raw)
-    digest = str(manifest.get("sha256"))
-    if sha256(raw.replace(digest.encode(), b"0" * 64, 1)) != digest:
+    needed, found = _digest(raw)
+    if needed != found:
         raise ValueError(f"{folder.name(MANIFEST)}: damaged, its checksum does not match; restore it from its source")
     for name, stored in manifest["channels"].items():
         row = channel(name)

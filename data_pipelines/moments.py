@@ -15,10 +15,12 @@ class Moments:
 
     def add(self, values: np.ndarray) -> None:
         """Counts in `values` [..., components]."""
-        x = np.asarray(values, np.float64).reshape(-1, len(self.mean))
-        if len(x):
-            mean = x.mean(0)
-            self._merge(len(x), mean, ((x - mean) ** 2).sum(0), x.min(0), x.max(0))
+        # Components first: sums along contiguous memory are several times faster, and NumPy pairs them up.
+        x = np.ascontiguousarray(values.reshape(-1, len(self.mean)).T, np.float64)
+        if x.size:
+            mean = x.mean(1)
+            deviation = x - mean[:, None]
+            self._merge(x.shape[1], mean, np.einsum("ij,ij->i", deviation, deviation), x.min(1), x.max(1))
 
     def _merge(self, count: int, mean: np.ndarray, m2: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
         total = self.count + count
