@@ -1,10 +1,12 @@
 # shellcheck shell=bash
-# Sourced by test.sh and quickstart.sh: goes to the repository root, makes .venv where it is absent or stale, puts it first on PATH.
+# Goes to the repository root, makes .venv where it is absent or stale, and puts it first on PATH. test.sh and quickstart.sh
+# source it; run alone it only makes .venv.
 #
 # .venv/wsm_jax.stamp holds what .venv was made for: a digest of the Python version, pyproject.toml and constraints.txt, and the
 # place of the repository. It reads "installing" while pip runs, so that an environment cut off half-way is known and made anew.
 # PYTHON=/path/to/python chooses the interpreter; else python3 is taken, or the first of python3.13, 3.12, 3.11 when that is too old.
 
+set -euo pipefail
 ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
 STAMP=.venv/wsm_jax.stamp
 NEEDED_MIB=2048 # .venv takes about 1.3 GiB, pip's downloads the rest
@@ -62,9 +64,15 @@ create_venv() { # create_venv WHY: an empty .venv, the old one removed
 }
 
 pip_install() {
-  .venv/bin/python -m pip install -q --disable-pip-version-check --only-binary=:all: -c constraints.txt "$@" ||
-    fail "pip could not install into .venv (its message stands above; $(free_mib .) MiB are free here, $(free_mib "${TMPDIR:-/tmp}") MiB in ${TMPDIR:-/tmp})" \
-      "mend the cause (often the network, a full disk, or a Python without wheels for constraints.txt) and run the same command again"
+  local folder free
+  .venv/bin/python -m pip install -q --disable-pip-version-check --only-binary=:all: -c constraints.txt "$@" && return
+  for folder in "$ROOT" "${TMPDIR:-/tmp}"; do
+    free=$(free_mib "$folder")
+    [ "$free" -ge 200 ] || fail "the disk of $folder is full ($free MiB free), so pip could not install into .venv" \
+      "free $NEEDED_MIB MiB and run the same command again"
+  done
+  fail "pip could not install into .venv; its message stands above" \
+    "mend the cause (often the network, or a Python without wheels for constraints.txt) and run the same command again"
 }
 
 install_packages() { # install_packages WHY

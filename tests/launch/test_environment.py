@@ -190,6 +190,15 @@ def test_full_disk(machine):
     assert not (machine.root / ".venv").exists()
 
 
+def test_disk_that_fills_while_pip_works(machine):
+    machine.program("df", "#!/usr/bin/env bash\nfree=9000000\n[ -d .venv ] && free=9000\necho head\necho disk 9 9 $free 9% /\n")
+    result = machine.run("launch/quickstart.sh", PIP_FAILS="[Errno 28] No space left on device")
+    assert result.returncode == 2
+    assert "[Errno 28] No space left on device\nerror: the disk of " in result.stderr
+    assert "is full (8 MiB free)" in result.stderr
+    assert "free 2048 MiB and run the same command again" in result.stderr
+
+
 def test_every_check_runs_and_failures_are_named(machine):
     checks = ["ruff check .", "ruff format --check .", "lint-imports --no-logo", "pyright ", "python -m pytest --timeout=600"]
     result = machine.run("launch/test.sh")
