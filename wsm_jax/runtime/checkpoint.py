@@ -124,7 +124,7 @@ class Checkpoints:
                 "data": _plain(data_state),
                 "config": self.config,
                 "version": self._version,
-                "fingerprints": {name: fingerprint(tree) for name, tree in trees.items()},
+                "fingerprints": fingerprint(dict(trees)),
             }
         )
         items: dict[str, Any] = {name: ocp.args.PyTreeSave(tree) for name, tree in trees.items()}
@@ -179,8 +179,7 @@ class Checkpoints:
             raise _damaged(self._manager.all_steps(), self.path, step, error) from error
         trees = {name: result[name] for name in abstract}
         meta = _unsealed(result["meta"], self.path / str(step) / "meta")
-        for name, tree in trees.items():
-            _compare(meta["fingerprints"][name], tree, self.path / str(step) / name)
+        _compare(meta["fingerprints"], trees, self.path / str(step))
         return trees, _rich(meta["data"]), step
 
     def close(self) -> None:
@@ -210,7 +209,8 @@ def restore_params(workdir: str | Path, step: int | None = None) -> tuple[PyTree
         raise _damaged(ocp.utils.checkpoint_steps(path), path, step, error) from error
     finally:
         handler.close()
-    _compare(_unsealed(meta, meta_folder)["fingerprints"][EMA], params, folder)
+    prints = _unsealed(meta, meta_folder)["fingerprints"]
+    _compare({name: value for name, value in prints.items() if name.startswith(f"{EMA}/")}, {EMA: params}, path / str(step))
     return params, config
 
 
@@ -237,14 +237,14 @@ def _reason(error: Exception) -> str:
     return text if len(text) <= 500 else text[:500] + " ..."
 
 
-def _compare(saved: dict[str, int], tree: PyTree, path: Path) -> None:
-    """Raises ValueError naming the arrays that are not what was saved."""
-    read = fingerprint(tree)
+def _compare(saved: dict[str, int], trees: dict[str, PyTree], path: Path) -> None:
+    """Raises ValueError naming the arrays of the checkpoint at `path` that are not what was saved."""
+    read = fingerprint(trees)
     wrong = sorted(name for name in saved.keys() | read.keys() if saved.get(name) != read.get(name))
     if wrong:
         raise ValueError(
             f"{path}: damaged: {', '.join(wrong[:5])}{' ...' * (len(wrong) > 5)} read back other bits than were saved; "
-            f"move the checkpoint {path.parent} away to go on from an earlier one"
+            f"move it away to go on from an earlier one"
         )
 
 

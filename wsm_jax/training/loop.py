@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import optax
@@ -31,6 +31,7 @@ Hook = Callable[[int, TrainState], Mapping[str, float] | None]
 kept. What it returns is logged in the row of that step."""
 
 
+@runtime_checkable
 class Batches(Protocol):
     """Endless batches of this host: trees of fresh NumPy arrays [rows, ...], with a position that can be saved."""
 
@@ -74,7 +75,7 @@ class _StopSignal:
 
 def _split(state: TrainState) -> dict[str, PyTree]:
     """The trees of a checkpoint: the average by itself, for inference."""
-    return {"train": state.replace(ema=None), EMA: state.ema}  # type: ignore[attr-defined]
+    return {"train": {"step": state.step, "params": state.params, "opt_state": state.opt_state}, EMA: state.ema}
 
 
 def _begin(
@@ -94,7 +95,7 @@ def _begin(
     trees, data_state, step = checkpoints.restore(_split(abstract), _split(placed))
     batches.set_state(data_state)
     tqdm.write(f"resumed from step {step} of {checkpoints.workdir}", file=sys.stderr)
-    return trees["train"].replace(ema=trees[EMA])
+    return TrainState(**trees["train"], ema=trees[EMA])
 
 
 def train(

@@ -1,7 +1,7 @@
 """The state of a training, and the pure step that advances it; the same for every flow."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from wsm_jax.runtime import random
 from wsm_jax.typing import Array, Float, Int, Key, NpOrJax, PyTree, pytree
 
 
+@runtime_checkable
 class Objective(Protocol):
     """What is trained. Both methods are pure and traceable; frozen inputs live in the objective or in the batch."""
 
@@ -52,12 +53,9 @@ def state_shardings(objective: Objective, optimizer: optax.GradientTransformatio
     Raises what `wsm_jax.runtime.mesh.shardings` raises for parameters that do not fit the mesh.
     """
     boxed = jax.eval_shape(lambda: _initial(objective, optimizer, jax.random.key(0)))
-    placed = TrainState(
-        step=NamedSharding(mesh, PartitionSpec()),  # type: ignore[arg-type]
-        params=meshes.shardings(mesh, boxed.params),
-        opt_state=meshes.shardings(mesh, boxed.opt_state, replicate_bare=True),
-        ema=meshes.shardings(mesh, boxed.ema),
-    )
+    # Every parameter has a box; of the optimizer's arrays those that are a parameter's have it, and the rest is small.
+    meshes.shardings(mesh, boxed.params)
+    placed = meshes.shardings(mesh, boxed, replicate_bare=True)
     return meshes.unbox(boxed), placed
 
 
@@ -137,7 +135,7 @@ def make_train_step(
         params = optax.apply_updates(state.params, updates)
         decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
         ema = jax.tree.map(lambda old, new: (decay * old + (1.0 - decay) * new).astype(old.dtype), state.ema, params)
-        norm = optax.global_norm(gradients)
+        norm = optax.tree.norm(gradients)
         metrics = {**metrics, "grad_norm": norm, "finite": jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)}
         return TrainState(state.step + 1, params, opt_state, ema), metrics
 
