@@ -12,19 +12,22 @@ def interpolate(core: Waves, core_time: Float[NpOrJax, " K"], time: Float[NpOrJa
     """The waves [*t N ...] at `time` (s) of a core [K N ...] with ticks at `core_time` (s, increasing).
 
     Centre: cubic Hermite of positions and velocities (exact for constant acceleration). Rotation: slerp along the shorter
-    arc. Presence, scale and velocities: linear. Everything else holds the value of the earlier tick. Times outside the
-    ticks take the state of the nearest one.
+    arc. Presence, scale and velocities: linear. Everything else holds the value of the last tick so far. Times outside
+    the ticks take the state of the nearest one.
     """
-    ticks, time = jnp.asarray(core_time, jnp.float32), jnp.asarray(time, jnp.float32)
+    # from the first tick on, so that float64 times late in a long world keep their precision through float32
+    time, ticks = jnp.asarray(time - core_time[0]), jnp.asarray(core_time - core_time[0])
     if len(ticks) == 1:
         return Waves(**{name: jnp.broadcast_to(x[0], time.shape + x.shape[1:]) for name, x in _fields(core).items()})
     time = jnp.clip(time, ticks[0], ticks[-1])
-    left = jnp.clip(jnp.searchsorted(ticks, time, side="right") - 1, 0, len(ticks) - 2)
+    held = jnp.searchsorted(ticks, time, side="right") - 1
+    left = jnp.minimum(held, len(ticks) - 2)
     step = ticks[left + 1] - ticks[left]
     u = (time - ticks[left]) / step
-    old, new = ({name: x[left + i] for name, x in _fields(core).items()} for i in (0, 1))
+    fields = _fields(core)
+    old, new = ({name: x[left + i] for name, x in fields.items()} for i in (0, 1))
     weight = u[..., None]
-    out = {name: old[name] for name in _HELD}
+    out = {name: fields[name][held] for name in _HELD}
     out["presence"] = (1 - weight) * old["presence"] + weight * new["presence"]
     for name in ("scale", "velocity", "angular_velocity"):
         out[name] = (1 - weight[..., None]) * old[name] + weight[..., None] * new[name]

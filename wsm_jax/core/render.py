@@ -33,14 +33,16 @@ def _shape(waves: Waves) -> tuple[Array, Array]:
     return (1.0 / jnp.asarray(waves.scale)).T[..., None], (2.0 / jnp.asarray(waves.exponents)).T[..., None]
 
 
+def _log_gauge_and_gradient(point: Array, shape: tuple[Array, Array]) -> tuple[Array, Array]:
+    """log g [N R] and its spatial gradient [3 N R] at wave-local points [3 N R]."""
+    log_g, weights = superquadric.log_gauge_weights(*point, *shape)
+    return log_g, jnp.stack(weights) * point / (point * point + 1e-12 / (shape[0] * shape[0]))
+
+
 def _log_gauge_and_slope(start: Array, direction: Array, t: Array, shape: tuple[Array, Array]) -> tuple[Array, Array]:
     """log g and d(log g)/dt at parameter t of every ray, [N R]."""
-    point = start + t * direction
-    log_g, weights = superquadric.log_gauge_weights(*point, *shape)
-    slope = sum(
-        w * p * d / (p * p + 1e-12 / (s * s)) for w, p, d, s in zip(weights, point, direction, shape[0], strict=True)
-    )
-    return log_g, slope
+    log_g, gradient = _log_gauge_and_gradient(start + t * direction, shape)
+    return log_g, jnp.sum(gradient * direction, 0)
 
 
 def _entry(start: Array, direction: Array, shape: tuple[Array, Array], near: float) -> Array:
@@ -64,8 +66,13 @@ def _entry(start: Array, direction: Array, shape: tuple[Array, Array], near: flo
 
 
 def _closest(start: Array, direction: Array, shape: tuple[Array, Array], near: float) -> Array:
-    """Parameter where the gauge is least on each ray, [N R], by bisection of the sign of its slope."""
-    reach = jnp.sqrt(jnp.sum(start**2, 0) / jnp.sum(direction**2, 0)) * 2.0 + 1.0
+    """Parameter where the gauge is least on each ray, [N R], by bisection of the sign of its slope.
+
+    The gauge is a norm, so g(t d) <= g(o + t d) + g(o) <= 2 g(o) at the least point, which bounds t by 2 g(o) / g(d).
+    """
+    log_start, _ = superquadric.log_gauge_weights(*start, *shape)
+    log_way, _ = superquadric.log_gauge_weights(*direction, *shape)
+    reach = 2.0 * jnp.exp(log_start - log_way) + near
 
     def halve(_, bounds):
         low, high = bounds
@@ -83,14 +90,16 @@ def cast(
     """Depth at which each ray enters each wave, in units of the direction's length; 1e6 where it does not.
 
     A wave that holds the ray's start is not entered. Absent waves (presence < 1/2) are entered too: weigh by presence.
-    Differentiable in the waves, the origin and the direction by the implicit function theorem.
+    Differentiable in the waves, the origin and the direction by the implicit function theorem. The entry of a ray that grazes
+    the surface moves without bound; its derivative is held to what the ray would have at an incidence of cosine 1e-3.
     """
     start, way, _ = _local_rays(waves, jnp.asarray(origin), jnp.asarray(direction))
     shape = _shape(waves)
     frozen = jax.lax.stop_gradient
     t = _entry(frozen(start), frozen(way), jax.tree.map(frozen, shape), near)
-    log_g, slope = _log_gauge_and_slope(start, way, t, shape)
-    refined = t - log_g / frozen(jnp.minimum(slope, -1e-6))
+    log_g, gradient = _log_gauge_and_gradient(start + t * way, shape)
+    grazing = -1e-3 * jnp.linalg.norm(gradient, axis=0) * jnp.linalg.norm(way, axis=0)
+    refined = t - log_g / frozen(jnp.minimum(jnp.sum(gradient * way, 0), grazing))
     return jnp.where(t < _MISS, refined, _MISS)
 
 
@@ -165,6 +174,7 @@ def _surface_of_rays(
         "coverage": coverage[:, None],
         "base_colour": jnp.einsum("nr,nc->rc", share, jnp.asarray(waves.colour)) * (coverage > 1e-4)[:, None],
         "local": jnp.where(mask, local / of(waves.scale), 0.0),
+        "extent": jnp.where(mask, of(waves.scale), 0.0),
         "centre": jnp.where(mask, (of(waves.centre) - point) @ to_camera.T, 0.0),
     }
 
@@ -184,7 +194,8 @@ def surface(
 
     `softness` 0 gives hard edges (for data); > 0 (m) gives edges with coverage gradients (for learning). `later` is the camera
     `dt` seconds on, for the `motion` channel of a moving camera. The instance channel holds slot + 1. Memory is bounded by
-    `rays_per_chunk` * N. Differentiable in waves and camera; labels are constant.
+    `rays_per_chunk` * N. Differentiable in waves and camera; labels are constant, and so is the depth of a soft edge where the
+    ray passes its wave by.
     """
     origin, direction = rays(camera, height, width)
     flat = direction.reshape(-1, 3)

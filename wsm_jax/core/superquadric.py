@@ -27,8 +27,9 @@ def _pair(a: Array, b: Array, order: Array) -> tuple[Array, Array, Array]:
     """log of the `order`-norm of (exp a, exp b), and the two softmax weights."""
     small = jnp.exp(-order * jnp.abs(a - b))
     larger = 1.0 / (1.0 + small)
-    first = jnp.where(a >= b, larger, small * larger)
-    return jnp.maximum(a, b) + jnp.log1p(small) / order, first, 1.0 - first
+    # both weights are formed, not one as 1 - the other: the small one decides the normal beside a cusp
+    first, second = jnp.where(a >= b, larger, small * larger), jnp.where(a >= b, small * larger, larger)
+    return jnp.maximum(a, b) + jnp.log1p(small) / order, first, second
 
 
 def log_gauge_weights(x: Array, y: Array, z: Array, inverse_scale: Array, orders: Array) -> tuple[Array, tuple[Array, ...]]:
@@ -37,9 +38,7 @@ def log_gauge_weights(x: Array, y: Array, z: Array, inverse_scale: Array, orders
     `inverse_scale` is 1/a and `orders` is (2/e1, 2/e2), both with their 3 or 2 components on the *first* axis; this is the
     form that the ray caster loops over.
     """
-    lx, ly, lz = (
-        0.5 * jnp.log(jnp.square(p * s) + _TINY) for p, s in zip((x, y, z), inverse_scale, strict=True)
-    )
+    lx, ly, lz = (0.5 * jnp.log(jnp.square(p * s) + _TINY) for p, s in zip((x, y, z), inverse_scale, strict=True))
     plane, wx, wy = _pair(lx, ly, orders[1])
     log_g, w_plane, wz = _pair(plane, lz, orders[0])
     return log_g, (w_plane * wx, w_plane * wy, wz)
@@ -60,8 +59,12 @@ def gauge(points: Float[NpOrJax, "*p 3"], scale: Float[NpOrJax, "*q 3"], exponen
 
 
 def radial_distance(points: Float[NpOrJax, "*p 3"], scale: Float[NpOrJax, "*q 3"], exponents: Float[NpOrJax, "*q 2"]) -> Array:
-    """Distance to the surface along the ray from the centre, m: |p| (1 - 1/g). Over-estimates the distance; for residuals."""
-    norm = jnp.sqrt(jnp.sum(jnp.square(jnp.asarray(points)), -1) + 1e-20)
+    """Distance to the surface along the ray from the centre, m: |p| (1 - 1/g). Over-estimates the distance; for residuals.
+
+    |p| is softened as in (2), so that a point at the very centre lies a semi-axis deep, and not on the surface.
+    """
+    points, scale = jnp.asarray(points), jnp.asarray(scale)
+    norm = jnp.sqrt(jnp.sum(jnp.square(points) + _TINY * jnp.square(scale), -1))
     return norm * -jnp.expm1(-log_gauge(points, scale, exponents))
 
 
@@ -80,12 +83,13 @@ def certified_step(points: Float[NpOrJax, "*p 3"], scale: Float[NpOrJax, "*q 3"]
 def normal(points: Float[NpOrJax, "*p 3"], scale: Float[NpOrJax, "*q 3"], exponents: Float[NpOrJax, "*q 2"]) -> Array:
     """Outward unit normal of the level set of g through each point: the direction of grad g."""
     points, scale, exponents = jnp.asarray(points), jnp.asarray(scale), jnp.asarray(exponents)
-    coordinates = tuple(points[..., i] for i in range(3))
-    inverse = tuple(1.0 / scale[..., i] for i in range(3))
-    _, weights = log_gauge_weights(*coordinates, inverse, (2.0 / exponents[..., 0], 2.0 / exponents[..., 1]))
-    terms = [w * p / (p * p + _TINY / (s * s)) for w, p, s in zip(weights, coordinates, inverse, strict=True)]
+    coordinates, inverse = jnp.moveaxis(points, -1, 0), jnp.moveaxis(1.0 / scale, -1, 0)
+    _, weights = log_gauge_weights(*coordinates, inverse, jnp.moveaxis(2.0 / exponents, -1, 0))
+    # p . grad log g = 1, so |p| grad log g has length >= 1 off the centre; there the floor leaves the normal 0 and smooth
+    length = jax.lax.stop_gradient(jnp.sqrt(jnp.sum(jnp.square(points) + _TINY * jnp.square(scale), -1)))
+    terms = [length * w * p / (p * p + _TINY / (s * s)) for w, p, s in zip(weights, coordinates, inverse, strict=True)]
     vector = jnp.stack(terms, -1)
-    return vector * jax.lax.rsqrt(jnp.sum(vector * vector, -1, keepdims=True) + 1e-20)
+    return vector * jax.lax.rsqrt(jnp.maximum(jnp.sum(vector * vector, -1, keepdims=True), 1e-2))
 
 
 def volume(scale: Float[NpOrJax, "*q 3"], exponents: Float[NpOrJax, "*q 2"]) -> Array:
@@ -105,7 +109,9 @@ def support(direction: Float[NpOrJax, "*p 3"], scale: Float[NpOrJax, "*q 3"], ex
     return gauge(direction, 1.0 / scale, 2.0 - exponents)
 
 
-def surface_point(directions: Float[NpOrJax, "*p 3"], scale: Float[NpOrJax, "*q 3"], exponents: Float[NpOrJax, "*q 2"]) -> Array:
+def surface_point(
+    directions: Float[NpOrJax, "*p 3"], scale: Float[NpOrJax, "*q 3"], exponents: Float[NpOrJax, "*q 2"]
+) -> Array:
     """The surface point on the ray from the centre through `directions` (any length but 0): v / g(v)."""
     return jnp.asarray(directions) * jnp.exp(-log_gauge(directions, scale, exponents))[..., None]
 
@@ -122,24 +128,28 @@ def sphere_directions(count: int) -> Float[Array, "n 3"]:
 def sample_surface(key: Key, count: int, scale: Float[NpOrJax, "3"], exponents: Float[NpOrJax, "2"]) -> Float[Array, "n 3"]:
     """`count` random points on one wave, uniform by area.
 
-    Random directions v on the sphere hit the surface at s = v / g(v); the area element there is |s|^2 / (v . n) per solid
-    angle, by which the points of a pool eight times larger are resampled.
+    Random directions v hit the surface of the shape with unit semi-axes at s = v / g(v), with normal n and area element
+    |s|^2 / (v . n) per solid angle. Stretching by a multiplies the element by a1 a2 a3 |n / a|, whatever the aspect of the
+    wave. By the product the points of a pool eight times larger are resampled, at evenly spaced quantiles.
     """
     pool_key, pick_key = jax.random.split(key)
     directions = jax.random.normal(pool_key, (8 * count, 3))
     directions = directions / jnp.linalg.norm(directions, axis=-1, keepdims=True)
-    points = surface_point(directions, scale, exponents)
-    cosine = jnp.sum(directions * normal(points, scale, exponents), -1)
-    area = jnp.sum(jnp.square(points), -1) / jnp.maximum(cosine, 1e-3)
-    return points[jax.random.choice(pick_key, 8 * count, (count,), replace=False, p=area / jnp.sum(area))]
+    unit = surface_point(directions, jnp.ones(3), exponents)
+    normals = normal(unit, jnp.ones(3), exponents)
+    cosine = jnp.sum(directions * normals, -1)
+    stretch = jnp.linalg.norm(normals / jnp.asarray(scale), axis=-1)
+    mass = jnp.cumsum(jnp.sum(jnp.square(unit), -1) * stretch / jnp.maximum(cosine, 1e-3))
+    quantiles = (jnp.arange(count) + jax.random.uniform(pick_key)) / count * mass[-1]
+    return unit[jnp.clip(jnp.searchsorted(mass, quantiles), 0, 8 * count - 1)] * jnp.asarray(scale)
 
 
-def occupancy(log_g: Array, scale: Float[NpOrJax, "*q 3"], presence: NpOrJax, softness: float) -> Array:
+def occupancy(log_g: Array, scale: Float[NpOrJax, "*q 3"], presence: NpOrJax | float, softness: float) -> Array:
     """Shape probability of a point: presence * sigmoid(-(g - 1) r / softness), r the geometric mean semi-axis (m)."""
     radius = jnp.exp(jnp.mean(jnp.log(jnp.asarray(scale)), -1))
     return presence * jax.nn.sigmoid(-jnp.expm1(jnp.minimum(log_g, 20.0)) * radius / softness)
 
 
-def union(probabilities: Array, axis: int = -1) -> Array:
+def union(probabilities: NpOrJax, axis: int = -1) -> Array:
     """Shape probability of a set of waves: 1 - prod (1 - p)."""
-    return 1.0 - jnp.prod(1.0 - probabilities, axis)
+    return 1.0 - jnp.prod(1.0 - jnp.asarray(probabilities), axis)

@@ -1,6 +1,6 @@
 """The two ends of the wave bridge, and its loss.
 
-The state is a dictionary of blocks, images [B H W c] that mean different things at the two ends:
+The state is a dictionary of blocks, images [B ... c] that mean different things at the two ends:
 
     block        level 0, the core end                     level 1, the pixel end
     rgb          base colour of the waves                  the picture
@@ -12,23 +12,87 @@ A block that is not known at an end is standard noise there, and a validity bit 
 ends, so it stays still along the path and steers everything else: control is data.
 """
 
+import dataclasses
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from wsm_jax.flow.path import block_loss, expand
+from wsm_jax.snapshot import CHANNELS
 from wsm_jax.typing import Array, Float, Key, PyTree
 
 CODES = ("style", "remainder")
 
 
-def block_sizes(channels: dict[str, int], style: int, remainder: int) -> dict[str, int]:
-    """Block name -> components, in the order of the state: rgb, the surface channels, the codes."""
-    return {"rgb": 3, **channels, "style": style, "remainder": remainder}
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Which blocks the state of a bridge has, and how large they are."""
+
+    channels: tuple[str, ...]
+    """Surface channels besides rgb; "local" must be among them, textures hang on it."""
+    waves: int
+    """Slots N."""
+    wave_code: int
+    scene_code: int
+    patch_code: int
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.channels if name not in CHANNELS]
+        if unknown or "local" not in self.channels or "rgb" in self.channels:
+            raise ValueError(
+                f"bridge channels {self.channels}: needed known channels other than rgb, with 'local' among them"
+                + (f"; unknown: {unknown}" if unknown else "")
+            )
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Block name -> components, in the order of the state: rgb, the surface channels, the codes."""
+        encoded = {name: CHANNELS[name].encoded for name in self.channels}
+        return {"rgb": 3, **encoded, "style": self.wave_code + self.scene_code, "remainder": self.patch_code}
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """Block names in the order of the state."""
+        return tuple(self.sizes)
+
+    @property
+    def local_slice(self) -> tuple[int, int]:
+        """Where the wave-local coordinates lie among the components of the state."""
+        start = sum(list(self.sizes.values())[: self.order.index("local")])
+        return start, start + 3
+
+    def noise(self, pixel_noise: float) -> tuple[float, ...]:
+        """Std of every block at the pixel end where it holds no signal."""
+        return tuple(pixel_noise if name in CODES else 1.0 for name in self.order)
+
+    def bits(self, names: Sequence[str]) -> Float[np.ndarray, " blocks"]:
+        """1 for the named blocks, 0 for the others."""
+        return np.asarray([name in names for name in self.order], np.float32)
+
+
+def wave_masks(instance: Array, waves: int) -> Float[Array, "... N"]:
+    """Instance labels [... 1] -> one mask a wave."""
+    return jax.nn.one_hot(instance[..., 0].astype(jnp.int32) - 1, waves)
+
+
+def style_raster(
+    masks: Float[Array, "B *image N"], wave_codes: Float[Array, "B N c"], scene_code: Float[Array, "B s"]
+) -> Float[Array, "B *image k"]:
+    """Codes painted where their waves are seen, beside the code of the scene everywhere."""
+    waves = jnp.einsum("b...n,bnc->b...c", masks, wave_codes)
+    scene = jnp.broadcast_to(expand_last(scene_code, masks.ndim), (*masks.shape[:-1], scene_code.shape[-1]))
+    return jnp.concatenate([waves, scene], -1)
+
+
+def expand_last(code: Float[Array, "B c"], ndim: int) -> Float[Array, "B ... c"]:
+    """[B c] with axes of size 1 between, to `ndim` axes."""
+    return code.reshape(code.shape[0], *[1] * (ndim - 2), code.shape[-1])
 
 
 def join(state: dict[str, Array], order: Sequence[str]) -> Array:
-    """Blocks side by side, [B H W S]."""
+    """Blocks side by side, [B ... S]."""
     return jnp.concatenate([state[name] for name in order], -1)
 
 
@@ -53,20 +117,32 @@ def ends(
     `core_end` has every block in encoded form, `pixel_end` all but the codes. `core_noise` blurs the core end of rgb alone:
     geometry carries textures at high frequency, which noise would wash out.
     """
+    whole = join(core_end, order)
+    sizes = {name: core_end[name].shape[-1] for name in order}
+    # one draw for all blocks: on a CPU, drawing block by block costs half a minute of compilation
+    at_core, at_pixel = (split(noise_like(k, whole), sizes) for k in jax.random.split(key))
     low, high = {}, {}
     for i, name in enumerate(order):
-        keys = jax.random.split(jax.random.fold_in(key, i), 3)
-        shape = core_end[name].shape
-        noise = [jax.random.normal(k, shape) for k in keys]
-        clean = core_end[name] + (core_noise * noise[2] if name == "rgb" else 0.0)
-        target = pixel_noise * noise[2] if name in CODES else pixel_end[name]
-        low[name] = jnp.where(_bits(core_known, i) > 0, clean, noise[0])
-        high[name] = jnp.where(_bits(pixel_known, i) > 0, target, pixel_noise * noise[1] if name in CODES else noise[1])
+        clean = core_end[name] + (core_noise * at_pixel[name] if name == "rgb" else 0.0)
+        low[name] = jnp.where(expand(core_known[:, i], clean) > 0, clean, at_core[name])
+        if name in CODES:
+            high[name] = pixel_noise * at_pixel[name]
+        else:
+            high[name] = jnp.where(expand(pixel_known[:, i], clean) > 0, pixel_end[name], at_pixel[name])
     return low, high
 
 
-def _bits(known: Array, index: int) -> Array:
-    return known[:, index][:, None, None, None]
+def noise_like(key: Key, x: Float[Array, "B *image c"], share: int = 4) -> Float[Array, "B *image c"]:
+    """Standard noise in the shape of x; every `share` rows use one draw, each with a random sign per component.
+
+    Drawing noise costs as much as the network on a CPU. The rows of a batch are different pictures, whose mean gradient
+    stays unbiased whatever their noises have to do with each other.
+    """
+    bank_key, sign_key = jax.random.split(key)
+    rows, *image, size = x.shape
+    bank = jax.random.normal(bank_key, (-(-rows // share), 1, *image, size))
+    sign = jax.random.rademacher(sign_key, (len(bank), share, *[1] * len(image), size), jnp.float32)
+    return (bank * sign).reshape(-1, *image, size)[:rows]
 
 
 def velocity_of_ends(state: PyTree, low: PyTree, high: PyTree, level: Float[Array, " B"]) -> PyTree:
@@ -89,20 +165,18 @@ def loss(
     core_known: Float[Array, "B blocks"],
     pixel_known: Float[Array, "B blocks"],
     level: Float[Array, " B"],
-    order: Sequence[str],
+    weight: Float[Array, "B ..."],
 ) -> tuple[Array, dict[str, Array]]:
     """Sum over blocks and ends of the mean squared error where the end is known; returns it with its terms.
 
-    The end at level 0 weighs l and the end at level 1 weighs 1 - l: near an end only the other one is to be inferred.
+    The end at level 0 weighs l and the end at level 1 weighs 1 - l: near an end only the other one is to be inferred. The
+    codes have no target at the pixel end, where they are noise. `weight` is a weight per pixel (last axis 1).
     """
-    total, terms = jnp.zeros(()), {}
-    for end, (known, weight) in enumerate(((core_known, level), (pixel_known, 1.0 - level))):
-        for i, name in enumerate(order):
-            if end == 1 and name in CODES:
-                continue
-            error = jnp.square(predicted[end][name] - jax.lax.stop_gradient(target[end][name]))
-            error = jnp.mean(error, tuple(range(1, error.ndim)))
-            share = known[:, i] * weight
-            terms[f"{name}_{end}"] = jnp.sum(share * error) / (jnp.sum(share) + 1e-3)
-            total = total + terms[f"{name}_{end}"]
-    return total, terms
+    error, mask = {}, {}
+    for end, (known, share) in enumerate(((core_known, level), (pixel_known, 1.0 - level))):
+        for i, name in enumerate(predicted[end]):
+            if end == 0 or name not in CODES:
+                difference = predicted[end][name] - jax.lax.stop_gradient(target[end][name])
+                error[f"{name}_{end}"] = jnp.square(difference)
+                mask[f"{name}_{end}"] = expand(known[:, i] * share, weight) * weight
+    return block_loss(error, mask)

@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from wsm_jax.models.transformer import SwiGLU, Transformer, dense, level_features
+from wsm_jax.models.transformer import SwiGLU, Transformer, dense, level_features, rms_norm
 from wsm_jax.typing import Array, Float, Int
 
 DETAIL = 8
@@ -54,8 +54,23 @@ def waves_of(local: Float[Array, "*n 3"], frequencies: tuple[float, ...]) -> Flo
     return jnp.concatenate([jnp.sin(flat), jnp.cos(flat)], -1)
 
 
+def signal_share(level: Float[Array, " B"], known: Float[Array, "B F"], noise: Float[Array, " blocks"]) -> Float[Array, "B blocks"]:
+    """The share of signal in the power of every block: what a Wiener filter would keep of it.
+
+    With bits k0, k1 of the two ends, the noise of an unknown end having std s (1 at the core end),
+
+        share = ((1-l)^2 k0 + l^2 k1) / ((1-l)^2 + l^2 (k1 + (1 - k1) s^2))
+
+    so a block that is pure noise enters as 0, and does not drown the few that are not.
+    """
+    k0, k1 = jnp.split(known, 2, -1)
+    low, high = jnp.square(1.0 - level)[:, None], jnp.square(level)[:, None]
+    power = low + high * (k1 + (1.0 - k1) * jnp.square(noise))
+    return (low * k0 + high * k1) / jnp.maximum(power, 1e-6)
+
+
 class WaveBridge(nn.Module):
-    """State [B H W S] at a level -> both ends of its path, [B H W S] each."""
+    """State at a level -> both ends of its path, all in patches [B gh gw p S]."""
 
     rows: int
     """Token rows per image height."""
@@ -68,21 +83,27 @@ class WaveBridge(nn.Module):
     frequencies: tuple[float, ...]
     local_slice: tuple[int, int]
     """Where the wave-local coordinates lie in the S channels of the state."""
+    blocks: tuple[int, ...]
+    """Components of every block of the state."""
+    noise: tuple[float, ...]
+    """Std of every block at the pixel end where that end holds no signal."""
 
     @nn.compact
     def __call__(
         self,
-        state: Float[Array, "B H W S"],
+        state: Float[Array, "B gh gw p S"],
         level: Float[Array, " B"],
         known: Float[Array, "B F"],
         pixels: Int[Array, " q"] | None = None,
     ) -> tuple[Array, Array]:
-        """Predicts (end at level 0, end at level 1). `known` holds the validity bits of both ends.
+        """Predicts (end at level 0, end at level 1) of a state in `patches`. `known` holds the validity bits of both ends.
 
-        `pixels` picks pixels of every patch: the outputs are then [B gh gw q S], for use with `patches` of the targets.
+        `pixels` picks pixels of every patch, for which alone the ends are predicted.
         """
         size = state.shape[-1]
-        cut = patches(state, self.rows)
+        gain = signal_share(level, known, jnp.asarray(self.noise))
+        state = state * jnp.repeat(gain, jnp.asarray(self.blocks), axis=1, total_repeat_length=size)[:, None, None, None]
+        cut = state
         side = round(cut.shape[3] ** 0.5)
         small = resample(cut, self.patch)
         batch, rows, columns = small.shape[:3]
@@ -91,9 +112,13 @@ class WaveBridge(nn.Module):
         condition = dense(self.width, ("level", "embed"), name="condition")(jnp.concatenate([condition, known], -1))[:, None]
         y, x = jnp.meshgrid((jnp.arange(rows) + 0.5) / rows, (jnp.arange(columns) + 0.5) / rows, indexing="ij")
         positions = jnp.stack([jnp.zeros_like(y), y, x], -1).reshape(1, -1, 3)
-        place = dense(self.width, ("channels", "embed"), name="place")(level_features(positions[..., 1:].reshape(1, -1, 2), 16).reshape(1, rows * columns, -1))
+        place = dense(self.width, ("channels", "embed"), name="place")(
+            level_features(positions[..., 1:].reshape(1, -1, 2), 16).reshape(1, rows * columns, -1)
+        )
         positions = jnp.broadcast_to(positions, (batch, rows * columns, 3))
-        tokens = Transformer(self.width, self.depth, self.heads, name="transformer")(tokens + condition + place, positions, condition)
+        tokens = Transformer(self.width, self.depth, self.heads, name="transformer")(
+            tokens + condition + place, positions, condition
+        )
         painted = dense(self.patch**2 * DETAIL, ("embed", "mlp"), name="paint")(tokens)
         painted = resample(painted.reshape(batch, rows, columns, self.patch**2, DETAIL), side)
         spoken = dense(2 * self.pixel_width, ("embed", "mlp"), name="speak")(tokens).reshape(batch, rows, columns, 1, -1)
@@ -105,8 +130,6 @@ class WaveBridge(nn.Module):
         h = jax.nn.silu(gate) * value
         h = h + SwiGLU(self.pixel_width, self.pixel_width, name="pixel_mlp")(h)
         out = dense(2 * size, ("mlp", "channels"), name="pixel_out")(h) + jnp.concatenate([cut, cut], -1)
-        if pixels is None:
-            out = unpatch(out)
         return out[..., :size], out[..., size:]
 
 
@@ -114,35 +137,39 @@ class StyleEncoder(nn.Module):
     """What the picture has and the geometry has not: a code per wave, one for the scene, one per patch.
 
     A network per pixel compares picture and surface; its features are averaged over the pixels of each wave, of the whole
-    clip and of each patch, and mapped to codes in (-2, 2).
+    clip and of each patch, and mapped to codes of root mean square 1.
     """
 
     width: int
     wave_code: int
     scene_code: int
     patch_code: int
-    rows: int
     frequencies: tuple[float, ...]
 
     @nn.compact
     def __call__(
         self,
-        rgb: Float[Array, "B T H W 3"],
-        surface: Float[Array, "B T H W C"],
-        local: Float[Array, "B T H W 3"],
-        masks: Float[Array, "B T H W N"],
+        rgb: Float[Array, "B T gh gw q 3"],
+        surface: Float[Array, "B T gh gw q C"],
+        local: Float[Array, "B T gh gw q 3"],
+        masks: Float[Array, "B T gh gw q N"],
+        frames: Float[Array, "B T"],
     ) -> tuple[Float[Array, "B N c"], Float[Array, "B s"], Float[Array, "B T gh gw p"]]:
-        """`masks` are the pixels of every wave; a wave that is nowhere seen gets the code of an empty average."""
+        """All inputs in patches, every pixel or a sample of them: averages are all that is made of pixels here.
+
+        `masks` are the pixels of every wave, `frames` weighs the frames that wave and scene codes may look at. A wave that
+        is nowhere seen gets the code of an empty average.
+        """
         x = jnp.concatenate([rgb, surface, waves_of(local, self.frequencies)], -1)
         h = SwiGLU(self.width, self.width, name="pixel")(x)
         h = SwiGLU(self.width, self.width, name="pixel_2")(h) + h
-        per_wave = jnp.einsum("bthwn,bthwd->bnd", masks, h) / (jnp.sum(masks, (1, 2, 3))[..., None] + 1.0)
-        scene = jnp.mean(h, (1, 2, 3))
+        share = frames / (jnp.sum(frames, 1, keepdims=True) * h.shape[2] * h.shape[3] * h.shape[4])
+        seen = masks * share[:, :, None, None, None, None]
+        amount = jnp.einsum("btijqn->bn", seen)[..., None]
+        per_wave = jnp.einsum("btijqn,btijqd->bnd", seen, h) / (amount + 2e-4)
+        scene = jnp.einsum("btijqd,bt->bd", h, share)
         whole = jnp.concatenate([per_wave, jnp.broadcast_to(scene[:, None], (*per_wave.shape[:2], self.width))], -1)
         wave = SwiGLU(self.width, self.wave_code, name="wave")(whole)
-        mixed = jnp.concatenate([scene, per_wave[:, 0]], -1)
-        scene = SwiGLU(2 * self.width, self.scene_code, name="scene")(mixed)
-        batch, frames = h.shape[:2]
-        grid = patches(h.reshape(batch * frames, *h.shape[2:]), self.rows).mean(3)
-        patch = dense(self.patch_code, ("mlp", "channels"), name="patch")(grid).reshape(batch, frames, *grid.shape[1:3], -1)
-        return tuple(2.0 * jnp.tanh(0.5 * code) for code in (wave, scene, patch))  # type: ignore[return-value]
+        scene = SwiGLU(2 * self.width, self.scene_code, name="scene")(jnp.concatenate([scene, per_wave[:, 0]], -1))
+        patch = dense(self.patch_code, ("mlp", "channels"), name="patch")(jnp.mean(h, 4))
+        return rms_norm(wave), rms_norm(scene), rms_norm(patch)

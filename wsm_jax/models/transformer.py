@@ -11,6 +11,8 @@ import jax.numpy as jnp
 
 from wsm_jax.typing import Array, Bool, Float
 
+UNROLL = 4
+"""Blocks per iteration of the scan over the depth: a fifth faster on a CPU than one by one."""
 INIT = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
 
 
@@ -32,20 +34,22 @@ def rms_norm(x: Array) -> Array:
     return (y * jax.lax.rsqrt(jnp.mean(y * y, -1, keepdims=True) + 1e-6)).astype(x.dtype)
 
 
-def rotary(x: Float[Array, "B L heads head_dim"], positions: Float[Array, "B L 3"]) -> Float[Array, "B L heads head_dim"]:
-    """Rotates pairs of features by angles linear in the positions, so that attention depends on differences alone.
+def rotary_angles(positions: Float[Array, "B L 3"], head_dim: int) -> Float[Array, "B L 1 pairs"]:
+    """Angles linear in the positions, one per pair of features of a head.
 
     The head is cut in three: seconds, y and x (in canvas heights), each with geometric wavelengths from 1/4 to 64 units.
     """
-    pairs = x.shape[-1] // 2
+    pairs = head_dim // 2
     share = [pairs - 2 * (pairs // 3), pairs // 3, pairs // 3]
-    angles = [
-        positions[..., i, None] * (2 * jnp.pi * jnp.logspace(2, -6, n, base=2.0)) for i, n in enumerate(share) if n
-    ]
-    angle = jnp.concatenate(angles, -1)[:, :, None, :]
-    first, second = x[..., :pairs], x[..., pairs : 2 * pairs]
+    parts = [positions[..., i, None] * (2 * jnp.pi * jnp.logspace(2, -6, n, base=2.0)) for i, n in enumerate(share) if n]
+    return jnp.concatenate(parts, -1)[:, :, None, :]
+
+
+def rotary(x: Float[Array, "B L heads head_dim"], angle: Float[Array, "B L 1 pairs"]) -> Float[Array, "B L heads head_dim"]:
+    """Rotates pairs of features, so that attention depends on differences of positions alone (Su et al. 2021)."""
+    first, second = jnp.split(x, 2, -1)
     cos, sin = jnp.cos(angle), jnp.sin(angle)
-    return jnp.concatenate([first * cos - second * sin, first * sin + second * cos, x[..., 2 * pairs :]], -1)
+    return jnp.concatenate([first * cos - second * sin, first * sin + second * cos], -1)
 
 
 class Attention(nn.Module):
@@ -55,15 +59,15 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "B L D"], positions: Float[Array, "B L 3"], mask: Bool[Array, "#B L L"] | None
+        self, x: Float[Array, "B L D"], angle: Float[Array, "B L 1 pairs"], mask: Bool[Array, "#B L L"] | None
     ) -> Float[Array, "B L D"]:
         width = x.shape[-1]
         qkv = dense(3 * width, ("embed", "heads"), bias=False, name="qkv")(x)
         q, k, v = (y.reshape(*y.shape[:2], self.heads, -1) for y in jnp.split(qkv, 3, -1))
         scale = self.param(
-            "qk_scale", nn.with_logical_partitioning(nn.initializers.ones_init(), ("layers", "norm")), (2, q.shape[-1])
+            "qk_scale", nn.with_logical_partitioning(nn.initializers.ones_init(), (None, "norm")), (2, q.shape[-1])
         )
-        q, k = rotary(rms_norm(q) * scale[0], positions), rotary(rms_norm(k) * scale[1], positions)
+        q, k = rotary(rms_norm(q) * scale[0], angle), rotary(rms_norm(k) * scale[1], angle)
         logits = jnp.einsum("bqhd,bkhd->bhqk", q, k) / jnp.sqrt(float(q.shape[-1]))
         if mask is not None:
             logits = jnp.where(mask[:, None], logits, -1e9)
@@ -84,8 +88,31 @@ class SwiGLU(nn.Module):
         return dense(self.features, ("mlp", "embed"), name="out")(jax.nn.silu(gate) * value)
 
 
+class Block(nn.Module):
+    """One block, as the body of a scan over the depth: carries the tokens, sees the rest."""
+
+    width: int
+    heads: int
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "B L D"],
+        shared: Float[Array, "B l M"],
+        angle: Float[Array, "B L 1 pairs"],
+        mask: Bool[Array, "#B L L"] | None,
+    ) -> tuple[Float[Array, "B L D"], None]:
+        init = nn.with_logical_partitioning(_offset_init, ("modulation",))
+        offset = self.param("offset", init, (6 * self.width,))
+        shift1, scale1, gate1, shift2, scale2, gate2 = jnp.split(shared + offset, 6, -1)
+        h = rms_norm(x) * (1 + scale1) + shift1
+        x = x + gate1 * Attention(self.heads, name="attention")(h, angle, mask)
+        h = rms_norm(x) * (1 + scale2) + shift2
+        return x + gate2 * SwiGLU(8 * (self.width // 3), self.width, name="mlp")(h), None
+
+
 class Transformer(nn.Module):
-    """`depth` blocks over tokens; returns the normalised tokens."""
+    """`depth` blocks over tokens; returns the normalised tokens. Blocks are scanned, so compile time does not grow with the depth."""
 
     width: int
     depth: int
@@ -100,29 +127,26 @@ class Transformer(nn.Module):
         mask: Bool[Array, "#B L L"] | None = None,
     ) -> Float[Array, "B L D"]:
         """`condition` has one vector a token, or one for all (l = 1); `mask[b, i, j]` lets token i see token j."""
-        x = tokens
         shared = dense(6 * self.width, ("embed", "modulation"), zero=True, name="modulation")(jax.nn.silu(condition))
-        for i in range(self.depth):
-            offset = self.param(
-                f"offset_{i}",
-                nn.with_logical_partitioning(_offset_init, ("layers", "modulation")),
-                (1, 6 * self.width),
-            )
-            shift1, scale1, gate1, shift2, scale2, gate2 = jnp.split(shared + offset, 6, -1)
-            h = rms_norm(x) * (1 + scale1) + shift1
-            x = x + gate1 * Attention(self.heads, name=f"attention_{i}")(h, positions, mask)
-            h = rms_norm(x) * (1 + scale2) + shift2
-            hidden = 8 * (self.width // 3)
-            x = x + gate2 * SwiGLU(hidden, self.width, name=f"mlp_{i}")(h)
+        blocks = nn.scan(
+            Block,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=nn.broadcast,
+            length=self.depth,
+            unroll=min(UNROLL, self.depth),
+            metadata_params={nn.PARTITION_NAME: "layers"},
+        )
+        angle = rotary_angles(positions, self.width // self.heads)
+        x, _ = blocks(self.width, self.heads, name="blocks")(tokens, shared, angle, mask)
         return rms_norm(x)
 
 
-def _offset_init(key: Array, shape: tuple[int, int], dtype: jnp.dtype = jnp.float32) -> Array:
+def _offset_init(key: Array, shape: tuple[int], dtype: jnp.dtype = jnp.float32) -> Array:
     """Shift and scale 0, gates small: every block starts near the identity."""
     del key
-    width = shape[1] // 6
-    row = jnp.concatenate([jnp.zeros(2 * width), jnp.full(width, 0.3)] * 2).astype(dtype)
-    return jnp.broadcast_to(row, shape)
+    width = shape[0] // 6
+    return jnp.concatenate([jnp.zeros(2 * width), jnp.full(width, 0.3)] * 2).astype(dtype)
 
 
 def level_features(level: Float[Array, "*n"], width: int) -> Float[Array, "*n D"]:

@@ -183,8 +183,8 @@ class Checkpoints:
         return trees, _rich(meta["data"]), step
 
     def close(self) -> None:
-        """Waits for the last save and lets go of the files."""
-        self._manager.close()
+        """Waits for the last save and lets go of the files. Raises OSError when it could not be written."""
+        self._guard(None, self._manager.close)
 
 
 def restore_params(workdir: str | Path, step: int | None = None) -> tuple[PyTree, dict[str, Any]]:

@@ -140,6 +140,8 @@ def train(
         state = _begin(objective, optimizer, mesh, seed, checkpoints, batches)
         done = int(state.step)
         folder = checkpoints.workdir
+        if done > steps:
+            raise ValueError(f"steps = {steps}: {folder} is already at step {done}; needed that or more, or a new workdir")
         with (
             closing(MetricWriter(folder / METRICS_FILE, done)) as writer,
             closing(ProgressBar(label, steps, done, progress)) as bar,
@@ -181,6 +183,7 @@ def train(
                     checkpoints.save(done, _split(state), batches.get_state())
                 if stopped and done < steps:
                     checkpoints.wait()
+                    tqdm.write(f"told to stop: saved step {done}; the same command goes on from there", file=sys.stderr)
                     raise Preempted(143)
             checkpoints.wait()
     return state

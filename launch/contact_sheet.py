@@ -1,0 +1,44 @@
+"""A page of pictures: every channel of some clips of a dataset, time from left to right."""
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from data_pipelines.format import Dataset
+from wsm_jax.snapshot import channel, restore
+
+TILE = 96
+"""Least height of a picture, pixels; smaller ones are enlarged by a whole number."""
+
+LABEL = 110
+"""Width of the column of channel names, pixels."""
+
+HEAD = 22
+"""Height of the line above a clip, pixels."""
+
+
+def contact_sheet(dataset: Dataset, clips: int, frames: int) -> Image.Image:
+    """`clips` clips spread over the dataset, `frames` frames of each spread over its time.
+
+    Raises ValueError for a dataset without channels, and what Dataset.read raises.
+    """
+    layout = dataset.layout
+    if not layout.channels:
+        raise ValueError(f"{dataset.folder.path}: has no channels, so nothing to draw")
+    chosen = np.unique(np.linspace(0, len(dataset) - 1, clips).round().astype(int))
+    steps = np.unique(np.linspace(0, layout.frames - 1, frames).round().astype(int))
+    zoom = -(-TILE // layout.height)
+    height, width = zoom * layout.height + 2, zoom * layout.width + 2
+    block = HEAD + height * len(layout.channels)
+    page = Image.new("RGB", (LABEL + width * len(steps), block * len(chosen)), (20, 20, 24))
+    draw, font = ImageDraw.Draw(page), ImageFont.load_default(12)
+    for row, clip in enumerate(chosen):
+        text = next(iter(dataset.captions(clip)), "")
+        draw.text((6, row * block + 4), f"clip {clip}  {text}", fill=(255, 255, 255), font=font)
+        stored = dataset.read(clip, layout.channels, steps)
+        for line, name in enumerate(layout.channels):
+            top = row * block + HEAD + line * height
+            draw.text((6, top + 4), name, fill=(190, 190, 200), font=font)
+            pictures = channel(name).picture(np.asarray(restore(name, stored[name])))
+            for column, picture in enumerate(np.rint(255 * pictures).astype(np.uint8)):
+                page.paste(Image.fromarray(picture.repeat(zoom, 0).repeat(zoom, 1)), (LABEL + column * width, top))
+    return page

@@ -1,0 +1,103 @@
+"""Measures a trained world on held-out scenes:     python -m launch.evaluate --workdir=runs/quickstart
+
+Writes report.json (every measure beside its baseline) and report.html (the four verbs as pictures and videos) to the workdir.
+Other flags: --data (default: data/test in the workdir)   --set=evaluate.clips=8   --noprogress
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import psutil
+from absl import flags
+from tqdm import tqdm
+
+from data_pipelines import captions
+from data_pipelines.format import Dataset
+from data_pipelines.scene import SCENE_DIAGONAL_M
+from launch.command import parse, run
+from launch.showcase import sections
+from launch.train import overrides
+from wsm_jax import experiment
+from wsm_jax.evaluation.judge import TARGETS, Scenes, judge_pixels, judge_revisit, judge_text
+from wsm_jax.evaluation.report import write_report
+from wsm_jax.runtime.checkpoint import code_version
+from wsm_jax.runtime.metrics import METRICS_FILE, read_metrics
+from wsm_jax.sampling import World
+from wsm_jax.visualise import loss_curves
+
+PICTURE_FRAMES = 5
+"""Frames of a clip in which pictures are compared."""
+
+
+def parsed(text: str) -> list[tuple[str, str]]:
+    """(shape, colour) of the objects that a text names."""
+    return [(one.shape, one.colour) for one in captions.parse(text)]
+
+
+def evaluate(workdir: Path, data: Path | None = None, settings: Sequence[str] = (), begin: float | None = None, progress: bool = True) -> dict:
+    """Measures, writes report.json and report.html, and returns the measures. `begin` is when the whole job began (s)."""
+    begin = time.time() if begin is None else begin
+    world = World.load(workdir)
+    config = experiment.resolved(dict(world.config))
+    for key, value in overrides(list(settings)).items():
+        experiment.override(config, key, value)
+    dataset = Dataset(data or workdir / "data" / "test")
+    count = min(config.evaluate.clips, len(dataset))
+    clips = [dataset.clip(i) for i in range(count)]
+    scenes = Scenes.of(clips, parsed, SCENE_DIAGONAL_M, config.evaluate.seed)
+    seed = config.evaluate.seed
+    with tqdm(total=2 * count + 2, desc="evaluate", disable=not progress) as bar:
+        metrics, cores, texts = judge_text(world, scenes, seed)
+        bar.update()
+        pixels, perceived = judge_pixels(world, scenes, PICTURE_FRAMES, bar.update)
+        metrics |= pixels
+        metrics |= judge_revisit(world, cores, clips[0].channels["rgb"].shape[1], step=bar.update)
+        panels = sections(world, scenes, cores, texts, perceived, config.evaluate.video_size, config.evaluate.video_fps)
+        bar.update()
+    metrics |= {
+        "n": count,
+        "wall_seconds": round(time.time() - begin, 1),
+        "peak_rss_gib": round(_peak_gib(), 2),
+        "commit": code_version(),
+    }
+    part = workdir / "report.json.part"
+    part.write_text(json.dumps(metrics, indent=2) + "\n")
+    part.replace(workdir / "report.json")
+    curves = {stage: loss_curves(read_metrics(workdir / stage / METRICS_FILE)) for stage in ("bridge", "world")}
+    write_report(workdir / "report.html", config.name, metrics, TARGETS, panels, curves)
+    return metrics
+
+
+def _peak_gib() -> float:
+    """Peak resident memory of this process and of the children that it waited for, GiB."""
+    import resource
+
+    own, children = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return max(own, children, psutil.Process().memory_info().rss / 1024) / 2**20
+
+
+def main(arguments: list[str]) -> None:
+    """Measures a trained world and writes report.json and report.html."""
+    values = flags.FlagValues()
+    flags.DEFINE_string("workdir", None, "folder with the trained flows", flag_values=values)
+    flags.DEFINE_string("data", None, "held-out WSV dataset; default: data/test in the workdir", flag_values=values)
+    flags.DEFINE_multi_string("set", [], "KEY=VALUE: overrides a key of the config, e.g. evaluate.clips=8", flag_values=values)
+    flags.DEFINE_bool("progress", True, "show a progress bar", flag_values=values)
+    parse("python -m launch.evaluate", values, arguments, required=("workdir",))
+    workdir = Path(values.workdir)
+    if not workdir.is_dir():
+        raise FileNotFoundError(f"{workdir}: no such workdir; train one with python -m launch.train")
+    jax.config.update("jax_compilation_cache_dir", str(workdir / "jax_cache"))
+    metrics = evaluate(workdir, Path(values.data) if values.data else None, values.set, progress=values.progress)
+    for name, (comparison, value, what) in TARGETS.items():
+        got, base = metrics[name], metrics[f"{name}_baseline"]
+        print(f"{name:32} {got:8.3f}   (baseline {base:.3f}, to reach {comparison} {value})   {what}")
+    print(f"wrote {workdir}/report.json and {workdir}/report.html")
+
+
+if __name__ == "__main__":
+    run(main)
+

@@ -1,0 +1,163 @@
+"""Where data meets model: the batches of each stage, and the call of the one loop."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from data_pipelines.format import Dataset
+from data_pipelines.loader import Source, loader
+from data_pipelines.window import decode_caption
+from wsm_jax import experiment
+from wsm_jax.models.tokenizer import Tokenizer
+from wsm_jax.runtime.checkpoint import restore_params
+from wsm_jax.runtime.mesh import make_mesh
+from wsm_jax.sampling import bridge_networks, world_network
+from wsm_jax.training import make_optimizer, train
+
+STAGES = ("bridge", "world")
+MAY_DIFFER = ("sampling", "evaluate", "simulate")
+
+
+def sources(config: ConfigDict, stage: str, workdir: Path) -> list[Source]:
+    """The datasets of a stage; relative paths lie in the workdir. Raises FileNotFoundError with the command that builds them."""
+    out = []
+    for path, weight in config[stage].sources:
+        full = Path(path) if Path(path).is_absolute() else workdir / path
+        if not full.exists():
+            raise FileNotFoundError(f"{full}: no such dataset; build it with python -m launch.data simulate or ingest")
+        out.append(Source(full, float(weight)))
+    return out
+
+
+def bridge_batches(config: ConfigDict, workdir: Path) -> Any:
+    """Batches {"channels", "known"} for the bridge."""
+    section = config.bridge
+    channels = tuple(dict.fromkeys(("rgb", "base_colour", "instance", "semantic", *section.layout.channels)))
+
+    def keep(example: dict[str, Any]) -> dict[str, Any]:
+        return {"channels": example["channels"], "known": {name: example["known"][name] for name in channels}}
+
+    window = {"frames": section.frames, "frame_hz": section.frame_hz, "height": section.height, "width": section.width, "ticks": 0}
+    return _loader(config, "bridge", workdir, channels, window, keep)
+
+
+def world_batches(config: ConfigDict, workdir: Path) -> Any:
+    """Batches {"tokens", "core", "style", "known"} for the world flow; style codes come from the trained bridge."""
+    _, tokenizer = world_network(config)
+    codes = style_codes(config, workdir)
+    layout = config.bridge.layout
+    width = max(layout.wave_code, layout.scene_code)
+
+    def keep(example: dict[str, Any]) -> dict[str, Any]:
+        known, style = example["known"], codes[int(example["source"])]
+        return {
+            "tokens": _tokens(tokenizer, example["caption"]),
+            "core": example["core"],
+            "style": np.zeros((layout.waves + 1, width), np.float32) if style is None else style[int(example["clip"])],
+            "known": {"text": known["text"], "core": known["core"], "style": np.bool_(style is not None)},
+        }
+
+    window = {"frames": 0, "frame_hz": None, "height": 1, "width": 1, "ticks": config.world.ticks}
+    return _loader(config, "world", workdir, (), window, keep)
+
+
+def _tokens(tokenizer: Tokenizer, caption: np.ndarray) -> np.ndarray:
+    text = decode_caption(caption)
+    return tokenizer.encode(text) if text else np.zeros(tokenizer.length, np.int32)
+
+
+def _loader(
+    config: ConfigDict,
+    stage: str,
+    workdir: Path,
+    channels: tuple[str, ...],
+    window: Mapping[str, Any],
+    transform: Callable[[dict[str, Any]], dict[str, Any]],
+) -> Any:
+    return loader(
+        sources(config, stage, workdir),
+        channels=channels,
+        waves=config.bridge.layout.waves,
+        batch_size=config[stage].run.batch_size,
+        seed=config.seed,
+        host_index=jax.process_index(),
+        host_count=jax.process_count(),
+        transform=transform,
+        threads=1,
+        **window,
+    )
+
+
+def style_codes(config: ConfigDict, workdir: Path) -> list[np.ndarray | None]:
+    """Style codes [clips N + 1 c] of each source of the world flow, by the encoder of the trained bridge; None without pixels.
+
+    Kept beside the bridge (`styles_<dataset>.npy`), so that a resumed training reads the same codes.
+    """
+    params, _ = restore_params(workdir / "bridge")
+    objective = experiment.bridge_objective(config)
+    layout = bridge_networks(config)[2]
+    width = max(layout.wave_code, layout.scene_code)
+    read = tuple(dict.fromkeys(("rgb", "base_colour", "instance", *layout.channels)))
+
+    @jax.jit
+    def encode(channels: dict[str, Any]) -> jax.Array:
+        known = {name: jnp.ones(x.shape[0], bool) for name, x in channels.items()}
+        frames = jnp.ones(channels["rgb"].shape[:2])
+        waves, scene, _ = objective.codes(params, {"channels": channels, "known": known}, frames)
+        waves = jnp.pad(waves, ((0, 0), (0, 0), (0, width - layout.wave_code)))
+        scene = jnp.pad(scene, ((0, 0), (0, width - layout.scene_code)))
+        return jnp.concatenate([waves, scene[:, None]], 1)
+
+    out: list[np.ndarray | None] = []
+    for source in sources(config, "world", workdir):
+        dataset = Dataset(source.path)
+        if not set(read) <= set(dataset.layout.channels):
+            out.append(None)
+            continue
+        kept = workdir / "bridge" / f"styles_{dataset.name}.npy"
+        if not kept.exists():
+            frames = np.linspace(0, dataset.layout.frames - 1, min(4, dataset.layout.frames)).astype(int)
+            rows = []
+            for first in range(0, len(dataset), 8):
+                clips = [min(first + i, len(dataset) - 1) for i in range(8)]
+                parts = [dataset.read(clip, read, frames) for clip in clips]
+                rows.append(np.asarray(encode({name: np.stack([p[name] for p in parts]) for name in read})))
+            codes = np.concatenate(rows)[: len(dataset)]
+            part = kept.with_suffix(".part.npy")
+            np.save(part, codes)
+            part.replace(kept)
+        out.append(np.load(kept))
+    return out
+
+
+def run_stage(config: ConfigDict, stage: str, workdir: Path, progress: bool = True) -> None:
+    """Trains one stage in workdir/<stage>, from scratch or from its newest checkpoint."""
+    run, section = config[stage].run, config[stage].run.optimizer
+    mesh = make_mesh(**config.mesh)
+    experiment.check_devices(config, mesh.size)
+    objective = {"bridge": experiment.bridge_objective, "world": experiment.world_objective}[stage](config)
+    batches = {"bridge": bridge_batches, "world": world_batches}[stage](config, workdir)
+    settings = {name: section[name] for name in section if name != "ema_decay"}
+    train(
+        objective,
+        batches,
+        steps=run.steps,
+        workdir=workdir / stage,
+        config=config.to_dict(),
+        optimizer=make_optimizer(steps=run.steps, **settings),
+        ema_decay=section.ema_decay,
+        mesh=mesh,
+        seed=config.seed,
+        accumulate=run.accumulate,
+        checkpoint_every=run.checkpoint_every,
+        keep=run.keep,
+        log_every=run.log_every,
+        may_differ=MAY_DIFFER,
+        label=stage,
+        progress=progress,
+    )

@@ -1,0 +1,61 @@
+"""Text as tokens and back, without loss: a list of known words, and bytes for everything else."""
+
+import dataclasses
+import re
+
+import numpy as np
+
+from wsm_jax.typing import Float, Int
+
+PAD = 0
+_BYTES = 1
+_WORDS = _BYTES + 256
+CODE_SEED = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokenizer:
+    """Token 0 is padding, 1..256 are bytes, then each known word twice: as it is, and after a space."""
+
+    words: tuple[str, ...]
+    length: int
+    """Tokens of a text, padded."""
+
+    @property
+    def size(self) -> int:
+        """Number of token ids."""
+        return _WORDS + 2 * len(self.words)
+
+    def encode(self, text: str) -> Int[np.ndarray, " L"]:
+        """`length` token ids. Raises ValueError for a text that is empty or does not fit."""
+        if not text.strip():
+            raise ValueError("the text is empty; needed a description such as 'a red ball rolls behind a blue box'")
+        index = {word: i for i, word in enumerate(self.words)}
+        ids: list[int] = []
+        for space, piece in re.findall(r"( ?)(\w+|[^\w ]|(?= )|$)", text):
+            if piece in index:
+                ids.append(_WORDS + 2 * index[piece] + bool(space))
+            else:
+                ids.extend(_BYTES + byte for byte in (space + piece).encode())
+        if len(ids) > self.length:
+            raise ValueError(
+                f"the text takes {len(ids)} tokens, at most {self.length} fit; shorten it, or use known words, "
+                f"which take one token each: {', '.join(self.words[:12])}, ..."
+            )
+        return np.asarray(ids + [PAD] * (self.length - len(ids)), np.int32)
+
+    def decode(self, ids: Int[np.ndarray, " L"]) -> str:
+        """The text of token ids; padding is left out, bytes that are no UTF-8 become the replacement character."""
+        out = b""
+        for token in np.asarray(ids):
+            if _BYTES <= token < _WORDS:
+                out += bytes([int(token) - _BYTES])
+            elif token >= _WORDS:
+                word, space = divmod(int(token) - _WORDS, 2)
+                out += (" " * space + self.words[word]).encode()
+        return out.decode("utf-8", "replace")
+
+
+def codebook(size: int, width: int) -> Float[np.ndarray, "V E"]:
+    """Fixed random codes of unit variance, one per token: the space in which text flows."""
+    return np.random.default_rng(CODE_SEED).standard_normal((size, width)).astype(np.float32)

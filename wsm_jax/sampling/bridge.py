@@ -1,0 +1,142 @@
+"""The wave bridge at inference: surface and style to pixels, and, backwards in level, pixels to surface and style."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wsm_jax.core import interpolate, surface
+from wsm_jax.flow import EULER, METHODS, integrate
+from wsm_jax.flow import bridge as flow
+from wsm_jax.models.bridge import WaveBridge, patches, unpatch
+from wsm_jax.sampling.style import Style
+from wsm_jax.snapshot import Camera, Waves, decode, encode
+from wsm_jax.typing import Array, Float, Key, PyTree
+
+FRAMES_PER_CALL = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class BridgeSampler:
+    """A trained bridge. Pictures may have any size that its token grid divides; channels are in physical units."""
+
+    network: WaveBridge
+    layout: flow.Layout
+    params: PyTree
+    steps: int
+    """Solver steps of each direction."""
+    method: str
+    """Name of a row of `wsm_jax.flow.METHODS`."""
+    pixel_noise: float
+
+    def surface(self, core: Waves, core_time: Array, camera: Camera, time: Array, size: tuple[int, int]) -> dict[str, Array]:
+        """Surface channels [T H W C] of a core at the times (s) of its cameras, one per frame."""
+        return _surface(core, jnp.asarray(core_time), camera, jnp.asarray(time), size)
+
+    def render(self, channels: Mapping[str, Array], style: Style) -> Float[Array, "T H W 3"]:
+        """Pictures 0..1 of surface channels (all that the bridge knows, "base_colour" and "instance") in a style."""
+        ends = {name: encode(name, channels[name]) for name in self.layout.channels}
+        ends["rgb"] = encode("base_colour", channels["base_colour"])
+        masks = flow.wave_masks(jnp.asarray(channels["instance"]), self.layout.waves)
+        frames = masks.shape[0]
+        codes = (jnp.broadcast_to(jnp.asarray(c), (frames, *c.shape)) for c in (style.waves, style.scene))
+        ends["style"] = flow.style_raster(masks, *codes)
+        given = (*self.layout.channels,)
+        out = self.transport(ends, 0.0, 1.0, start_known=(*given, "rgb", "style"), end_known=(*given, "rgb"))
+        return jnp.clip(decode("rgb", out["rgb"]), 0.0, 1.0)
+
+    def perceive(self, rgb: Float[Array, "T H W 3"], channels: Mapping[str, Array] | None = None) -> dict[str, Array]:
+        """Encoded blocks at the core end of pictures 0..1: "rgb" is base colour, the surface channels, "style", "remainder".
+
+        `channels` are surface channels that are known (physical units); they come back as they were given.
+        """
+        ends = {"rgb": encode("rgb", rgb)}
+        ends |= {name: encode(name, values) for name, values in (channels or {}).items() if name in self.layout.channels}
+        known = tuple(ends)
+        return self.transport(ends, 1.0, 0.0, start_known=known, end_known=self.layout.order[:-1])
+
+    def imagine_picture(self, channels: Mapping[str, Array], key: Key) -> Float[Array, "T H W 3"]:
+        """Pictures 0..1 from any subset of channels alone: what is not given is noise, and inferred on the way."""
+        ends = {("rgb" if n == "base_colour" else n): encode(n, x) for n, x in channels.items()}
+        names = tuple(name for name in ends if name != "rgb")
+        out = self.transport(ends, 0.0, 1.0, start_known=tuple(ends), end_known=(*names, "rgb"), key=key)
+        return jnp.clip(decode("rgb", out["rgb"]), 0.0, 1.0)
+
+    def transport(
+        self,
+        blocks: Mapping[str, Array],
+        start: float,
+        stop: float,
+        start_known: Sequence[str],
+        end_known: Sequence[str],
+        key: Key | None = None,
+    ) -> dict[str, Array]:
+        """Carries encoded blocks [T H W c] from level `start` to `stop` (0 and 1 or 1 and 0).
+
+        A block without a value starts as noise: seeded per frame index and canvas position alike, so that equal inputs give
+        equal pictures. Blocks known at both ends are held. Runs FRAMES_PER_CALL frames at a time.
+        """
+        frames, height, width = next(iter(blocks.values())).shape[:3]
+        _check_size(height, width, self.network.rows)
+        root = jax.random.key(0) if key is None else key
+        core_known, pixel_known = (start_known, end_known) if start == 0 else (end_known, start_known)
+        known = np.concatenate([self.layout.bits(core_known), self.layout.bits(pixel_known)])
+        held = [name for name in blocks if name in start_known and name in end_known and name != "rgb"]
+        moving = np.concatenate([np.full(n, name not in held, np.float32) for name, n in self.layout.sizes.items()])
+        levels = jnp.linspace(start, stop, self.steps + 1)
+        outputs = []
+        for first in range(0, frames, FRAMES_PER_CALL):
+            part = {name: jnp.asarray(x[first : first + FRAMES_PER_CALL]) for name, x in blocks.items()}
+            count = next(iter(part.values())).shape[0]
+            part = {
+                name: jnp.pad(x, ((0, FRAMES_PER_CALL - count), (0, 0), (0, 0), (0, 0)), mode="edge")
+                for name, x in part.items()
+            }
+            state = patches(self._state(part, root, (height, width), start), self.network.rows)
+            out = _transport(self.network, self.method, self.params["bridge"], state, levels, known, moving)
+            outputs.append(unpatch(out)[:count])
+        return flow.split(jnp.concatenate(outputs), self.layout.sizes)
+
+    def _state(self, part: dict[str, Array], root: Key, size: tuple[int, int], level: float) -> Array:
+        """The joined state; missing blocks are one noise image, the same for every frame."""
+        filled = {}
+        for i, (name, components) in enumerate(self.layout.sizes.items()):
+            noise = jax.random.normal(jax.random.fold_in(root, i), (*size, components))
+            scale = self.pixel_noise if name in flow.CODES and level == 1 else 1.0
+            filled[name] = part[name] if name in part else jnp.broadcast_to(scale * noise, (FRAMES_PER_CALL, *noise.shape))
+        return flow.join(filled, self.layout.order)
+
+
+@functools.partial(jax.jit, static_argnames=("network", "method"))
+def _transport(
+    network: WaveBridge, method: str, params: PyTree, state: Array, levels: Array, known: Array, moving: Array
+) -> Array:
+    rows = state.shape[0]
+    bits = jnp.broadcast_to(known, (rows, known.shape[0]))
+
+    def velocity(x: Array, level: Array) -> Array:
+        each = jnp.broadcast_to(level, (rows,))
+        low, high = network.apply({"params": params}, x, each, bits)  # type: ignore[misc]
+        return moving * flow.velocity_of_ends(x, low, high, each)
+
+    return integrate(velocity, state, levels, METHODS[method] if method else EULER)
+
+
+@functools.partial(jax.jit, static_argnames="size")
+def _surface(core: Waves, core_time: Array, camera: Camera, time: Array, size: tuple[int, int]) -> dict[str, Array]:
+    waves = interpolate(core, core_time, time)
+
+    def one(pair: tuple[Waves, Camera]) -> dict[str, Array]:
+        return surface(*pair, *size)
+
+    return jax.lax.map(one, (waves, camera))
+
+
+def _check_size(height: int, width: int, rows: int) -> None:
+    if height % rows or width % (height // rows):
+        raise ValueError(
+            f"size {height} x {width}: needed a height that is a multiple of {rows}, and a width that is a multiple of height/{rows}"
+        )

@@ -1,0 +1,216 @@
+"""Reading waves off perceived surface channels: every pixel votes for the centre of its wave, votes become tracks, tracks waves.
+
+The votes are metric: a pixel at depth z on the ray d with perceived vector c to the centre of its wave says that a wave lies at
+
+    x = o + R (z d + c)          (o, R: camera)
+
+Votes that agree are one detection; detections are joined over time by the Hungarian method (Kuhn 1955); what is constant for
+a rigid object (shape, size, colour) is the weighted median over all its pixels and frames.
+"""
+
+import dataclasses
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial.transform import Rotation
+
+from wsm_jax.core.project import canonical, motion_from_poses, project
+from wsm_jax.sampling.style import Style
+from wsm_jax.snapshot import SEMANTIC_CLASSES, TICK_HZ, Camera, Waves, rays
+from wsm_jax.snapshot.camera import matrix_to_quaternion
+from wsm_jax.snapshot.waves import COLOURS, empty
+from wsm_jax.typing import Float
+
+FLOOR, SCREEN, BALL = (SEMANTIC_CLASSES.index(name) for name in ("floor", "screen", "ball"))
+FLOOR_HALF_M = (6.0, 6.0, 0.25)
+PROTOTYPES = {
+    "screen": (0.1, 0.1),
+    "ball": (1.0, 1.0),
+    "box": (0.18, 0.18),
+    "cylinder": (0.15, 1.0),
+    "cushion": (0.68, 0.68),
+    "thing": (0.7, 0.7),
+}
+"""Exponents (e1, e2) that stand for a class of shape."""
+VOTE_RADIUS_M = 0.35
+GATE_M = 0.7
+"""A detection further than this from where a track is expected starts another track."""
+LEAST_SHARE = 0.0015
+"""Least share of the picture that a detection covers."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Detection:
+    """One wave as seen in one frame."""
+
+    centre: Float[np.ndarray, "3"]
+    rotation: Float[np.ndarray, "3 3"]
+    scale: Float[np.ndarray, "3"]
+    colour: Float[np.ndarray, "3"]
+    votes: Float[np.ndarray, " classes"]
+    style: Float[np.ndarray, " c"]
+    weight: float
+    """Share of the picture."""
+
+
+def detect(seen: dict[str, np.ndarray], camera: Camera, style_width: int) -> list[Detection]:
+    """Detections in one frame: `seen` holds physical channels [H W C], "semantic_code" and "style" as encoded."""
+    height, width = seen["depth"].shape[:2]
+    origin, direction = (np.asarray(x) for x in rays(camera, height, width))
+    turn = Rotation.from_quat(np.asarray(camera.rotation), scalar_first=True).as_matrix()
+    labels = seen["semantic"][..., 0]
+    found = []
+    for group in (labels == SCREEN, labels >= BALL):
+        pixels = np.flatnonzero(group)
+        depth = seen["depth"].reshape(-1, 1)[pixels]
+        pixels = pixels[depth[:, 0] > 0]
+        flat = {name: x.reshape(-1, x.shape[-1])[pixels] for name, x in seen.items()}
+        offset = flat["centre"] @ turn.T
+        point = origin + flat["depth"] * direction.reshape(-1, 3)[pixels]
+        for members in _agreeing(point + offset, LEAST_SHARE * height * width):
+            part = {name: x[members] for name, x in flat.items()}
+            found.append(
+                _detection(part, -offset[members], (point + offset)[members], len(members) / (height * width), style_width)
+            )
+    return found
+
+
+def _agreeing(votes: np.ndarray, least: float) -> list[np.ndarray]:
+    """Greedy mode finding: the vote with most votes around it takes them, until too few are left."""
+    left = np.arange(len(votes))
+    groups = []
+    while len(left) >= max(least, 3):
+        near = np.linalg.norm(votes[left, None] - votes[None, left], axis=-1) < VOTE_RADIUS_M
+        best = int(np.argmax(near.sum(1)))
+        mode = np.median(votes[left][near[best]], axis=0)
+        taken = np.linalg.norm(votes[left] - mode, axis=-1) < 1.3 * VOTE_RADIUS_M
+        taken |= near[best]
+        if taken.sum() >= max(least, 3):
+            groups.append(left[taken])
+        left = left[~taken]
+    return groups
+
+
+def _detection(part: dict[str, np.ndarray], arm: np.ndarray, votes: np.ndarray, weight: float, style_width: int) -> Detection:
+    """Robust averages over the pixels of one wave; `arm` is the vector from its centre to each point, world frame."""
+    scale = np.clip(np.median(part["extent"], axis=0), 0.04, 3.0)
+    reach = part["local"] * scale
+    # the rotation that takes wave-local points to world arms (Kabsch 1976), held to upright where the view leaves it open
+    u, _, vt = np.linalg.svd(arm.T @ reach / len(arm) + 0.02 * float(np.mean(scale)) ** 2 * np.eye(3))
+    rotation = u @ np.diag([1.0, 1.0, np.sign(np.linalg.det(u @ vt))]) @ vt
+    return Detection(
+        centre=np.median(votes, axis=0),
+        rotation=rotation,
+        scale=scale,
+        colour=np.clip(np.median(part["base_colour"], axis=0), 0.0, 1.0),
+        votes=part["semantic_code"].sum(0),
+        style=part["style"][:, :style_width].mean(0),
+        weight=weight,
+    )
+
+
+@dataclasses.dataclass
+class Track:
+    """Detections of one wave over time: (frame index, detection)."""
+
+    seen: list[tuple[int, Detection]]
+
+    def expected(self, frame: int) -> np.ndarray:
+        """Where the wave should be: the last centre moved on by the last displacement, over at most two frames."""
+        last_frame, last = self.seen[-1]
+        if len(self.seen) < 2:
+            return last.centre
+        before_frame, before = self.seen[-2]
+        speed = (last.centre - before.centre) / (last_frame - before_frame)
+        return last.centre + speed * min(frame - last_frame, 2)
+
+    @property
+    def weight(self) -> float:
+        """Sum of the shares of its detections."""
+        return sum(d.weight for _, d in self.seen)
+
+    def median(self, name: str) -> np.ndarray:
+        """Weighted median over the detections, component by component."""
+        values = np.stack([getattr(d, name) for _, d in self.seen])
+        weights = np.asarray([d.weight for _, d in self.seen])
+        order = np.argsort(values, axis=0)
+        mass = np.cumsum(weights[order], axis=0)
+        index = (mass < 0.5 * weights.sum()).sum(0)
+        return np.take_along_axis(np.take_along_axis(values, order, 0), index[None], 0)[0]
+
+
+def follow(detections: list[list[Detection]], least: float = 0.35) -> list[Track]:
+    """Joins detections over frames; a track must be seen in `least` of the frames, or in three, to count."""
+    tracks: list[Track] = []
+    for frame, found in enumerate(detections):
+        cost = np.full((len(tracks), len(found)), 1e3)
+        for i, track in enumerate(tracks):
+            for j, one in enumerate(found):
+                last = track.seen[-1][1]
+                scenery = (np.argmax(last.votes) == SCREEN) != (np.argmax(one.votes) == SCREEN)
+                away = np.linalg.norm(track.expected(frame) - one.centre)
+                away = min(away, np.linalg.norm(last.centre - one.centre))
+                colour = np.linalg.norm(track.median("colour") - one.colour)
+                gap = frame - track.seen[-1][0]
+                if not scenery and away < GATE_M * min(1 + 0.5 * (gap - 1), 3):
+                    cost[i, j] = away + 0.8 * colour
+        rows, columns = linear_sum_assignment(cost) if len(tracks) and found else ((), ())
+        joined = {j: i for i, j in zip(rows, columns, strict=True) if cost[i, j] < 1e3}
+        for j, one in enumerate(found):
+            if j in joined:
+                tracks[joined[j]].seen.append((frame, one))
+            else:
+                tracks.append(Track([(frame, one)]))
+    needed = min(3, max(1, int(np.ceil(least * len(detections)))))
+    return [track for track in tracks if len(track.seen) >= needed]
+
+
+def to_core(
+    tracks: list[Track], times: np.ndarray, floor_colour: np.ndarray, floor_style: np.ndarray, scene: np.ndarray, slots: int
+) -> tuple[Waves, np.ndarray, Style]:
+    """Core [K N] at the 8 Hz ticks within `times`, its tick times (s), and the style; the heaviest tracks get the slots."""
+    ticks = np.arange(np.floor((times[-1] - times[0]) * TICK_HZ + 1e-6) + 1) / TICK_HZ + times[0]
+    core = empty(slots, (len(ticks),))
+    fields = {name: np.array(x) for name, x in vars(core).items()}
+    codes = np.zeros((slots, len(floor_style)), np.float32)
+    _put_floor(fields, floor_colour)
+    codes[FLOOR - 1] = floor_style
+    screens = [t for t in tracks if np.argmax(sum(d.votes for _, d in t.seen)) == SCREEN]
+    others = sorted((t for t in tracks if t not in screens), key=lambda t: -t.weight)
+    chosen = sorted(screens, key=lambda t: -t.weight)[:1] + others
+    for slot, track in enumerate(chosen[: slots - 1], start=1):
+        _put(fields, slot, track, times, ticks)
+        codes[slot] = track.median("style")
+    palette = np.asarray(list(COLOURS.values()))
+    nearest = np.argmin(np.linalg.norm(fields["colour"][0][:, None] - palette, axis=-1), axis=-1)
+    core, order = canonical(project(Waves(**fields)), nearest + 0.01 * fields["scale"][0].prod(-1))
+    return motion_from_poses(project(core)), ticks, Style(codes[order], scene.astype(np.float32))
+
+
+def _put_floor(fields: dict[str, np.ndarray], colour: np.ndarray) -> None:
+    """The floor is the world's gauge: its top is z = 0."""
+    fields["presence"][:, 0], fields["semantic"][:, 0] = 1.0, FLOOR
+    fields["centre"][:, 0], fields["scale"][:, 0] = (0.0, 0.0, -FLOOR_HALF_M[2]), FLOOR_HALF_M
+    fields["exponents"][:, 0], fields["colour"][:, 0] = 0.1, colour
+
+
+def _put(fields: dict[str, np.ndarray], slot: int, track: Track, times: np.ndarray, ticks: np.ndarray) -> None:
+    """Writes a track into a slot; between its detections poses are interpolated, outside they hold."""
+    when = np.asarray([times[frame] for frame, _ in track.seen])
+    votes = sum(d.votes for _, d in track.seen)
+    kind = int(np.argmax(np.where(np.arange(len(votes)) >= SCREEN, votes, -np.inf)))
+    centres = np.stack([d.centre for _, d in track.seen])
+    fields["presence"][:, slot], fields["semantic"][:, slot] = 1.0, kind
+    for axis in range(3):
+        fields["centre"][:, slot, axis] = np.interp(ticks, when, centres[:, axis])
+    nearest = np.abs(ticks[:, None] - when).argmin(1)
+    fields["rotation"][:, slot] = matrix_to_quaternion(np.stack([track.seen[i][1].rotation for i in nearest]))
+    if kind == SCREEN:
+        fields["centre"][:, slot] = np.median(centres, axis=0)
+        fields["rotation"][:, slot] = matrix_to_quaternion(
+            track.seen[int(np.argmax([d.weight for _, d in track.seen]))][1].rotation
+        )
+    scale = track.median("scale")
+    fields["scale"][:, slot] = scale.mean() if kind == BALL else scale
+    fields["exponents"][:, slot] = PROTOTYPES[SEMANTIC_CLASSES[kind]]
+    fields["colour"][:, slot] = track.median("colour")
