@@ -34,7 +34,7 @@ def simulate(arguments: list[str]) -> int:
     if rest := command.parse(f"{COMMAND} simulate", values, arguments, ["out", "scenes"]):
         raise Usage(f"{COMMAND} simulate: got {rest}; needed flags alone")
     height, width = command.size(values.size)
-    choices = {key: tuple(values[key].value) for key in ("stories", "cameras") if values[key].value is not None}
+    choices = {key: tuple(kinds) for key in ("stories", "cameras") if (kinds := values[key].value) is not None}
 
     from data_pipelines.simulate import simulate as build
 

@@ -1,0 +1,200 @@
+"""The data command: its verbs build, show and check datasets, and say what is wrong with what they are given."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_pipelines import format
+from data_pipelines.video import write_video
+from launch.command import status
+from launch.data import main
+from wsm_jax.snapshot import CHANNELS, WSV, Camera, Waves, restore
+from wsm_jax.snapshot.waves import empty
+
+
+def run(capsys, *arguments: object) -> tuple[int, str, str]:
+    code = status(main, [str(argument) for argument in arguments])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+@pytest.fixture
+def video(tmp_path):
+    pictures = np.random.default_rng(0).integers(0, 256, (36, 4, 6, 3), dtype=np.uint8).repeat(8, 1).repeat(8, 2)
+    write_video(tmp_path / "a.mp4", pictures, 24)
+    return tmp_path / "a.mp4"
+
+
+@pytest.fixture
+def everything(tmp_path):
+    """A dataset of two clips with every channel, a camera, a core and captions."""
+    rng = np.random.default_rng(0)
+    frames, ticks, waves, size = 4, 5, 2, (12, 16)
+    channels = tuple(CHANNELS)
+    layout = format.Layout(2, frames, *size, 8, ticks, waves, channels, "array", 1, frames, True, True)
+    writer = format.create(
+        tmp_path / "all", layout, name="all", sources=[{"name": "noise", "licence": "CC0-1.0"}], build={"seed": 0}
+    )
+    core = Waves(**{**vars(empty(waves, (ticks,)))})
+    camera = Camera(
+        rng.normal(size=(frames, 3)).astype(np.float32),
+        np.tile(np.float32([1, 0, 0, 0]), (frames, 1)),
+        np.ones(frames, np.float32),
+        np.zeros((frames, 2), np.float32),
+    )
+    for clip in range(2):
+        stored = {
+            name: rng.integers(0, 5, (frames, *size, CHANNELS[name].components)).astype(CHANNELS[name].dtype)
+            for name in channels
+        }
+        physical = {name: np.asarray(restore(name, values)) for name, values in stored.items()}
+        text, events = ("a red ball rests",), ({"kind": "rest", "time": 0.0, "instances": [1]},)
+        writer.write(clip, [WSV(physical, np.arange(frames) / 8, camera, core, np.arange(ticks) / 8, text, events)])
+    writer.finish()
+    return tmp_path / "all"
+
+
+def test_ingest_inspect_verify(tmp_path, capsys, video):
+    (tmp_path / "captions.json").write_text(json.dumps({"a.mp4": ["noise"]}))
+    arguments = [
+        f"--out={tmp_path}/set",
+        f"--inputs={video}",
+        "--licence=CC0-1.0",
+        "--size=16x24",
+        "--fps=8",
+        "--clip-seconds=0.5",
+    ]
+    code, out, err = run(capsys, "ingest", *arguments, f"--captions={tmp_path}/captions.json", "--noprogress")
+    assert (code, err) == (0, "")
+    assert "a.mp4: kept 3 clips, 1.500 of 1.500 s" in out
+    dataset = format.Dataset(tmp_path / "set")
+    assert (dataset.name, len(dataset), dataset.layout.height, dataset.layout.width) == ("set", 3, 16, 24)
+    assert dataset.captions(2) == ("noise",)
+
+    code, out, err = run(capsys, "inspect", tmp_path / "set")
+    assert (code, err) == (0, "")
+    for text in ("3 of 0.5 s", "4 a clip at 8 Hz, 16 x 24 pixels", "rgb", "jpeg", "CC0-1.0", "a.mp4", "3 captions"):
+        assert text in out
+
+    code, out, err = run(capsys, "verify", tmp_path / "set", "--noprogress")
+    assert (code, out, err) == (0, f"{tmp_path}/set: sound\n", "")
+    damaged = next((tmp_path / "set" / "channels" / "rgb_jpeg" / "bytes").iterdir())
+    data = bytearray(damaged.read_bytes())
+    data[len(data) // 2] ^= 1
+    damaged.write_bytes(data)
+    (tmp_path / "set" / "stray.txt").write_text("x")
+    code, out, err = run(capsys, "verify", f"--data={tmp_path}/set", "--noprogress")
+    assert (code, err) == (1, "")
+    assert len(out.splitlines()) == 2
+    assert str(damaged) in out
+    assert "stray.txt" in out
+
+
+def test_inspect_shows_all_channels(tmp_path, capsys, everything):
+    code, out, err = run(capsys, "inspect", everything, f"--out={tmp_path}/page.png", "--clips=2", "--frames=3")
+    assert (code, err) == (0, "")
+    for name in CHANNELS:
+        assert f"\n{name} " in out
+    assert "\npresence " in out
+    raw = 2 * 4 * 12 * 16 * 3
+    row = next(line.split() for line in out.splitlines() if line.startswith("rgb "))
+    stored = (everything / "channels" / "rgb").rglob("*")
+    assert f"{raw / sum(file.stat().st_size for file in stored if file.is_file()):.1f}" in row
+    page = np.asarray(Image.open(tmp_path / "page.png"))
+    tile_rows, tile_columns = 2 * len(CHANNELS), 3
+    assert page.shape[0] > tile_rows * 96
+    assert page.shape[1] > tile_columns * 128
+    expected = format.Dataset(everything).read(1, ["rgb"], [0])["rgb"][0]
+    at = next(
+        i for i in range(page.shape[0] // 2, page.shape[0]) if (page[i : i + 96 : 8, 110 : 110 + 128 : 8] == expected).all()
+    )
+    assert at > page.shape[0] // 2
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_simulate(tmp_path, capsys):
+    arguments = ["simulate", f"--out={tmp_path}/set", "--scenes=2", "--seed=3", "--seconds=0.5", "--nopixels", "--noprogress"]
+    code, out, err = run(
+        capsys, *arguments, "--workers=1", "--objects=2", "--stories=rest", "--cameras=still", "--clips-per-shard=1"
+    )
+    assert (code, err) == (0, "")
+    assert "2 clips" in out
+    dataset = format.Dataset(tmp_path / "set")
+    assert dataset.layout.channels == ()
+    assert (len(dataset), dataset.layout.shards, dataset.layout.ticks) == (2, 2, 4)
+    build = dataset.manifest["build"]
+    assert (build["seed"], build["objects"], build["stories"], build["cameras"]) == (3, [2, 2], ["rest"], ["still"])
+    code, out, err = run(capsys, "inspect", tmp_path / "set", f"--out={tmp_path}/page.png")
+    assert code == 2
+    assert "has no channels" in err
+    assert not (tmp_path / "page.png").exists()
+    code, out, err = run(capsys, *arguments)
+    assert code == 2
+    assert "a finished dataset is here" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "got nothing; needed one of the verbs simulate, ingest, inspect, verify"),
+        (["paint"], "got 'paint'; needed one of the verbs"),
+        (["ingest", "--licence=x", "--colour=red", "--out=set"], "Unknown command line flag 'colour'"),
+        (["ingest", "--licence=x", "a.mp4"], "needed --out"),
+        (["ingest", "--out=set", "a.mp4"], "needed --licence"),
+        (["ingest", "--out=set", "--licence=x", "--size=64", "a.mp4"], "--size=64; needed HEIGHTxWIDTH"),
+        (["ingest", "--out=set", "--licence=x", "--codec=gif", "a.mp4"], "value should be one of <jpeg|array>"),
+        (["ingest", "--out=set", "--licence=x"], "no inputs"),
+        (["ingest", "--out=set", "--licence=x", "gone.mp4"], "gone.mp4: no such file"),
+        (["ingest", "--out=set", "--licence=x", "--captions=gone.json", "gone.mp4"], "gone.json"),
+        (["ingest", "--out=set", "--licence=x", "--captions=bad.json", "gone.mp4"], "bad.json: is no JSON"),
+        (["inspect"], "got 0 datasets"),
+        (["inspect", "a", "b"], "got 2 datasets"),
+        (["inspect", "nowhere"], "no WSV dataset here"),
+        (["inspect", "nowhere", "--out=page.gif"], "--out=page.gif; needed a name that ends in .png"),
+        (["inspect", "nowhere", "--clips=0"], "clips"),
+        (["verify", "nowhere"], "no WSV dataset here"),
+        (["simulate"], "needed --out (the new dataset's directory or URL) and --scenes"),
+        (["simulate", "--scenes=3", "--out=set", "--objects=few"], "--objects=few; needed LEAST-MOST"),
+        (["simulate", "--scenes=3", "--out=set", "--cameras=drone"], "drone"),
+        (["simulate", "--scenes=3", "--out=set", "now"], "got ['now']; needed flags alone"),
+        (["simulate", "--scens=3", "--out=set"], "Unknown command line flag 'scens'"),
+    ],
+)
+def test_bad_command_lines(tmp_path, capsys, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.json").write_text("{")
+    code, out, err = run(capsys, *arguments)
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1].startswith("error: ")
+    assert message in err
+    assert [file.name for file in tmp_path.iterdir()] == ["bad.json"]
+
+
+def test_help_names_the_flags(capsys):
+    assert run(capsys, "--help")[:1] == (0,)
+    code, out, _ = run(capsys, "ingest", "--help")
+    assert code == 0
+    assert "--clip_seconds" in out
+    assert "--out: the new dataset's directory or URL (needed)" in out
+
+
+def test_truncated_video_is_kept_only_on_demand(tmp_path, capsys, video):
+    (tmp_path / "cut.mp4").write_bytes(video.read_bytes()[: video.stat().st_size * 3 // 4])
+    arguments = [
+        "ingest",
+        f"--out={tmp_path}/set",
+        f"--inputs={tmp_path}/cut.mp4",
+        "--licence=CC0-1.0",
+        "--clip_seconds=0.5",
+        "--noprogress",
+    ]
+    code, _, err = run(capsys, *arguments)
+    assert code == 2
+    assert "cut.mp4: ends early" in err
+    assert not (tmp_path / "set").exists()
+    code, out, _ = run(capsys, *arguments, "--allow-truncated")
+    assert code == 0
+    assert "clips" in out
+    assert "it ends early: the container promises 36 frames" in out
