@@ -37,7 +37,9 @@ def parsed(text: str) -> list[tuple[str, str]]:
     return [(one.shape, one.colour) for one in captions.parse(text)]
 
 
-def evaluate(workdir: Path, data: Path | None = None, settings: Sequence[str] = (), begin: float | None = None, progress: bool = True) -> dict:
+def evaluate(
+    workdir: Path, data: Path | None = None, settings: Sequence[str] = (), begin: float | None = None, progress: bool = True
+) -> dict:
     """Measures, writes report.json and report.html, and returns the measures. `begin` is when the whole job began (s)."""
     begin = time.time() if begin is None else begin
     world = World.load(workdir)
@@ -100,4 +102,3 @@ def main(arguments: list[str]) -> None:
 
 if __name__ == "__main__":
     run(main)
-

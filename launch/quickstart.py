@@ -18,7 +18,9 @@ CORES = max(1, min(2, os.cpu_count() or 1))
 def main(arguments: list[str]) -> None:
     """Simulates the datasets of the config, trains its stages, evaluates them and says where the page is."""
     values = flags.FlagValues()
-    flags.DEFINE_string("config", str(Path(__file__).parents[1] / "experiments" / "quickstart.py"), "experiment file", flag_values=values)
+    flags.DEFINE_string(
+        "config", str(Path(__file__).parents[1] / "experiments" / "quickstart.py"), "experiment file", flag_values=values
+    )
     flags.DEFINE_string("workdir", "runs/quickstart", "folder of data, checkpoints and results", flag_values=values)
     flags.DEFINE_string("renderer", "wsm", "wsm (our ray caster) or mujoco", flag_values=values)
     flags.DEFINE_multi_string("set", [], "KEY=VALUE: overrides a key of the config", flag_values=values)
@@ -37,7 +39,9 @@ def main(arguments: list[str]) -> None:
     workdir = Path(values.workdir)
     jax.config.update("jax_compilation_cache_dir", str(workdir / "jax_cache"))
     config = experiment.load(values.config, overrides(values.set))
-    print(f"1/3 simulate: {', '.join(f'{part.scenes} scenes -> {workdir}/data/{name}' for name, part in config.simulate.items())}")
+    print(
+        f"1/3 simulate: {', '.join(f'{part.scenes} scenes -> {workdir}/data/{name}' for name, part in config.simulate.items())}"
+    )
     for name, part in config.simulate.items():
         if not (workdir / "data" / name / "manifest.json").exists():
             simulate(workdir / "data" / name, renderer=values.renderer, workers=CORES, **part)

@@ -33,10 +33,24 @@ def sections(
     closed = [_commanded(world, scenes.clips[i], size) for i in shown]
     edited = [_edited(world, scenes.clips[i], size, fps) for i in shown]
     return [
-        Section("Imagine", "A held-out caption becomes a core, and the core a video: its surface and the finished picture.", told),
-        Section("Perceive and describe", "A held-out video becomes a core, whose surface is drawn beside it, and the core a text.", seen),
-        Section("Commanded and perceived", "A true core is rendered, and the rendering perceived again: both cores side by side.", closed),
-        Section("Edit", "One number of a core is changed, the colour of an object, and one object taken out. Nothing else moves.", edited),
+        Section(
+            "Imagine", "A held-out caption becomes a core, and the core a video: its surface and the finished picture.", told
+        ),
+        Section(
+            "Perceive and describe",
+            "A held-out video becomes a core, whose surface is drawn beside it, and the core a text.",
+            seen,
+        ),
+        Section(
+            "Commanded and perceived",
+            "A true core is rendered, and the rendering perceived again: both cores side by side.",
+            closed,
+        ),
+        Section(
+            "Edit",
+            "One number of a core is changed, the colour of an object, and one object taken out. Nothing else moves.",
+            edited,
+        ),
     ]
 
 
@@ -64,7 +78,11 @@ def _perceived(world: World, clip: WSV, core: Waves, text: str) -> Media:
     surface = _surface_picture(world, core, clip)
     frames = side_by_side([("video", _rgb(clip)), ("surface of the perceived core", surface)])
     hz = 1.0 / float(clip.frame_time[1] - clip.frame_time[0])
-    return Media("video", mp4(frames, hz), f"said of the true core: {text}; true: {clip.text[0]}; said of the perceived one: {world.describe(core)}")
+    return Media(
+        "video",
+        mp4(frames, hz),
+        f"said of the true core: {text}; true: {clip.text[0]}; said of the perceived one: {world.describe(core)}",
+    )
 
 
 def _commanded(world: World, clip: WSV, size: int) -> Media:
@@ -111,5 +129,3 @@ def _surface_picture(world: World, core: Waves, clip: WSV, size: int = 128) -> n
     channels = world.bridge.surface(core, np.arange(core.presence.shape[0]) / TICK_HZ, camera, time, (size, size))
     facing = np.clip(-np.asarray(channels["normal"])[..., 2:], 0, 1)
     return _rgb(np.asarray(channels["base_colour"]) * (0.35 + 0.65 * facing))
-
-

@@ -24,7 +24,7 @@ MAY_DIFFER = ("sampling", "evaluate", "simulate")
 
 
 def sources(config: ConfigDict, stage: str, workdir: Path) -> list[Source]:
-    """The datasets of a stage; relative paths lie in the workdir. Raises FileNotFoundError with the command that builds them."""
+    """The datasets of a stage; relative paths lie in the workdir. Raises FileNotFoundError for one that is not there."""
     out = []
     for path, weight in config[stage].sources:
         full = Path(path) if Path(path).is_absolute() else workdir / path
@@ -42,7 +42,13 @@ def bridge_batches(config: ConfigDict, workdir: Path) -> Any:
     def keep(example: dict[str, Any]) -> dict[str, Any]:
         return {"channels": example["channels"], "known": {name: example["known"][name] for name in channels}}
 
-    window = {"frames": section.frames, "frame_hz": section.frame_hz, "height": section.height, "width": section.width, "ticks": 0}
+    window = {
+        "frames": section.frames,
+        "frame_hz": section.frame_hz,
+        "height": section.height,
+        "width": section.width,
+        "ticks": 0,
+    }
     return _loader(config, "bridge", workdir, channels, window, keep)
 
 

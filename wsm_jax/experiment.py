@@ -114,7 +114,7 @@ def override(config: ConfigDict, key: str, value: Any) -> None:
 
 
 def validate(config: ConfigDict) -> ConfigDict:
-    """Returns the config. Raises KeyError for unknown or missing keys, ValueError for a wrong type or a value that cannot work."""
+    """Returns the config. Raises KeyError for unknown or missing keys, ValueError for what cannot work."""
     _check(config.to_dict(), SCHEMA, "")
     for method in (config.sampling.bridge_method, config.sampling.world_method):
         if method not in METHODS:
@@ -123,15 +123,20 @@ def validate(config: ConfigDict) -> ConfigDict:
     rows = bridge.network.rows
     if bridge.height % rows or bridge.width % (bridge.height // rows):
         raise ValueError(
-            f"config: bridge frames of {bridge.height} x {bridge.width} do not divide into bridge.network.rows = {rows} rows of patches"
+            f"config: bridge frames of {bridge.height} x {bridge.width} do not divide into square patches,"
+            f" bridge.network.rows = {rows} of them high"
         )
     for section in (bridge, world):
         if section.network.width % section.network.heads:
             raise ValueError(f"config: network.width {section.network.width} does not divide by heads {section.network.heads}")
         if section.run.batch_size % section.run.accumulate:
-            raise ValueError(f"config: batch_size {section.run.batch_size} does not divide by accumulate {section.run.accumulate}")
+            raise ValueError(
+                f"config: batch_size {section.run.batch_size} does not divide by accumulate {section.run.accumulate}"
+            )
     if world.ticks % (2 * world.network.tick_patch):
-        raise ValueError(f"config: world.ticks {world.ticks}; needed a multiple of 2 x world.network.tick_patch {world.network.tick_patch}")
+        raise ValueError(
+            f"config: world.ticks {world.ticks}; needed a multiple of 2 x world.network.tick_patch {world.network.tick_patch}"
+        )
     unknown = [name for name, _ in world.objective.tasks if name not in TASKS]
     if unknown:
         raise ValueError(f"config: world.objective.tasks {unknown}; the tasks are {sorted(TASKS)}")
@@ -159,8 +164,8 @@ def check_devices(config: ConfigDict, devices: int) -> None:
         rows = config[stage].run.batch_size // config[stage].run.accumulate
         if rows % shards:
             raise ValueError(
-                f"config: {stage}.run.batch_size / accumulate = {rows} rows do not divide over data x fsdp = {shards} shards of the mesh; "
-                f"choose a multiple of {shards}"
+                f"config: {stage}.run.batch_size / accumulate = {rows} rows do not divide over data x fsdp = {shards} shards"
+                f" of the mesh; choose a multiple of {shards}"
             )
 
 

@@ -6,6 +6,7 @@ A *picture* is uint8 sRGB [H W 3], a *video* uint8 sRGB [T H W 3].
 import io
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
@@ -16,8 +17,8 @@ from PIL import Image, ImageDraw, ImageFont
 from wsm_jax.snapshot import CHANNELS, WSV, channel
 from wsm_jax.typing import NpOrJax, Shaped, UInt8
 
-LEAST_HEIGHT = 128
-"""Pixels below which a picture is enlarged, so that it can be looked at."""
+SHOWN_HEIGHT = 192
+"""Small pictures are enlarged by the largest whole factor that keeps them within this many pixel rows."""
 STRIP = 20
 """Pixel rows of a title above a picture."""
 GAP = 4
@@ -78,8 +79,8 @@ def side_by_side(videos: Titled) -> UInt8[np.ndarray, "T h w 3"]:
 
 
 def grid(videos: Titled, columns: int) -> UInt8[np.ndarray, "T h w 3"]:
-    """Titled videos in rows of `columns`, of even size. All get the height of the tallest (at least LEAST_HEIGHT), and the
-    length of the longest: a shorter one holds its last frame.
+    """Titled videos in rows of `columns`, of even size. All get the height of the tallest, enlarged towards
+    SHOWN_HEIGHT, and the length of the longest: a shorter one holds its last frame.
 
     Raises ValueError for no video, an empty one, or what is not uint8 [T H W 3].
     """
@@ -91,7 +92,7 @@ def grid(videos: Titled, columns: int) -> UInt8[np.ndarray, "T h w 3"]:
                 f"grid: the video {title!r} is {video.dtype} {video.shape}; needed uint8 (T, H, W, 3), none of them 0"
             )
     tallest = max(video.shape[1] for _, video in videos)
-    height = tallest * math.ceil(LEAST_HEIGHT / tallest)
+    height = tallest * max(1, SHOWN_HEIGHT // tallest)
     frames = max(len(video) for _, video in videos)
     cells = []
     for title, video in videos:
@@ -129,7 +130,7 @@ def loss_curves(rows: Sequence[Mapping[str, float | int]]) -> str:
     if not rows or "loss" not in rows[0]:
         raise ValueError(f"loss curves: {len(rows)} rows of metrics; needed at least one, with 'step' and 'loss'")
     names = ["loss", *(name for name in dict.fromkeys(n for row in rows for n in row) if name not in (*NOT_CURVES, "loss"))]
-    style = {"svg.fonttype": "none", "svg.hashsalt": "wsm", "font.family": "sans-serif", "font.size": 9}
+    style: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "wsm", "font.family": "sans-serif", "font.size": 9}
     with rc_context(style):
         figure = Figure(figsize=(7.2, 3.2), layout="constrained")
         axes = figure.add_subplot()

@@ -14,7 +14,9 @@ KEY = jax.random.key(0)
 
 @pytest.fixture(scope="module")
 def blocks():
-    return {name: jax.random.normal(jax.random.fold_in(KEY, i), (64, 6, 6, c)) for i, (name, c) in enumerate(LAYOUT.sizes.items())}
+    return {
+        name: jax.random.normal(jax.random.fold_in(KEY, i), (64, 6, 6, c)) for i, (name, c) in enumerate(LAYOUT.sizes.items())
+    }
 
 
 def test_layout_and_join_are_inverse(blocks):
@@ -36,7 +38,13 @@ def test_ends_hold_what_is_known_and_noise_elsewhere(blocks):
     np.testing.assert_array_equal(low["style"], blocks["style"])
     np.testing.assert_array_equal(high["rgb"], -blocks["rgb"])
     np.testing.assert_array_equal(high["local"], blocks["local"])
-    for noise, std in ((low["rgb"], 1.0), (low["local"], 1.0), (high["depth"], 1.0), (high["style"], 0.1), (high["remainder"], 0.1)):
+    for noise, std in (
+        (low["rgb"], 1.0),
+        (low["local"], 1.0),
+        (high["depth"], 1.0),
+        (high["style"], 0.1),
+        (high["remainder"], 0.1),
+    ):
         assert abs(float(jnp.std(noise)) / std - 1) < 0.06
         assert abs(float(jnp.mean(noise))) < 0.1 * std
     assert abs(np.corrcoef(low["local"].ravel(), high["depth"].repeat(3, -1).ravel())[0, 1]) < 0.05

@@ -12,7 +12,9 @@ SHAPES = {"text": (2, 3, 4), "core": (2, 8, 3, 5), "style": (2, 4, 2)}
 
 
 def _state(seed):
-    return {name: jax.random.normal(jax.random.fold_in(jax.random.key(seed), i), s) for i, (name, s) in enumerate(SHAPES.items())}
+    return {
+        name: jax.random.normal(jax.random.fold_in(jax.random.key(seed), i), s) for i, (name, s) in enumerate(SHAPES.items())
+    }
 
 
 @pytest.mark.parametrize("task", flow.TASKS.values(), ids=lambda task: task.name)

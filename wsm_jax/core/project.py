@@ -36,13 +36,18 @@ def project(core: Waves, floor_height: float = 0.0) -> Waves:
 
 
 def canonical(core: Waves, key: Float[np.ndarray, " N"]) -> tuple[Waves, np.ndarray]:
-    """Objects sorted by (class, key) into the slots after floor and screen, empty slots last; returns the order used."""
+    """Objects sorted by (class, key) into the slots after floor and screen, empty slots last; returns the order used.
+
+    Raises ValueError when the objects leave no slot for the floor and the screen.
+    """
     semantic, present = np.asarray(core.semantic)[0], np.asarray(core.presence)[0] > 0.5
     objects = [i for i in range(core.count) if present[i] and semantic[i] >= _OBJECT]
     objects.sort(key=lambda i: (semantic[i], key[i]))
     scenery = [next((i for i in range(core.count) if present[i] and semantic[i] == kind), None) for kind in (1, 2)]
     used = set(objects) | {i for i in scenery if i is not None}
     spare = [i for i in range(core.count) if i not in used]
+    if len(objects) > core.count - 2:
+        raise ValueError(f"{len(objects)} objects in {core.count} slots; slots 0 and 1 are the floor's and the screen's")
     order = [i if i is not None else spare.pop() for i in scenery] + objects
     order = np.asarray(order + spare)[: core.count]
     return Waves(**{name: np.asarray(getattr(core, name))[:, order] for name in FIELDS}), order

@@ -46,7 +46,7 @@ def to_vector(waves: Waves) -> Float[Array, "*lead N P"]:
     present = jnp.asarray(waves.presence)[..., None] > 0.5
     nothing = 2.0 * jax.nn.one_hot(0, _CLASSES) - 1.0
     empty = {"presence": -1.0, "semantic": nothing}
-    parts = {name: jnp.where(present, x, empty[name] if name in empty else 0.0) for name, x in parts.items()}
+    parts = {name: jnp.where(present, x, empty.get(name, 0.0)) for name, x in parts.items()}
     return jnp.clip(jnp.concatenate([parts[name] for name in LAYOUT], -1), -_LIMIT, _LIMIT)
 
 

@@ -118,7 +118,7 @@ def judge_pixels(world: World, scenes: Scenes, frames: int, step: Callable[[], o
 def judge_revisit(
     world: World, cores: Sequence[Waves], size: int, step: Callable[[], object], frames: int = 7
 ) -> dict[str, float]:
-    """Generated cores at rest, seen by a camera that turns away and comes back: first frame against last, and against farthest."""
+    """Generated cores at rest, seen by a camera that leaves and returns: first frame against last, and farthest."""
     there = orbit((frames + 1) // 2, radius=5.0, height=2.1, sweep=np.deg2rad(70))
     index = np.concatenate([np.arange((frames + 1) // 2), np.arange((frames + 1) // 2 - 1)[::-1]])
     path = there[index]

@@ -54,7 +54,9 @@ def waves_of(local: Float[Array, "*n 3"], frequencies: tuple[float, ...]) -> Flo
     return jnp.concatenate([jnp.sin(flat), jnp.cos(flat)], -1)
 
 
-def signal_share(level: Float[Array, " B"], known: Float[Array, "B F"], noise: Float[Array, " blocks"]) -> Float[Array, "B blocks"]:
+def signal_share(
+    level: Float[Array, " B"], known: Float[Array, "B F"], noise: Float[Array, " blocks"]
+) -> Float[Array, "B blocks"]:
     """The share of signal in the power of every block: what a Wiener filter would keep of it.
 
     With bits k0, k1 of the two ends, the noise of an unknown end having std s (1 at the core end),

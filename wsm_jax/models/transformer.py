@@ -65,7 +65,7 @@ class Attention(nn.Module):
         qkv = dense(3 * width, ("embed", "heads"), bias=False, name="qkv")(x)
         q, k, v = (y.reshape(*y.shape[:2], self.heads, -1) for y in jnp.split(qkv, 3, -1))
         scale = self.param(
-            "qk_scale", nn.with_logical_partitioning(nn.initializers.ones_init(), (None, "norm")), (2, q.shape[-1])
+            "qk_scale", nn.with_logical_partitioning(nn.initializers.ones_init(), ("norm", "head_dim")), (2, q.shape[-1])
         )
         q, k = rotary(rms_norm(q) * scale[0], angle), rotary(rms_norm(k) * scale[1], angle)
         logits = jnp.einsum("bqhd,bkhd->bhqk", q, k) / jnp.sqrt(float(q.shape[-1]))
@@ -112,7 +112,7 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """`depth` blocks over tokens; returns the normalised tokens. Blocks are scanned, so compile time does not grow with the depth."""
+    """`depth` blocks over tokens, scanned, so that compile time does not grow with them; returns normalised tokens."""
 
     width: int
     depth: int

@@ -138,5 +138,6 @@ def _surface(core: Waves, core_time: Array, camera: Camera, time: Array, size: t
 def _check_size(height: int, width: int, rows: int) -> None:
     if height % rows or width % (height // rows):
         raise ValueError(
-            f"size {height} x {width}: needed a height that is a multiple of {rows}, and a width that is a multiple of height/{rows}"
+            f"size {height} x {width}: needed a height that is a multiple of {rows}, and a width that is a multiple of"
+            f" height / {rows}"
         )

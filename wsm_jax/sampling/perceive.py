@@ -1,4 +1,4 @@
-"""Reading waves off perceived surface channels: every pixel votes for the centre of its wave, votes become tracks, tracks waves.
+"""Reading waves off perceived surface channels: pixels vote for the centres of waves, votes become tracks, tracks waves.
 
 The votes are metric: a pixel at depth z on the ray d with perceived vector c to the centre of its wave says that a wave lies at
 
@@ -168,7 +168,8 @@ def follow(detections: list[list[Detection]], least: float = 0.35) -> list[Track
 def to_core(
     tracks: list[Track], times: np.ndarray, floor_colour: np.ndarray, floor_style: np.ndarray, scene: np.ndarray, slots: int
 ) -> tuple[Waves, np.ndarray, Style]:
-    """Core [K N] at the 8 Hz ticks within `times`, its tick times (s), and the style; the heaviest tracks get the slots."""
+    """Core [K N] at the 8 Hz ticks within `times`, its tick times (s), and the style; slot 0 is the floor,
+    slot 1 a screen; the heaviest tracks get the others."""
     ticks = np.arange(np.floor((times[-1] - times[0]) * TICK_HZ + 1e-6) + 1) / TICK_HZ + times[0]
     core = empty(slots, (len(ticks),))
     fields = {name: np.array(x) for name, x in vars(core).items()}
@@ -177,8 +178,10 @@ def to_core(
     codes[FLOOR - 1] = floor_style
     screens = [t for t in tracks if np.argmax(sum(d.votes for _, d in t.seen)) == SCREEN]
     others = sorted((t for t in tracks if t not in screens), key=lambda t: -t.weight)
-    chosen = sorted(screens, key=lambda t: -t.weight)[:1] + others
-    for slot, track in enumerate(chosen[: slots - 1], start=1):
+    chosen = dict(enumerate(others[: slots - 2], start=2))
+    if screens:
+        chosen[1] = max(screens, key=lambda t: t.weight)
+    for slot, track in chosen.items():
         _put(fields, slot, track, times, ticks)
         codes[slot] = track.median("style")
     palette = np.asarray(list(COLOURS.values()))

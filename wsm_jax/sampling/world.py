@@ -71,7 +71,8 @@ class World:
 
     bridge: BridgeSampler
     network: WorldFlow
-    params: PyTree
+    params: PyTree | None
+    """Of the world flow; None where only the bridge is trained."""
     tokenizer: Tokenizer
     ticks: int
     """Ticks of the window in which the world flow works."""
@@ -81,13 +82,17 @@ class World:
 
     @classmethod
     def load(cls, workdir: str | Path) -> "World":
-        """The averaged weights of both flows in a workdir. Raises FileNotFoundError or ValueError, naming what is missing."""
+        """The averaged weights in a workdir: of the bridge, and of the world flow where one was trained.
+
+        Raises FileNotFoundError or ValueError, naming what is missing or damaged. Without a world flow the verbs of text and
+        prediction raise ValueError.
+        """
         bridge_params, config = restore_params(Path(workdir) / "bridge")
-        world_params, _ = restore_params(Path(workdir) / "world")
-        return cls.build(config, bridge_params, world_params)
+        trained = (Path(workdir) / "world" / "checkpoints").is_dir()
+        return cls.build(config, bridge_params, restore_params(Path(workdir) / "world")[0] if trained else None)
 
     @classmethod
-    def build(cls, config: Mapping[str, Any], bridge_params: PyTree, world_params: PyTree) -> "World":
+    def build(cls, config: Mapping[str, Any], bridge_params: PyTree, world_params: PyTree | None) -> "World":
         """A world from a resolved experiment and its weights."""
         network, _, layout = bridge_networks(config)
         world, tokenizer = world_network(config)
@@ -299,6 +304,8 @@ class World:
 
     def _sample(self, task: str, state: dict[str, Array], sampled: Bool[np.ndarray, "K N"], seed: int) -> dict[str, Array]:
         """Walks the edge of a task; groups that are given keep their values, all others start as noise."""
+        if self.params is None:
+            raise ValueError(f"{task}: this workdir has a bridge but no world flow; train it with --stages=world")
         rows = state["text"].shape[0]
         row = flow.TASKS[task]
         part = jnp.broadcast_to(jnp.asarray(sampled), (rows, *sampled.shape))

@@ -1,7 +1,7 @@
 """What the wave bridge is trained on: paths between the surface of the waves and the picture, in three kinds.
 
 *perceive*: the picture alone is given at the pixel end. *render*: picture and surface channels are. *any*: a random subset of
-channels is known at either end, so that later any subset can drive any other. Levels lean to the end that must be inferred from.
+channels is known at either end, so that later any subset can drive any other. Levels lean to the end that is given.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from wsm_jax.flow import LevelMix, expand, interpolate
 from wsm_jax.flow import bridge as ends
 from wsm_jax.models.bridge import StyleEncoder, WaveBridge, patches
 from wsm_jax.snapshot import channel, encode, restore
-from wsm_jax.typing import Array, Float, Int, Key, PyTree
+from wsm_jax.typing import Array, Float, Key, PyTree
 
 
 def encoded_channels(stored: dict[str, Array]) -> dict[str, Array]:

@@ -1,0 +1,20 @@
+"""The bridge on simulated and real clips together; a real clip has rgb alone, everything else of it is unknown.
+
+python -m launch.data simulate --out=runs/mixed/data/train --scenes=300 --seed=1 --size=48x48 --fps=4
+python -m launch.data ingest --out=runs/mixed/data/real --inputs=VIDEO,VIDEO,... --size=48x48 --fps=8 --clip-seconds=2
+python -m launch.train --config=experiments/mixed.py --workdir=runs/mixed --stages=bridge
+python -m launch.sample perceive --workdir=runs/mixed --video=VIDEO --out=core.json --channels=channels.mp4
+"""
+
+from ml_collections import ConfigDict
+
+from experiments import quickstart
+
+
+def get_config() -> ConfigDict:
+    """The quickstart's networks, a third of its clips real, few steps."""
+    config = quickstart.get_config()
+    config.name = "mixed"
+    config.bridge.sources = (("data/train", 2.0), ("data/real", 1.0))
+    config.bridge.run.steps = 300
+    return config
