@@ -33,6 +33,8 @@ def test_a_training_learns_logs_saves_and_is_done(toy, tmp_path, capsys):
     again = toy.run(tmp_path, 12)
     jax.tree.map(np.testing.assert_array_equal, again, state)
     assert "resumed from step 12" in capsys.readouterr().err
+    with pytest.raises(ValueError, match=r"steps = 10: .*already at step 12"):
+        toy.run(tmp_path, 10)
 
 
 def test_sigterm_saves_at_once_and_the_same_command_goes_on(toy, tmp_path):
