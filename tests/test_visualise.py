@@ -9,7 +9,7 @@ from wsm_jax.snapshot import CHANNELS, WSV, restore, store
 from wsm_jax.visualise import (
     BACKGROUND,
     GAP,
-    LEAST_HEIGHT,
+    SHOWN_HEIGHT,
     STRIP,
     channel_grid,
     enlarge,
@@ -98,8 +98,8 @@ def test_side_by_side_brings_heights_and_lengths_together():
     out = side_by_side([("low", low), ("high", high)])
     assert out.shape[0] == 3
     assert out.shape[1] % 2 == out.shape[2] % 2 == 0
-    top, width = GAP + STRIP, LEAST_HEIGHT // 2
-    left, right = (out[:, top : top + LEAST_HEIGHT, x : x + width] for x in (GAP, 2 * GAP + width))
+    top, width = GAP + STRIP, SHOWN_HEIGHT // 2
+    left, right = (out[:, top : top + SHOWN_HEIGHT, x : x + width] for x in (GAP, 2 * GAP + width))
     assert [tuple(frame[5, 5]) for frame in left] == [(250, 0, 0), (0, 250, 0), (0, 250, 0)]
     assert (left == left[:, :1, :1]).all()
     assert (right == (0, 0, 250)).all()
@@ -124,12 +124,12 @@ def test_channel_grid_shows_every_channel_in_order():
     values = channels()
     video = WSV({name: values[name] for name in reversed(CHANNELS)}, np.asarray([0.0, 0.1]))
     out = channel_grid(video)
-    columns, height = 4, 6 * 22
-    width = 10 * 22
+    columns, height = 4, 6 * 32
+    width = 10 * 32
     for index, name in enumerate(CHANNELS):
         top, left = GAP + index // columns * (STRIP + height + GAP) + STRIP, GAP + index % columns * (width + GAP)
         panel = out[:, top : top + height, left : left + width]
-        np.testing.assert_array_equal(panel, picture(name, values[name]).repeat(22, 1).repeat(22, 2), err_msg=name)
+        np.testing.assert_array_equal(panel, picture(name, values[name]).repeat(32, 1).repeat(32, 2), err_msg=name)
     with pytest.raises(ValueError, match="no channel"):
         channel_grid(WSV({}, np.asarray([0.0])))
 

@@ -132,7 +132,7 @@ def loss_curves(rows: Sequence[Mapping[str, float | int]]) -> str:
     names = ["loss", *(name for name in dict.fromkeys(n for row in rows for n in row) if name not in (*NOT_CURVES, "loss"))]
     style: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "wsm", "font.family": "sans-serif", "font.size": 9}
     with rc_context(style):
-        figure = Figure(figsize=(7.2, 3.2), layout="constrained")
+        figure = Figure(figsize=(6.2, 3.3), layout="constrained")
         axes = figure.add_subplot()
         stems = list(dict.fromkeys(_stem(name) for name in names[1:]))
         for name in names:
