@@ -20,11 +20,14 @@ import grain
 import numpy as np
 
 from data_pipelines.format import Dataset
-from data_pipelines.window import Window, example
+from data_pipelines.window import Track, Window, example, track
 from wsm_jax.snapshot import channel
 
 _ORDER, _WINDOW = 0, 1
 """Streams of randomness under the seed."""
+
+_TRACK_BYTES = 2**27
+"""Memory for the tracks of a source; those of more clips than fit are read again."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,14 +151,14 @@ def _check(dataset: Dataset, source: Source, window: Window) -> None:
             f"{where}: the dataset has channels {list(layout.channels)}, {layout.ticks} ticks and no captions: nothing of what"
             f" the loader asks for (channels {list(window.channels)}, {window.ticks} ticks)"
         )
-    aspect, needed = layout.width / max(layout.height, 1), window.width / window.height
-    if layout.camera and given and abs(aspect - needed) > 1 / window.height:
+    if layout.camera and given and abs(layout.width / layout.height - window.width / window.height) > 1 / window.height:
         raise ValueError(
             f"{where}: {layout.height} x {layout.width} pixels with a camera cannot become {window.height} x {window.width}:"
             " the camera has square pixels; choose a height and width of the same aspect"
         )
     for hz in source.frame_hz or (window.frame_hz,):
-        example(dataset, 0, dataclasses.replace(window, channels=(), frame_hz=hz), np.random.default_rng(0))
+        asked = dataclasses.replace(window, channels=(), frame_hz=hz)
+        example(dataset, 0, asked, np.random.default_rng(0), track(dataset, 0, asked))
 
 
 def loader(
@@ -185,10 +188,10 @@ def loader(
     """
     if not sources:
         raise ValueError("loader: no sources; needed at least one dataset")
-    if host_count < 1 or batch_size % host_count or not 0 <= host_index < host_count:
+    if batch_size < 1 or host_count < 1 or batch_size % host_count or not 0 <= host_index < host_count:
         raise ValueError(
-            f"loader: batch_size {batch_size} over host {host_index} of {host_count}; batch_size must divide by host_count"
-            " and host_index be one of 0 .. host_count - 1"
+            f"loader: batch_size {batch_size} over host {host_index} of {host_count}; batch_size must be positive and divide by"
+            " host_count, and host_index be one of 0 .. host_count - 1"
         )
     for name in channels:
         channel(name)
@@ -196,13 +199,14 @@ def loader(
     datasets = [Dataset(source.path) for source in sources]
     for dataset, source in zip(datasets, sources, strict=True):
         _check(dataset, source, window)
+    tracks = [_tracks(dataset, window) for dataset in datasets]
 
     def read(element: tuple[int, tuple[int, int]]) -> dict[str, Any]:
         position, (number, clip) = element
         rng = np.random.default_rng((seed, _WINDOW, position))
         rates = sources[number].frame_hz or (frame_hz,)
         chosen = dataclasses.replace(window, frame_hz=rates[int(rng.integers(len(rates)))])
-        found = example(datasets[number], clip, chosen, rng)
+        found = example(datasets[number], clip, chosen, rng, tracks[number](clip))
         found |= {"clip": np.int64(clip), "source": np.int32(number)}
         return found if transform is None else transform(found)
 
@@ -214,3 +218,10 @@ def loader(
     order = {"seed": seed, "batch_size": batch_size, "shuffle": shuffle}
     order["sources"] = [[d.name, len(d), float(s.weight)] for d, s in zip(datasets, sources, strict=True)]
     return Loader(_HostRows(mixture, batch_size, host_index, host_count).map(read), rows, threads, order)
+
+
+def _tracks(dataset: Dataset, window: Window) -> Callable[[int], Track]:
+    """`track` of a dataset, which remembers."""
+    layout = dataset.layout
+    size = 1024 + 48 * layout.frames + 128 * layout.ticks * layout.waves
+    return functools.lru_cache(maxsize=_TRACK_BYTES // size)(lambda clip: track(dataset, clip, window))

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.format import Dataset
-from wsm_jax.snapshot import FIELDS, TICK_HZ, Waves, channel, resize
+from wsm_jax.snapshot import FIELDS, TICK_HZ, Camera, Waves, channel, resize
 from wsm_jax.snapshot.waves import empty
-from wsm_jax.typing import Float, Int, NpOrJax, Shaped, UInt8
+from wsm_jax.typing import Int, NpOrJax, Shaped, UInt8
 
 CAPTION_BYTES = 512
 """Length of the `caption` array: UTF-8, padded with zeros."""
@@ -33,6 +33,25 @@ class Window:
     width: int
     ticks: int
     waves: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Track:
+    """What is small in a clip, whole: many little arrays, whose reading costs as much as the pixels."""
+
+    frame_time: Shaped[np.ndarray, " T"] | None
+    camera: Camera | None
+    core: tuple[Waves, Shaped[np.ndarray, " K"]] | None
+
+
+def track(dataset: Dataset, clip: int, window: Window) -> Track:
+    """Reads the track of a clip, without what the window does not ask for. Raises ValueError naming a damaged file."""
+    shown = bool(dataset.layout.frames and window.frames)
+    return Track(
+        dataset.frame_time(clip) if shown else None,
+        dataset.camera(clip) if shown else None,
+        dataset.core(clip) if window.ticks else None,
+    )
 
 
 def pick(
@@ -113,18 +132,17 @@ def decode_caption(data: Shaped[NpOrJax, " L"]) -> str:
     return np.asarray(data, np.uint8).tobytes().rstrip(b"\0").decode()
 
 
-def example(dataset: Dataset, clip: int, window: Window, rng: np.random.Generator) -> dict[str, Any]:
-    """A random window of one clip as NumPy arrays of static shapes; times in seconds from the start of the window.
+def example(dataset: Dataset, clip: int, window: Window, rng: np.random.Generator, found: Track) -> dict[str, Any]:
+    """A random window of one clip, whose `track` is `found`, as NumPy arrays of static shapes; times from the window's start.
 
     {"channels": {name: [T H W C] stored}, "known": {name, "camera", "core", "text": bool}, "camera": {field: [T ...]},
     "frame_time": [T], "core": {field: [K N ...]}, "core_time": [K], "caption": uint8 [CAPTION_BYTES]}
     Raises ValueError, naming the dataset, for what does not fit (see `pick`, `fit_waves`) and for damaged files.
     """
     where, layout = f"{dataset.folder.path} clip {clip}", dataset.layout
-    core = dataset.core(clip) if layout.ticks and window.ticks else None
-    frame_time = dataset.frame_time(clip) if layout.frames and window.frames else None
+    core, frame_time, camera = found.core, found.frame_time, found.camera
     index, tick, start = pick(where, window, frame_time, core[1] if core else None, layout.frame_hz, rng)
-    channels, camera = _frames(dataset, clip, window, index)
+    channels = _channels(dataset, clip, window, index)
     captions = dataset.captions(clip) if layout.captions else ()
     text = captions[int(rng.integers(len(captions)))] if captions else ""
 
@@ -139,27 +157,27 @@ def example(dataset: Dataset, clip: int, window: Window, rng: np.random.Generato
     return {
         "channels": {name: channels[name] if name in channels else _zeros(name, window) for name in window.channels},
         "known": {name: np.bool_(value) for name, value in known.items()},
-        "camera": camera or _no_camera(window.frames),
+        "camera": _arrays(_no_camera(window.frames) if camera is None else camera[index]),
         "frame_time": shown.astype(np.float32),
-        "core": {name: np.asarray(getattr(waves, name)) for name in FIELDS},
+        "core": _arrays(waves),
         "core_time": np.asarray(core_time, np.float32),
         "caption": encode_caption(text, where),
     }
 
 
-def _frames(dataset: Dataset, clip: int, window: Window, index: np.ndarray) -> tuple[dict[str, np.ndarray], dict | None]:
-    """The channels that the dataset has, [T H W C] at the window's size, and its camera."""
-    layout = dataset.layout
-    if not len(index):
-        return {}, None
+def _arrays(tree: Camera | Waves) -> dict[str, np.ndarray]:
+    """The fields as arrays of their own, which a transform may change: the tracks are kept."""
+    return {field.name: np.array(getattr(tree, field.name)) for field in dataclasses.fields(tree)}
+
+
+def _channels(dataset: Dataset, clip: int, window: Window, index: np.ndarray) -> dict[str, np.ndarray]:
+    """The channels that the dataset has, [T H W C] at the window's size."""
+    names = [name for name in window.channels if name in dataset.layout.channels]
+    if not (names and len(index)):
+        return {}
     run = len(index) == index[-1] - index[0] + 1
-    frames = slice(int(index[0]), int(index[-1]) + 1) if run else index
-    names = [name for name in window.channels if name in layout.channels]
-    read = dataset.read(clip, names, frames) if names else {}
-    channels = {name: resize(name, values, window.height, window.width) for name, values in read.items()}
-    camera = dataset.camera(clip, frames) if layout.camera else None
-    fields = ("position", "rotation", "focal", "offset")
-    return channels, None if camera is None else {name: np.asarray(getattr(camera, name), np.float32) for name in fields}
+    read = dataset.read(clip, names, slice(int(index[0]), int(index[-1]) + 1) if run else index)
+    return {name: resize(name, values, window.height, window.width) for name, values in read.items()}
 
 
 def _zeros(name: str, window: Window) -> np.ndarray:
@@ -167,7 +185,7 @@ def _zeros(name: str, window: Window) -> np.ndarray:
     return np.zeros((window.frames, window.height, window.width, row.components), row.dtype)
 
 
-def _no_camera(frames: int) -> dict[str, Float[np.ndarray, "..."]]:
+def _no_camera(frames: int) -> Camera:
     rotation = np.tile(np.asarray([1, 0, 0, 0], np.float32), (frames, 1))
-    shapes = {"position": np.zeros((frames, 3), np.float32), "offset": np.zeros((frames, 2), np.float32)}
-    return {**shapes, "rotation": rotation, "focal": np.ones(frames, np.float32)}
+    zeros = np.zeros((frames, 3), np.float32)
+    return Camera(zeros, rotation, np.ones(frames, np.float32), zeros[:, :2])

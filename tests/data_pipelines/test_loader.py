@@ -293,6 +293,30 @@ def test_the_transform_sees_every_example(sim: Path):
     np.testing.assert_allclose(batch["mean"], plain["channels"]["rgb"].mean((2, 3, 4)))
 
 
+def test_a_transform_may_write_into_its_example(sim: Path):
+    def spoil(found: dict) -> None:
+        for value in jax.tree.leaves([found["camera"], found["core"], found["core_time"], found["frame_time"]]):
+            value[...] = -1
+
+    def look(found: dict) -> dict:
+        was = {"clip": found["clip"], "core": found["core"]["centre"].copy(), "camera": found["camera"]["position"].copy()}
+        spoil(found)
+        return was
+
+    for batch in take(loader([Source(sim)], **{**ASK, "waves": 3, "batch_size": 5}, threads=0, transform=look), 4):
+        assert (batch["core"][:, :, 0, 0] == batch["clip"][:, None]).all()  # also in the second epoch, of what is kept
+        assert (batch["camera"][:, :, 0] == batch["clip"][:, None]).all()
+
+
+def test_cores_alone_need_no_picture_size(cores: Path):
+    batch = next(
+        loader([Source(cores)], **{**ASK, "channels": (), "frames": 0, "frame_hz": None, "height": 0, "width": 0, "waves": 5})
+    )
+    assert batch["known"].keys() == {"camera", "core", "text"}
+    assert batch["frame_time"].shape == (4, 0)
+    assert batch["core"]["presence"].sum() == 4 * 4 * 2
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -304,6 +328,7 @@ def test_the_transform_sees_every_example(sim: Path):
         ({"batch_size": 6, "host_count": 4}, ["batch_size 6", "of 4"]),
         ({"host_index": 2, "host_count": 2}, ["host 2 of 2"]),
         ({"batch_size": 16, "epochs": 1}, ["10 examples", "batch of 16"]),
+        ({"batch_size": 0}, ["batch_size 0"]),
         ({"sources": []}, ["no sources"]),
         ({"weight": 0.0}, ["sim", "weight 0.0"]),
     ],
