@@ -82,8 +82,10 @@ class Writer:
             folder.write(files)
             written = folder.write_new(records.record_file(shard), records.dumps(record, indent=1))
         except OSError as error:
-            for key in files:
-                folder.remove(key)
+            # Another process may have completed the shard; else make room, for no reader wants a part of it.
+            if folder.read(records.record_file(shard)) is None:
+                for key in files:
+                    folder.remove(key)
             if error.errno == errno.ENOSPC:
                 raise folder.full(f"shard {shard}", need) from error
             raise
