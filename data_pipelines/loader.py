@@ -179,6 +179,7 @@ def loader(
     threads: int = 4,
     epochs: int | None = None,
     shuffle: bool = True,
+    first_caption: bool = False,
 ) -> Loader:
     """An iterator over batches of `example`s drawn from `sources` by weight; `batch_size` is global.
 
@@ -195,7 +196,7 @@ def loader(
         )
     for name in channels:
         channel(name)
-    window = Window(channels, frames, frame_hz, height, width, ticks, waves)
+    window = Window(channels, frames, frame_hz, height, width, ticks, waves, first_caption)
     datasets = [Dataset(source.path) for source in sources]
     for dataset, source in zip(datasets, sources, strict=True):
         _check(dataset, source, window)

@@ -33,6 +33,8 @@ class Window:
     width: int
     ticks: int
     waves: int
+    first_caption: bool = False
+    """The first caption of a clip, the plain one, instead of a random one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,7 +146,7 @@ def example(dataset: Dataset, clip: int, window: Window, rng: np.random.Generato
     index, tick, start = pick(where, window, frame_time, core[1] if core else None, layout.frame_hz, rng)
     channels = _channels(dataset, clip, window, index)
     captions = dataset.captions(clip) if layout.captions else ()
-    text = captions[int(rng.integers(len(captions)))] if captions else ""
+    text = captions[0 if window.first_caption else int(rng.integers(len(captions)))] if captions else ""
 
     waves, core_time = empty(window.waves, (window.ticks,)), np.arange(window.ticks) / TICK_HZ
     if core is not None:

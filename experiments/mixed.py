@@ -6,12 +6,11 @@ python -m launch.train --config=experiments/mixed.py --workdir=runs/mixed --stag
 python -m launch.sample perceive --workdir=runs/mixed --video=VIDEO --out=core.json --channels=channels.mp4
 """
 
-from ml_collections import ConfigDict
-
 from experiments import quickstart
+from wsm_jax.experiment import Config
 
 
-def get_config() -> ConfigDict:
+def get_config() -> Config:
     """The quickstart's networks, a third of its clips real, few steps."""
     config = quickstart.get_config()
     config.name = "mixed"

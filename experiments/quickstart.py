@@ -8,6 +8,7 @@ Hardware: two CPU cores, no accelerator. Time and results: see the table at the 
 from ml_collections import ConfigDict
 
 from data_pipelines.captions import VOCABULARY
+from wsm_jax.experiment import Config
 
 
 def _dataset(scenes: int, seed: int, pixels: bool, frame_hz: float) -> dict:
@@ -32,9 +33,9 @@ def _run(steps: int, batch_size: int, peak: float, warmup: int) -> dict:
     }  # fmt: skip
 
 
-def get_config() -> ConfigDict:
+def get_config() -> Config:
     """Every key of `wsm_jax.experiment.SCHEMA`."""
-    config = ConfigDict()
+    config: Config = ConfigDict()
     config.name = "quickstart"
     config.seed = 0
     config.mesh = {"data": -1, "fsdp": 1, "tensor": 1, "context": 1}
@@ -71,6 +72,7 @@ def get_config() -> ConfigDict:
             "pixel_noise": 0.1,
             "code_noise": 0.05,
             "mix": (0.5, 0.4, 0.1),
+            "at_end": 0.7,
             "object_weight": 6.0,
             "pixel_share": 0.25,
         },
@@ -80,20 +82,21 @@ def get_config() -> ConfigDict:
     config.world = {
         "sources": (("data/train", 0.5), ("data/cores", 0.5)),
         "words": VOCABULARY,
-        "text_length": 48,
+        "first_caption": True,
+        "text_length": 44,
         "ticks": 24,
-        "network": {"text_code": 32, "tick_patch": 4, "width": 128, "depth": 4, "heads": 4},
+        "network": {"text_code": 32, "tick_patch": 8, "width": 128, "depth": 4, "heads": 4},
         "objective": {
             "tasks": (
-                ("imagine", 0.34), ("describe", 0.3), ("dress", 0.08), ("dress_untold", 0.08), ("continue", 0.05),
-                ("continue_told", 0.05), ("rewind", 0.04), ("infill", 0.02), ("edit", 0.04),
+                ("imagine", 0.40), ("describe", 0.36), ("dress", 0.05), ("dress_untold", 0.04), ("continue", 0.03),
+                ("continue_told", 0.03), ("rewind", 0.03), ("infill", 0.02), ("edit", 0.04),
             ),
             "cube": 0.05,
-            "weights": (0.5, 1.0, 0.3),
+            "weights": (1.0, 1.0, 0.3),
         },
-        "levels": {"logit_normal": 0.5, "mean": -0.5, "std": 1.0, "source_end": 0.4, "target_end": 0.1, "power": 2.0},
-        "run": _run(1200, 64, 2e-3, 50),
+        "levels": {"logit_normal": 0.2, "mean": 0.0, "std": 1.0, "source_end": 0.8, "target_end": 0.0, "power": 4.0},
+        "run": _run(1600, 32, 2e-3, 50),
     }  # fmt: skip
-    config.sampling = {"bridge_steps": 4, "bridge_method": "euler", "world_steps": 16, "world_method": "euler"}
+    config.sampling = {"bridge_steps": 1, "bridge_method": "euler", "world_steps": 16, "world_method": "euler"}
     config.evaluate = {"clips": 64, "seed": 0, "video_size": 128, "video_fps": 16.0}
     return config

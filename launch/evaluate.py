@@ -9,7 +9,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax
 import psutil
 from absl import flags
 from tqdm import tqdm
@@ -20,6 +19,7 @@ from data_pipelines.scene import SCENE_DIAGONAL_M
 from launch.command import parse, run
 from launch.showcase import sections
 from launch.train import overrides
+from launch.training import keep_compilations
 from wsm_jax import experiment
 from wsm_jax.evaluation.judge import TARGETS, Scenes, judge_pixels, judge_revisit, judge_text
 from wsm_jax.evaluation.report import write_report
@@ -92,7 +92,7 @@ def main(arguments: list[str]) -> None:
     workdir = Path(values.workdir)
     if not workdir.is_dir():
         raise FileNotFoundError(f"{workdir}: no such workdir; train one with python -m launch.train")
-    jax.config.update("jax_compilation_cache_dir", str(workdir / "jax_cache"))
+    keep_compilations(workdir)
     metrics = evaluate(workdir, Path(values.data) if values.data else None, values.set, progress=values.progress)
     for name, (comparison, value, what) in TARGETS.items():
         got, base = metrics[name], metrics[f"{name}_baseline"]

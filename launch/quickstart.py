@@ -23,28 +23,26 @@ def main(arguments: list[str]) -> None:
     )
     flags.DEFINE_string("workdir", "runs/quickstart", "folder of data, checkpoints and results", flag_values=values)
     flags.DEFINE_string("renderer", "wsm", "wsm (our ray caster) or mujoco", flag_values=values)
+    flags.DEFINE_integer("workers", CORES, "processes that simulate", lower_bound=1, flag_values=values)
     flags.DEFINE_multi_string("set", [], "KEY=VALUE: overrides a key of the config", flag_values=values)
     parse("python -m launch.quickstart", values, arguments)
     begin = time.time()
 
-    import jax
-
     from data_pipelines.simulate import simulate
     from launch.evaluate import evaluate
     from launch.train import overrides
-    from launch.training import STAGES, run_stage
+    from launch.training import STAGES, keep_compilations, run_stage
     from wsm_jax import experiment
 
-    jax.config.update("jax_num_cpu_devices", CORES)
     workdir = Path(values.workdir)
-    jax.config.update("jax_compilation_cache_dir", str(workdir / "jax_cache"))
+    keep_compilations(workdir)
     config = experiment.load(values.config, overrides(values.set))
     print(
         f"1/3 simulate: {', '.join(f'{part.scenes} scenes -> {workdir}/data/{name}' for name, part in config.simulate.items())}"
     )
     for name, part in config.simulate.items():
         if not (workdir / "data" / name / "manifest.json").exists():
-            simulate(workdir / "data" / name, renderer=values.renderer, workers=CORES, **part)
+            simulate(workdir / "data" / name, renderer=values.renderer, workers=values.workers, **part)
     print(f"2/3 train: {', '.join(STAGES)}")
     for stage in STAGES:
         run_stage(config, stage, workdir)
@@ -54,4 +52,7 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    import jax
+
+    jax.config.update("jax_num_cpu_devices", CORES)
     run(main)

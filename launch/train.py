@@ -6,11 +6,10 @@ Other flags: --stages=bridge,world   --set=bridge.run.steps=10 (repeatable; any 
 import ast
 from pathlib import Path
 
-import jax
 from absl import flags
 
 from launch.command import Usage, parse, run
-from launch.training import STAGES, run_stage
+from launch.training import STAGES, keep_compilations, run_stage
 from wsm_jax import experiment
 from wsm_jax.runtime.mesh import make_mesh
 
@@ -43,7 +42,7 @@ def main(arguments: list[str]) -> None:
         raise Usage(f"--stages={','.join(values.stages)}: unknown {unknown}; the stages are {', '.join(STAGES)}")
     config = experiment.load(values.config, overrides(values.set))
     experiment.check_devices(config, make_mesh(**config.mesh).size)
-    jax.config.update("jax_compilation_cache_dir", str(Path(values.workdir) / "jax_cache"))
+    keep_compilations(Path(values.workdir))
     for stage in values.stages:
         run_stage(config, stage, Path(values.workdir), values.progress)
 

@@ -7,23 +7,24 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
+from data_pipelines.captions import slots_by_mention
 from data_pipelines.format import Dataset
 from data_pipelines.loader import Source, loader
 from data_pipelines.window import decode_caption
 from wsm_jax import experiment
-from wsm_jax.models.tokenizer import Tokenizer
+from wsm_jax.experiment import Config
 from wsm_jax.runtime.checkpoint import restore_params
 from wsm_jax.runtime.mesh import make_mesh
 from wsm_jax.sampling import bridge_networks, world_network
+from wsm_jax.snapshot import Waves
 from wsm_jax.training import make_optimizer, train
 
 STAGES = ("bridge", "world")
 MAY_DIFFER = ("sampling", "evaluate", "simulate")
 
 
-def sources(config: ConfigDict, stage: str, workdir: Path) -> list[Source]:
+def sources(config: Config, stage: str, workdir: Path) -> list[Source]:
     """The datasets of a stage; relative paths lie in the workdir. Raises FileNotFoundError for one that is not there."""
     out = []
     for path, weight in config[stage].sources:
@@ -34,7 +35,7 @@ def sources(config: ConfigDict, stage: str, workdir: Path) -> list[Source]:
     return out
 
 
-def bridge_batches(config: ConfigDict, workdir: Path) -> Any:
+def bridge_batches(config: Config, workdir: Path) -> Any:
     """Batches {"channels", "known"} for the bridge."""
     section = config.bridge
     channels = tuple(dict.fromkeys(("rgb", "base_colour", "instance", "semantic", *section.layout.channels)))
@@ -52,8 +53,11 @@ def bridge_batches(config: ConfigDict, workdir: Path) -> Any:
     return _loader(config, "bridge", workdir, channels, window, keep)
 
 
-def world_batches(config: ConfigDict, workdir: Path) -> Any:
-    """Batches {"tokens", "core", "style", "known"} for the world flow; style codes come from the trained bridge."""
+def world_batches(config: Config, workdir: Path) -> Any:
+    """Batches {"tokens", "core", "style", "known"} for the world flow; style codes come from the trained bridge.
+
+    Objects come in the order in which the caption mentions them.
+    """
     _, tokenizer = world_network(config)
     codes = style_codes(config, workdir)
     layout = config.bridge.layout
@@ -61,24 +65,23 @@ def world_batches(config: ConfigDict, workdir: Path) -> Any:
 
     def keep(example: dict[str, Any]) -> dict[str, Any]:
         known, style = example["known"], codes[int(example["source"])]
+        text, core = decode_caption(example["caption"]), Waves(**example["core"])
+        order = np.asarray(slots_by_mention(text, core[0]))
+        look = np.zeros((layout.waves + 1, width), np.float32) if style is None else style[int(example["clip"])]
         return {
-            "tokens": _tokens(tokenizer, example["caption"]),
-            "core": example["core"],
-            "style": np.zeros((layout.waves + 1, width), np.float32) if style is None else style[int(example["clip"])],
+            "tokens": tokenizer.encode(text) if text else np.zeros(tokenizer.length, np.int32),
+            "core": vars(core[:, order]),
+            "style": look[[*order, layout.waves]],
             "known": {"text": known["text"], "core": known["core"], "style": np.bool_(style is not None)},
         }
 
     window = {"frames": 0, "frame_hz": None, "height": 1, "width": 1, "ticks": config.world.ticks}
+    window["first_caption"] = config.world.first_caption
     return _loader(config, "world", workdir, (), window, keep)
 
 
-def _tokens(tokenizer: Tokenizer, caption: np.ndarray) -> np.ndarray:
-    text = decode_caption(caption)
-    return tokenizer.encode(text) if text else np.zeros(tokenizer.length, np.int32)
-
-
 def _loader(
-    config: ConfigDict,
+    config: Config,
     stage: str,
     workdir: Path,
     channels: tuple[str, ...],
@@ -99,7 +102,7 @@ def _loader(
     )
 
 
-def style_codes(config: ConfigDict, workdir: Path) -> list[np.ndarray | None]:
+def style_codes(config: Config, workdir: Path) -> list[np.ndarray | None]:
     """Style codes [clips N + 1 c] of each source of the world flow, by the encoder of the trained bridge; None without pixels.
 
     Kept beside the bridge (`styles_<dataset>.npy`), so that a resumed training reads the same codes.
@@ -141,7 +144,14 @@ def style_codes(config: ConfigDict, workdir: Path) -> list[np.ndarray | None]:
     return out
 
 
-def run_stage(config: ConfigDict, stage: str, workdir: Path, progress: bool = True) -> None:
+def keep_compilations(workdir: Path) -> None:
+    """Compiled programs are kept in the workdir, so that a run that goes on starts at once; a cache set before stays."""
+    settings: Any = jax.config
+    if settings.jax_compilation_cache_dir is None:
+        settings.update("jax_compilation_cache_dir", str(workdir / "jax_cache"))
+
+
+def run_stage(config: Config, stage: str, workdir: Path, progress: bool = True) -> None:
     """Trains one stage in workdir/<stage>, from scratch or from its newest checkpoint."""
     run, section = config[stage].run, config[stage].run.optimizer
     mesh = make_mesh(**config.mesh)

@@ -5,16 +5,27 @@ from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+import jax
+import numpy as np
+import pytest
 from jaxtyping import install_import_hook
 
 install_import_hook(["wsm_jax", "data_pipelines"], "beartype.beartype")
 
-import jax
-import pytest
-
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".jax_cache"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+TINY = {
+    "bridge.height": 16, "bridge.width": 16, "bridge.network.rows": 4, "bridge.network.patch": 4,
+    "bridge.network.width": 16, "bridge.network.depth": 1, "bridge.network.heads": 2, "bridge.network.pixel_width": 8,
+    "bridge.network.frequencies": (1.0, 2.0), "bridge.style_width": 8, "bridge.run.batch_size": 8, "bridge.run.steps": 2,
+    "bridge.layout.waves": 4,
+    "world.ticks": 8, "world.network.tick_patch": 4, "world.text_length": 16, "world.network.width": 16,
+    "world.network.depth": 1, "world.network.heads": 2, "world.network.text_code": 8, "world.run.batch_size": 8, "world.run.steps": 2,
+    "sampling.bridge_steps": 1, "sampling.world_steps": 2,
+}  # fmt: skip
+"""What makes a tiny experiment of experiments/quickstart.py."""
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
@@ -25,3 +36,24 @@ def real_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip("no folder ../shared/data with real recordings beside the project")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def tiny_workdir(tmp_path_factory) -> Path:
+    """A workdir with an untrained, tiny world: weights are random, so that every input matters. Copy it before changing it."""
+    from flax.linen import meta
+
+    from wsm_jax import experiment
+    from wsm_jax.runtime.checkpoint import EMA, Checkpoints
+
+    config = experiment.load(Path(__file__).parents[1] / "experiments" / "quickstart.py", TINY)
+    workdir = tmp_path_factory.mktemp("tiny")
+    objectives = {"bridge": experiment.bridge_objective(config), "world": experiment.world_objective(config)}
+    for stage, objective in objectives.items():
+        shapes = jax.eval_shape(lambda key, objective=objective: meta.unbox(objective.init(key)), jax.random.key(0))
+        rng = np.random.default_rng(len(stage))
+        params = jax.tree.map(lambda leaf, rng=rng: rng.normal(0, 0.3, leaf.shape).astype(leaf.dtype), shapes)
+        checkpoints = Checkpoints(workdir / stage, config.to_dict(), keep=1)
+        checkpoints.save(1, {"train": {"step": np.int32(1), "params": params}, EMA: params}, None)
+        checkpoints.close()
+    return workdir

@@ -18,6 +18,9 @@ from wsm_jax.sampling import bridge_networks, world_network
 from wsm_jax.training.bridge import BridgeObjective
 from wsm_jax.training.world import WorldObjective
 
+Config = Any
+"""An `ml_collections.ConfigDict`, whose attributes no static checker can know."""
+
 _OPTIMIZER = {
     "name": str, "peak": float, "warmup": int, "schedule": str, "weight_decay": float, "clip": float, "b2": float,
     "ema_decay": float,
@@ -45,15 +48,15 @@ SCHEMA: dict[str, Any] = {
         },
         "style_width": int,
         "objective": {
-            "core_noise": float, "pixel_noise": float, "code_noise": float, "mix": tuple, "object_weight": float,
-            "pixel_share": float,
+            "core_noise": float, "pixel_noise": float, "code_noise": float, "mix": tuple, "at_end": float,
+            "object_weight": float, "pixel_share": float,
         },
         "levels": _LEVELS,
         "run": _RUN,
     },
     "world": {
         "sources": tuple,
-        "words": tuple, "text_length": int, "ticks": int,
+        "words": tuple, "first_caption": bool, "text_length": int, "ticks": int,
         "network": {"text_code": int, "tick_patch": int, "width": int, "depth": int, "heads": int},
         "objective": {"tasks": tuple, "cube": float, "weights": tuple},
         "levels": _LEVELS,
@@ -65,7 +68,7 @@ SCHEMA: dict[str, Any] = {
 """Every key of an experiment with its type. `sources` are (path relative to the workdir or absolute, weight) pairs."""
 
 
-def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> ConfigDict:
+def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Config:
     """The validated config of an experiment file, with dotted overrides, e.g. {"bridge.run.steps": 10}.
 
     Raises FileNotFoundError for a missing file, ValueError for a file without get_config, and what `validate` raises.
@@ -85,7 +88,7 @@ def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Config
     return validate(config)
 
 
-def resolved(config: Mapping[str, Any]) -> ConfigDict:
+def resolved(config: Mapping[str, Any]) -> Config:
     """The validated config that a checkpoint carries (JSON has no tuples: lists become tuples again)."""
 
     def tuples(value: Any) -> Any:
@@ -96,7 +99,7 @@ def resolved(config: Mapping[str, Any]) -> ConfigDict:
     return validate(ConfigDict(tuples(config)))
 
 
-def override(config: ConfigDict, key: str, value: Any) -> None:
+def override(config: Config, key: str, value: Any) -> None:
     """Sets a dotted key that exists. Raises KeyError with the nearest name for one that does not."""
     *sections, last = key.split(".")
     node, schema = config, SCHEMA
@@ -113,7 +116,7 @@ def override(config: ConfigDict, key: str, value: Any) -> None:
     node[last] = value
 
 
-def validate(config: ConfigDict) -> ConfigDict:
+def validate(config: Config) -> Config:
     """Returns the config. Raises KeyError for unknown or missing keys, ValueError for what cannot work."""
     _check(config.to_dict(), SCHEMA, "")
     for method in (config.sampling.bridge_method, config.sampling.world_method):
@@ -133,9 +136,10 @@ def validate(config: ConfigDict) -> ConfigDict:
             raise ValueError(
                 f"config: batch_size {section.run.batch_size} does not divide by accumulate {section.run.accumulate}"
             )
-    if world.ticks % (2 * world.network.tick_patch):
+    if world.ticks % world.network.tick_patch or world.ticks < 2 * world.network.tick_patch:
         raise ValueError(
-            f"config: world.ticks {world.ticks}; needed a multiple of 2 x world.network.tick_patch {world.network.tick_patch}"
+            f"config: world.ticks {world.ticks}; needed a multiple of world.network.tick_patch {world.network.tick_patch},"
+            " two of them at least"
         )
     unknown = [name for name, _ in world.objective.tasks if name not in TASKS]
     if unknown:
@@ -148,7 +152,7 @@ def validate(config: ConfigDict) -> ConfigDict:
     return config
 
 
-def check_devices(config: ConfigDict, devices: int) -> None:
+def check_devices(config: Config, devices: int) -> None:
     """Raises ValueError when batches do not divide over the data axes of the mesh of `devices` devices."""
     axes = dict(config.mesh)
     fixed = 1
@@ -169,14 +173,14 @@ def check_devices(config: ConfigDict, devices: int) -> None:
             )
 
 
-def bridge_objective(config: ConfigDict) -> BridgeObjective:
+def bridge_objective(config: Config) -> BridgeObjective:
     """What the stage "bridge" trains."""
     network, encoder, layout = bridge_networks(config)
     terms = {**config.bridge.objective, "mix": tuple(config.bridge.objective.mix)}
     return BridgeObjective(network, encoder, layout, levels=LevelMix(**config.bridge.levels), **terms)
 
 
-def world_objective(config: ConfigDict) -> WorldObjective:
+def world_objective(config: Config) -> WorldObjective:
     """What the stage "world" trains."""
     model, tokenizer = world_network(config)
     layout, section = config.bridge.layout, config.world

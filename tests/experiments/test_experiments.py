@@ -63,7 +63,7 @@ def _loss(objective):
         ({"bridge.run.steps": "many"}, ValueError, "needed int"),
         ({"bridge.height": 50}, ValueError, "do not divide"),
         ({"bridge.network.heads": 3}, ValueError, "does not divide by heads"),
-        ({"world.ticks": 20}, ValueError, "multiple of 2 x world.network.tick_patch"),
+        ({"world.ticks": 20}, ValueError, "multiple of world.network.tick_patch"),
         ({"world.objective.tasks": (("dance", 1.0),)}, ValueError, "dance"),
         ({"world.objective.tasks": (("imagine", 0.5),)}, ValueError, "sum to 1"),
         ({"sampling.world_method": "rk9"}, ValueError, "rk9"),

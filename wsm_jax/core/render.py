@@ -19,13 +19,14 @@ from wsm_jax.typing import Array, Float, NpOrJax
 NEAR_M = 0.05
 _MISS = 1e6
 _ITERATIONS = 32
+_EXACT = "highest"  # geometry in metres: accelerators by default multiply float32 matrices in 8 to 11 bits
 
 
-def _local_rays(waves: Waves, origin: Array, direction: Array) -> tuple[Array, Array, Array]:
-    """Rays in the frame of each wave, components first: origins and directions [3 N R], and the rotation [N 3 3]."""
+def _local_rays(waves: Waves, origin: Array, direction: Array) -> tuple[Array, Array]:
+    """Rays in the frame of each wave, components first: origins and directions, [3 N R]."""
     matrix = quaternion_to_matrix(waves.rotation)
-    start = jnp.einsum("nij,rni->jnr", matrix, origin[:, None, :] - jnp.asarray(waves.centre)[None])
-    return start, jnp.einsum("nij,ri->jnr", matrix, direction), matrix
+    start = jnp.einsum("nij,rni->jnr", matrix, origin[:, None, :] - jnp.asarray(waves.centre)[None], precision=_EXACT)
+    return start, jnp.einsum("nij,ri->jnr", matrix, direction, precision=_EXACT)
 
 
 def _shape(waves: Waves) -> tuple[Array, Array]:
@@ -35,7 +36,7 @@ def _shape(waves: Waves) -> tuple[Array, Array]:
 
 def _log_gauge_and_gradient(point: Array, shape: tuple[Array, Array]) -> tuple[Array, Array]:
     """log g [N R] and its spatial gradient [3 N R] at wave-local points [3 N R]."""
-    log_g, weights = superquadric.log_gauge_weights(*point, *shape)
+    log_g, weights = superquadric.log_gauge_weights(point, *shape)
     return log_g, jnp.stack(weights) * point / (point * point + 1e-12 / (shape[0] * shape[0]))
 
 
@@ -70,8 +71,9 @@ def _closest(start: Array, direction: Array, shape: tuple[Array, Array], near: f
 
     The gauge is a norm, so g(t d) <= g(o + t d) + g(o) <= 2 g(o) at the least point, which bounds t by 2 g(o) / g(d).
     """
-    log_start, _ = superquadric.log_gauge_weights(*start, *shape)
-    log_way, _ = superquadric.log_gauge_weights(*direction, *shape)
+    start, direction, shape = jax.lax.stop_gradient((start, direction, shape))
+    log_start, _ = superquadric.log_gauge_weights(start, *shape)
+    log_way, _ = superquadric.log_gauge_weights(direction, *shape)
     reach = 2.0 * jnp.exp(log_start - log_way) + near
 
     def halve(_, bounds):
@@ -93,7 +95,7 @@ def cast(
     Differentiable in the waves, the origin and the direction by the implicit function theorem. The entry of a ray that grazes
     the surface moves without bound; its derivative is held to what the ray would have at an incidence of cosine 1e-3.
     """
-    start, way, _ = _local_rays(waves, jnp.asarray(origin), jnp.asarray(direction))
+    start, way = _local_rays(waves, jnp.asarray(origin), jnp.asarray(direction))
     shape = _shape(waves)
     frozen = jax.lax.stop_gradient
     t = _entry(frozen(start), frozen(way), jax.tree.map(frozen, shape), near)
@@ -129,9 +131,9 @@ def _alpha_and_depth(waves: Waves, origin: Array, direction: Array, softness: fl
     hit = depth < _MISS
     if softness == 0.0:
         return jnp.where(hit, presence, 0.0), depth
-    start, way, _ = _local_rays(waves, origin, direction)
+    start, way = _local_rays(waves, origin, direction)
     shape = _shape(waves)
-    t = jax.lax.stop_gradient(_closest(*map(jax.lax.stop_gradient, (start, way)), shape, NEAR_M))
+    t = _closest(start, way, shape, NEAR_M)
     log_g, _ = _log_gauge_and_slope(start, way, t, shape)
     alpha = superquadric.occupancy(log_g, jnp.asarray(waves.scale)[:, None], presence, softness)
     return alpha, jnp.where(hit, depth, t)
@@ -156,9 +158,13 @@ def _surface_of_rays(
         return jnp.asarray(values)[first]
 
     turn = quaternion_to_matrix(waves.rotation)[first]
-    local = jnp.einsum("rij,ri->rj", turn, point - of(waves.centre))
-    normal = jnp.einsum("rij,rj->ri", turn, superquadric.normal(local, of(waves.scale), of(waves.exponents)))
-    to_camera = quaternion_to_matrix(camera.rotation).T
+    local = jnp.einsum("rij,ri->rj", turn, point - of(waves.centre), precision=_EXACT)
+    normal = superquadric.normal(local, of(waves.scale), of(waves.exponents))
+    normal = jnp.einsum("rij,rj->ri", turn, normal, precision=_EXACT)
+
+    def to_camera(vectors: Array) -> Array:
+        return jnp.matmul(vectors, quaternion_to_matrix(camera.rotation), precision=_EXACT)
+
     velocity = of(waves.velocity) + jnp.cross(of(waves.angular_velocity), point - of(waves.centre))
     # an unseen pixel has its "point" at the miss distance: bring it near before anything is projected
     safe = jnp.where(seen[:, None], point, origin + direction)
@@ -167,15 +173,15 @@ def _surface_of_rays(
     mask = seen[:, None]
     return {
         "depth": z[:, None] * mask,
-        "normal": jnp.where(mask, normal @ to_camera.T, 0.0),
+        "normal": jnp.where(mask, to_camera(normal), 0.0),
         "instance": jnp.where(mask, (first[:, None] + 1).astype(jnp.float32), 0.0),
         "semantic": jnp.where(mask, of(waves.semantic)[:, None].astype(jnp.float32), 0.0),
         "motion": jnp.where(mask, (there - here) / dt, 0.0),
         "coverage": coverage[:, None],
-        "base_colour": jnp.einsum("nr,nc->rc", share, jnp.asarray(waves.colour)) * (coverage > 1e-4)[:, None],
+        "base_colour": jnp.einsum("nr,nc->rc", share, jnp.asarray(waves.colour), precision=_EXACT) * (coverage > 1e-4)[:, None],
         "local": jnp.where(mask, local / of(waves.scale), 0.0),
         "extent": jnp.where(mask, of(waves.scale), 0.0),
-        "centre": jnp.where(mask, (of(waves.centre) - point) @ to_camera.T, 0.0),
+        "centre": jnp.where(mask, to_camera(of(waves.centre) - point), 0.0),
     }
 
 

@@ -32,13 +32,13 @@ def _pair(a: Array, b: Array, order: Array) -> tuple[Array, Array, Array]:
     return jnp.maximum(a, b) + jnp.log1p(small) / order, first, second
 
 
-def log_gauge_weights(x: Array, y: Array, z: Array, inverse_scale: Array, orders: Array) -> tuple[Array, tuple[Array, ...]]:
-    """log g and the weights w of d log g = sum_i w_i p_i dp_i / (p_i^2 + a_i^2 1e-12), for coordinates given apart.
+def log_gauge_weights(point: Array, inverse_scale: Array, orders: Array) -> tuple[Array, tuple[Array, Array, Array]]:
+    """log g and the weights w of d log g = sum_i w_i p_i dp_i / (p_i^2 + a_i^2 1e-12).
 
-    `inverse_scale` is 1/a and `orders` is (2/e1, 2/e2), both with their 3 or 2 components on the *first* axis; this is the
-    form that the ray caster loops over.
+    `inverse_scale` is 1/a and `orders` is (2/e1, 2/e2). All three have their components on the *first* axis; this is the form
+    that the ray caster loops over.
     """
-    lx, ly, lz = (0.5 * jnp.log(jnp.square(p * s) + _TINY) for p, s in zip((x, y, z), inverse_scale, strict=True))
+    lx, ly, lz = (0.5 * jnp.log(jnp.square(point[i] * inverse_scale[i]) + _TINY) for i in range(3))
     plane, wx, wy = _pair(lx, ly, orders[1])
     log_g, w_plane, wz = _pair(plane, lz, orders[0])
     return log_g, (w_plane * wx, w_plane * wy, wz)
@@ -84,7 +84,7 @@ def normal(points: Float[NpOrJax, "*p 3"], scale: Float[NpOrJax, "*q 3"], expone
     """Outward unit normal of the level set of g through each point: the direction of grad g."""
     points, scale, exponents = jnp.asarray(points), jnp.asarray(scale), jnp.asarray(exponents)
     coordinates, inverse = jnp.moveaxis(points, -1, 0), jnp.moveaxis(1.0 / scale, -1, 0)
-    _, weights = log_gauge_weights(*coordinates, inverse, jnp.moveaxis(2.0 / exponents, -1, 0))
+    _, weights = log_gauge_weights(coordinates, inverse, jnp.moveaxis(2.0 / exponents, -1, 0))
     # p . grad log g = 1, so |p| grad log g has length >= 1 off the centre; there the floor leaves the normal 0 and smooth
     length = jax.lax.stop_gradient(jnp.sqrt(jnp.sum(jnp.square(points) + _TINY * jnp.square(scale), -1)))
     terms = [length * w * p / (p * p + _TINY / (s * s)) for w, p, s in zip(weights, coordinates, inverse, strict=True)]
@@ -147,7 +147,7 @@ def sample_surface(key: Key, count: int, scale: Float[NpOrJax, "3"], exponents: 
 def occupancy(log_g: Array, scale: Float[NpOrJax, "*q 3"], presence: NpOrJax | float, softness: float) -> Array:
     """Shape probability of a point: presence * sigmoid(-(g - 1) r / softness), r the geometric mean semi-axis (m)."""
     radius = jnp.exp(jnp.mean(jnp.log(jnp.asarray(scale)), -1))
-    return presence * jax.nn.sigmoid(-jnp.expm1(jnp.minimum(log_g, 20.0)) * radius / softness)
+    return jnp.asarray(presence) * jax.nn.sigmoid(-jnp.expm1(jnp.minimum(log_g, 20.0)) * radius / softness)
 
 
 def union(probabilities: NpOrJax, axis: int = -1) -> Array:

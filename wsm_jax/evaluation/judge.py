@@ -144,15 +144,15 @@ def picture_of(world: World, core: Waves, code: style.Style, clip: WSV, pick: np
     camera: Camera = clip.camera[pick]
     core_time = np.arange(core.presence.shape[0]) / 8.0
     time = np.asarray(clip.frame_time)[pick] - clip.frame_time[0]
-    size = clip.channels["rgb"].shape[1:3]
-    return np.asarray(world.bridge.render(world.bridge.surface(core, core_time, camera, time, size), code))
+    height, width = clip.channels["rgb"].shape[1:3]
+    return np.asarray(world.bridge.render(world.bridge.surface(core, core_time, camera, time, (height, width)), code))
 
 
 def _render_true(world: World, clip: WSV, pick: np.ndarray) -> np.ndarray:
     """The picked frames from the true core, in the style perceived in the first of them."""
     assert clip.camera is not None and clip.core_time is not None
-    time, size = np.asarray(clip.frame_time)[pick], clip.channels["rgb"].shape[1:3]
-    channels = world.bridge.surface(_core(clip), clip.core_time, clip.camera[pick], time, size)
+    time, (height, width) = np.asarray(clip.frame_time)[pick], clip.channels["rgb"].shape[1:3]
+    channels = world.bridge.surface(_core(clip), clip.core_time, clip.camera[pick], time, (height, width))
     first = {name: x[:1] for name, x in channels.items()}
     code = world.look(np.asarray(clip.channels["rgb"])[pick[:1]], first)
     return np.asarray(world.bridge.render(channels, code))

@@ -5,6 +5,9 @@ modulation (shift, scale, gate) that is computed once from the condition of each
 learned offset per block (adaLN-single, Chen et al. 2023). Parameters carry logical axis names only.
 """
 
+from collections.abc import Callable
+from typing import Any, cast
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -26,6 +29,12 @@ def dense(features: int, axes: tuple[str, str], *, name: str | None = None, bias
         bias_init=nn.with_logical_partitioning(nn.initializers.zeros_init(), axes[1:]),
         name=name,
     )
+
+
+def parameter(module: nn.Module, name: str, init: Callable[..., Array], axes: tuple[str, ...], shape: tuple[int, ...]) -> Array:
+    """A parameter of a module whose axes carry logical names."""
+    value: Any = module.param(name, nn.with_logical_partitioning(init, axes), shape)
+    return value
 
 
 def rms_norm(x: Array) -> Array:
@@ -64,9 +73,7 @@ class Attention(nn.Module):
         width = x.shape[-1]
         qkv = dense(3 * width, ("embed", "heads"), bias=False, name="qkv")(x)
         q, k, v = (y.reshape(*y.shape[:2], self.heads, -1) for y in jnp.split(qkv, 3, -1))
-        scale = self.param(
-            "qk_scale", nn.with_logical_partitioning(nn.initializers.ones_init(), ("norm", "head_dim")), (2, q.shape[-1])
-        )
+        scale = parameter(self, "qk_scale", nn.initializers.ones_init(), ("norm", "head_dim"), (2, q.shape[-1]))
         q, k = rotary(rms_norm(q) * scale[0], angle), rotary(rms_norm(k) * scale[1], angle)
         logits = jnp.einsum("bqhd,bkhd->bhqk", q, k) / jnp.sqrt(float(q.shape[-1]))
         if mask is not None:
@@ -102,8 +109,7 @@ class Block(nn.Module):
         angle: Float[Array, "B L 1 pairs"],
         mask: Bool[Array, "#B L L"] | None,
     ) -> tuple[Float[Array, "B L D"], None]:
-        init = nn.with_logical_partitioning(_offset_init, ("modulation",))
-        offset = self.param("offset", init, (6 * self.width,))
+        offset = parameter(self, "offset", _offset_init, ("modulation",), (6 * self.width,))
         shift1, scale1, gate1, shift2, scale2, gate2 = jnp.split(shared + offset, 6, -1)
         h = rms_norm(x) * (1 + scale1) + shift1
         x = x + gate1 * Attention(self.heads, name="attention")(h, angle, mask)
@@ -132,7 +138,7 @@ class Transformer(nn.Module):
             Block,
             variable_axes={"params": 0},
             split_rngs={"params": True},
-            in_axes=nn.broadcast,
+            in_axes=cast(Any, nn.broadcast),
             length=self.depth,
             unroll=min(UNROLL, self.depth),
             metadata_params={nn.PARTITION_NAME: "layers"},

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from wsm_jax.models.tokenizer import codebook
-from wsm_jax.models.transformer import Transformer, dense, level_features
+from wsm_jax.models.transformer import Transformer, dense, level_features, parameter
 from wsm_jax.typing import Array, Float
 
 
@@ -38,12 +38,9 @@ class WorldFlow(nn.Module):
         if ticks % self.tick_patch:
             raise ValueError(f"{ticks} ticks do not divide into tokens of {self.tick_patch}; choose ticks as a multiple")
         chunks = ticks // self.tick_patch
-        slots = self.param(
-            "slots", nn.with_logical_partitioning(nn.initializers.normal(0.3), ("layers", "embed")), (waves + 1, self.width)
-        )
-        groups = self.param(
-            "groups", nn.with_logical_partitioning(nn.initializers.normal(0.3), ("layers", "embed")), (3, self.width)
-        )
+        normal = nn.initializers.normal(0.3)
+        slots = parameter(self, "slots", normal, ("layers", "embed"), (waves + 1, self.width))
+        groups = parameter(self, "groups", normal, ("layers", "embed"), (3, self.width))
         pieces = self._pieces(core, levels["core"], chunks)
         place = level_features(jnp.arange(text.shape[1]) / 64.0, 32)
         tokens = [

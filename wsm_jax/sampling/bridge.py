@@ -14,7 +14,7 @@ from wsm_jax.flow import bridge as flow
 from wsm_jax.models.bridge import WaveBridge, patches, unpatch
 from wsm_jax.sampling.style import Style
 from wsm_jax.snapshot import Camera, Waves, decode, encode
-from wsm_jax.typing import Array, Float, Key, PyTree
+from wsm_jax.typing import Array, Float, Key, NpOrJax, PyTree
 
 FRAMES_PER_CALL = 8
 
@@ -32,11 +32,13 @@ class BridgeSampler:
     """Name of a row of `wsm_jax.flow.METHODS`."""
     pixel_noise: float
 
-    def surface(self, core: Waves, core_time: Array, camera: Camera, time: Array, size: tuple[int, int]) -> dict[str, Array]:
+    def surface(
+        self, core: Waves, core_time: NpOrJax, camera: Camera, time: NpOrJax, size: tuple[int, int]
+    ) -> dict[str, Array]:
         """Surface channels [T H W C] of a core at the times (s) of its cameras, one per frame."""
         return _surface(core, jnp.asarray(core_time), camera, jnp.asarray(time), size)
 
-    def render(self, channels: Mapping[str, Array], style: Style) -> Float[Array, "T H W 3"]:
+    def render(self, channels: Mapping[str, NpOrJax], style: Style) -> Float[Array, "T H W 3"]:
         """Pictures 0..1 of surface channels (all that the bridge knows, "base_colour" and "instance") in a style."""
         ends = {name: encode(name, channels[name]) for name in self.layout.channels}
         ends["rgb"] = encode("base_colour", channels["base_colour"])
@@ -48,7 +50,7 @@ class BridgeSampler:
         out = self.transport(ends, 0.0, 1.0, start_known=(*given, "rgb", "style"), end_known=(*given, "rgb"))
         return jnp.clip(decode("rgb", out["rgb"]), 0.0, 1.0)
 
-    def perceive(self, rgb: Float[Array, "T H W 3"], channels: Mapping[str, Array] | None = None) -> dict[str, Array]:
+    def perceive(self, rgb: Float[NpOrJax, "T H W 3"], channels: Mapping[str, NpOrJax] | None = None) -> dict[str, Array]:
         """Encoded blocks at the core end of pictures 0..1: "rgb" is base colour, the surface channels, "style", "remainder".
 
         `channels` are surface channels that are known (physical units); they come back as they were given.
@@ -58,7 +60,7 @@ class BridgeSampler:
         known = tuple(ends)
         return self.transport(ends, 1.0, 0.0, start_known=known, end_known=self.layout.order[:-1])
 
-    def imagine_picture(self, channels: Mapping[str, Array], key: Key) -> Float[Array, "T H W 3"]:
+    def imagine_picture(self, channels: Mapping[str, NpOrJax], key: Key) -> Float[Array, "T H W 3"]:
         """Pictures 0..1 from any subset of channels alone: what is not given is noise, and inferred on the way."""
         ends = {("rgb" if n == "base_colour" else n): encode(n, x) for n, x in channels.items()}
         names = tuple(name for name in ends if name != "rgb")
@@ -67,7 +69,7 @@ class BridgeSampler:
 
     def transport(
         self,
-        blocks: Mapping[str, Array],
+        blocks: Mapping[str, NpOrJax],
         start: float,
         stop: float,
         start_known: Sequence[str],
@@ -126,7 +128,7 @@ def _transport(
 
 
 @functools.partial(jax.jit, static_argnames="size")
-def _surface(core: Waves, core_time: Array, camera: Camera, time: Array, size: tuple[int, int]) -> dict[str, Array]:
+def _surface(core: Waves, core_time: NpOrJax, camera: Camera, time: NpOrJax, size: tuple[int, int]) -> dict[str, Array]:
     waves = interpolate(core, core_time, time)
 
     def one(pair: tuple[Waves, Camera]) -> dict[str, Array]:

@@ -19,7 +19,7 @@ from wsm_jax.sampling.style import Style
 from wsm_jax.snapshot import SEMANTIC_CLASSES, TICK_HZ, Camera, Waves, rays
 from wsm_jax.snapshot.camera import matrix_to_quaternion
 from wsm_jax.snapshot.waves import COLOURS, empty
-from wsm_jax.typing import Float
+from wsm_jax.typing import Float, Int
 
 FLOOR, SCREEN, BALL = (SEMANTIC_CLASSES.index(name) for name in ("floor", "screen", "ball"))
 FLOOR_HALF_M = (6.0, 6.0, 0.25)
@@ -39,7 +39,7 @@ LEAST_SHARE = 0.0015
 """Least share of the picture that a detection covers."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Detection:
     """One wave as seen in one frame."""
 
@@ -75,19 +75,21 @@ def detect(seen: dict[str, np.ndarray], camera: Camera, style_width: int) -> lis
     return found
 
 
-def _agreeing(votes: np.ndarray, least: float) -> list[np.ndarray]:
-    """Greedy mode finding: the vote with most votes around it takes them, until too few are left."""
-    left = np.arange(len(votes))
+def _agreeing(votes: Float[np.ndarray, "n 3"], least: float) -> list[Int[np.ndarray, " m"]]:
+    """Greedy mode finding: the vote with most votes around it takes them, until no mode has `least` votes any more."""
+    square = np.sum(votes**2, -1)
+    near = square[:, None] + square[None] - 2.0 * votes @ votes.T < VOTE_RADIUS_M**2
+    left = np.ones(len(votes), bool)
     groups = []
-    while len(left) >= max(least, 3):
-        near = np.linalg.norm(votes[left, None] - votes[None, left], axis=-1) < VOTE_RADIUS_M
-        best = int(np.argmax(near.sum(1)))
-        mode = np.median(votes[left][near[best]], axis=0)
-        taken = np.linalg.norm(votes[left] - mode, axis=-1) < 1.3 * VOTE_RADIUS_M
-        taken |= near[best]
-        if taken.sum() >= max(least, 3):
-            groups.append(left[taken])
-        left = left[~taken]
+    while left.any():
+        support = near[:, left].sum(1) * left
+        best = int(np.argmax(support))
+        if support[best] < max(least, 3):
+            break
+        mode = np.median(votes[near[best] & left], axis=0)
+        taken = left & (near[best] | (np.linalg.norm(votes - mode, axis=-1) < 1.3 * VOTE_RADIUS_M))
+        groups.append(np.flatnonzero(taken))
+        left &= ~taken
     return groups
 
 
@@ -109,7 +111,7 @@ def _detection(part: dict[str, np.ndarray], arm: np.ndarray, votes: np.ndarray, 
     )
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class Track:
     """Detections of one wave over time: (frame index, detection)."""
 
@@ -128,6 +130,12 @@ class Track:
     def weight(self) -> float:
         """Sum of the shares of its detections."""
         return sum(d.weight for _, d in self.seen)
+
+    @property
+    def kind(self) -> int:
+        """Semantic class with most votes, the screen or one of the objects."""
+        votes = np.sum([d.votes for _, d in self.seen], axis=0)
+        return int(np.argmax(np.where(np.arange(len(votes)) >= SCREEN, votes, -np.inf)))
 
     def median(self, name: str) -> np.ndarray:
         """Weighted median over the detections, component by component."""
@@ -176,11 +184,12 @@ def to_core(
     codes = np.zeros((slots, len(floor_style)), np.float32)
     _put_floor(fields, floor_colour)
     codes[FLOOR - 1] = floor_style
-    screens = [t for t in tracks if np.argmax(sum(d.votes for _, d in t.seen)) == SCREEN]
-    others = sorted((t for t in tracks if t not in screens), key=lambda t: -t.weight)
+    by_weight = sorted(tracks, key=lambda t: -t.weight)
+    screens = [t for t in by_weight if t.kind == SCREEN]
+    others = [t for t in by_weight if t.kind != SCREEN]
     chosen = dict(enumerate(others[: slots - 2], start=2))
     if screens:
-        chosen[1] = max(screens, key=lambda t: t.weight)
+        chosen[1] = screens[0]
     for slot, track in chosen.items():
         _put(fields, slot, track, times, ticks)
         codes[slot] = track.median("style")
@@ -200,8 +209,7 @@ def _put_floor(fields: dict[str, np.ndarray], colour: np.ndarray) -> None:
 def _put(fields: dict[str, np.ndarray], slot: int, track: Track, times: np.ndarray, ticks: np.ndarray) -> None:
     """Writes a track into a slot; between its detections poses are interpolated, outside they hold."""
     when = np.asarray([times[frame] for frame, _ in track.seen])
-    votes = sum(d.votes for _, d in track.seen)
-    kind = int(np.argmax(np.where(np.arange(len(votes)) >= SCREEN, votes, -np.inf)))
+    kind = track.kind
     centres = np.stack([d.centre for _, d in track.seen])
     fields["presence"][:, slot], fields["semantic"][:, slot] = 1.0, kind
     for axis in range(3):

@@ -88,8 +88,10 @@ class World:
         prediction raise ValueError.
         """
         bridge_params, config = restore_params(Path(workdir) / "bridge")
-        trained = (Path(workdir) / "world" / "checkpoints").is_dir()
-        return cls.build(config, bridge_params, restore_params(Path(workdir) / "world")[0] if trained else None)
+        if not any((Path(workdir) / "world" / "checkpoints").glob("[0-9]*")):
+            return cls.build(config, bridge_params, None)
+        world_params, world_config = restore_params(Path(workdir) / "world")
+        return cls.build({**world_config, "bridge": config["bridge"]}, bridge_params, world_params)
 
     @classmethod
     def build(cls, config: Mapping[str, Any], bridge_params: PyTree, world_params: PyTree | None) -> "World":
@@ -140,7 +142,7 @@ class World:
 
     def continue_(self, core: Waves, seconds: float, text: str | None = None, seed: int = 0) -> Waves:
         """The core with `seconds` more of future: window by window, the later half sampled given the earlier half."""
-        half = self.ticks // 2 // self.network.tick_patch * self.network.tick_patch
+        half = max(1, self.ticks // 2 // self.network.tick_patch) * self.network.tick_patch
         wanted = core.presence.shape[0] + _ticks(seconds)
         task = "continue" if text is None else "continue_told"
         while core.presence.shape[0] < wanted:
@@ -158,7 +160,7 @@ class World:
 
     def rewind(self, core: Waves, seconds: float, seed: int = 0) -> Waves:
         """The core with `seconds` of past in front: what could have led here."""
-        half = self.ticks // 2 // self.network.tick_patch * self.network.tick_patch
+        half = max(1, self.ticks // 2 // self.network.tick_patch) * self.network.tick_patch
         wanted = core.presence.shape[0] + _ticks(seconds)
         while core.presence.shape[0] < wanted:
             late = core[: self.ticks - half]
@@ -220,9 +222,10 @@ class World:
         time = np.arange(camera.position.shape[0]) / fps
         style = self.dress(core, seed=seed) if style is None else style
         core_time = np.arange(core.presence.shape[0]) / TICK_HZ
-        channels = self.bridge.surface(core, core_time, camera, time, tuple(size))
+        channels = self.bridge.surface(core, core_time, camera, time, size)
         rgb = self.bridge.render(channels, style)
-        out = {name: np.asarray(x) for name, x in channels.items()} | {"rgb": np.asarray(rgb)}
+        out: dict[str, NpOrJax] = {name: np.asarray(x) for name, x in channels.items()}
+        out["rgb"] = np.asarray(rgb)
         return WSV(out, time, camera, core, core_time)
 
     def perceive(self, video: WSV, camera: Camera | None = None) -> Waves:
@@ -252,7 +255,7 @@ class World:
         )
         return Perception(core, ticks - ticks[0], style, channels)
 
-    def look(self, picture: Float[NpOrJax, "T H W 3"], channels: Mapping[str, Array]) -> Style:
+    def look(self, picture: Float[NpOrJax, "T H W 3"], channels: Mapping[str, NpOrJax]) -> Style:
         """The style of pictures whose surface channels (with "instance") are known."""
         blocks = self.bridge.perceive(jnp.asarray(picture), channels)
         layout = self.bridge.layout
@@ -333,7 +336,12 @@ def _walk(
     def predict(x: dict[str, Array], level: dict[str, Array]) -> dict[str, Array]:
         return network.apply({"params": params}, *(x[name] for name in flow.GROUPS), level)[0]  # type: ignore[misc]
 
-    return integrate(flow.along(predict, start, end), begin, jnp.linspace(0.0, 1.0, steps + 1), METHODS[method])
+    return integrate(flow.along(predict, start, end), begin, _grid(steps), METHODS[method])
+
+
+def _grid(steps: int) -> Float[Array, " S"]:
+    """Levels 0..1, denser near the noise, where what a world is like is decided: (i / steps)^2."""
+    return jnp.square(jnp.linspace(0.0, 1.0, steps + 1))
 
 
 def _ticks(seconds: float) -> int:

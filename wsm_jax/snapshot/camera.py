@@ -104,7 +104,7 @@ def rays(camera: Camera, height: int, width: int) -> tuple[Float[Array, "*lead 3
     x, y = jnp.broadcast_arrays(x[..., None, :], y[..., :, None])
     local = jnp.stack([x, y, jnp.ones_like(x)], -1)
     matrix = quaternion_to_matrix(camera.rotation)
-    return jnp.asarray(camera.position), jnp.einsum("...ij,...hwj->...hwi", matrix, local)
+    return jnp.asarray(camera.position), jnp.einsum("...ij,...hwj->...hwi", matrix, local, precision="highest")
 
 
 def project(
@@ -112,7 +112,8 @@ def project(
 ) -> tuple[Float[Array, "*lead n 2"], Float[Array, "*lead n"]]:
     """Canvas coordinates (u, v) in image heights and depth (m) of world points; `aspect` is W/H."""
     matrix = quaternion_to_matrix(camera.rotation)
-    local = jnp.einsum("...ji,...nj->...ni", matrix, jnp.asarray(points) - jnp.asarray(camera.position)[..., None, :])
+    offset = jnp.asarray(points) - jnp.asarray(camera.position)[..., None, :]
+    local = jnp.einsum("...ji,...nj->...ni", matrix, offset, precision="highest")
     depth = local[..., 2]
     safe = jnp.where(jnp.abs(depth) < 1e-6, 1e-6, depth)
     centre = jnp.asarray(camera.offset) + jnp.asarray([0.5 * aspect, 0.5])

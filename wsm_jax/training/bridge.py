@@ -5,6 +5,7 @@ channels is known at either end, so that later any subset can drive any other. L
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +36,8 @@ class BridgeObjective:
     mix: tuple[float, float, float]
     """Shares of perceive, render, any."""
     levels: LevelMix
+    at_end: float
+    """Share of rows exactly at an end, where inference begins, and with one step also is."""
     object_weight: float
     """Extra weight of the pixels of objects and screens in every mean."""
     pixel_share: float
@@ -83,11 +86,11 @@ class BridgeObjective:
         low, high = ends.ends(keys[4], core_end, pixel_end, core_known, pixel_known, order, self.core_noise, self.pixel_noise)
         state = ends.join(interpolate(low, high, level), order)
         known = jnp.concatenate([core_known, pixel_known], -1)
-        predicted = self.bridge.apply({"params": params["bridge"]}, state, level, known, pick)
+        predicted: Any = self.bridge.apply({"params": params["bridge"]}, state, level, known, pick)
         target = jax.tree.map(lambda x: x[:, :, :, pick], (low, high))
-        split = tuple(ends.split(end, self.layout.sizes) for end in predicted)
+        low_out, high_out = (ends.split(end, self.layout.sizes) for end in predicted)
         weight = _flat(self._cut(1.0 + self.object_weight * self._objects(batch)))[:, :, :, pick]
-        return ends.loss(split, target, core_known, pixel_known, level, weight)
+        return ends.loss((low_out, high_out), target, core_known, pixel_known, level, weight)
 
     def _cut(self, x: Array) -> Float[Array, "B T gh gw p C"]:
         """Images [B T H W C] in patches."""
@@ -135,7 +138,7 @@ class BridgeObjective:
         high, low = jnp.maximum(level, 1 - level), jnp.minimum(level, 1 - level)
         towards = jnp.where(lean < 0.5, low, high)
         level = jnp.where(kind[:, 0] == 0, jnp.where(lean < 0.8, high, level), jnp.where(kind[:, 0] == 1, towards, level))
-        at_end = jax.random.bernoulli(keys[6], 0.4, (rows,))
+        at_end = jax.random.bernoulli(keys[6], self.at_end, (rows,))
         return core * exists[0], pixel * exists[1], jnp.where(at_end, jnp.round(level), level)
 
 

@@ -1,6 +1,7 @@
 """What the world flow is trained on: points on the paths of its tasks, one task a row."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -56,7 +57,8 @@ class WorldObjective:
         level, sampled = self._levels(keys[0], batch["known"])
         noise = {name: jax.random.normal(keys[i + 1], x.shape) for i, (name, x) in enumerate(data.items())}
         state = {name: (1 - level[name][..., None]) * noise[name] + level[name][..., None] * data[name] for name in data}
-        predicted, logits = self.model.apply({"params": params}, *(state[name] for name in flow.GROUPS), level)  # type: ignore[misc]
+        out: Any = self.model.apply({"params": params}, *(state[name] for name in flow.GROUPS), level)
+        predicted, logits = out
         present = core[..., :1] > 0
         there = jnp.where(present, 1.0, 0.02).at[..., 0].set(1.0)
         core_weight = sampled["core"][..., None] * jnp.concatenate(

@@ -1,0 +1,155 @@
+"""The verbs keep what they are told to keep, whatever the weights: these hold for an untrained world as for a trained one."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from wsm_jax.evaluation.judge import at_rest
+from wsm_jax.sampling import World, default_camera, style
+from wsm_jax.snapshot import FIELDS, WSV, orbit
+
+TEXT = "a red ball rolls."
+
+
+@pytest.fixture(scope="module")
+def world(tiny_workdir):
+    return World.load(tiny_workdir)
+
+
+@pytest.fixture(scope="module")
+def core(world):
+    return world.imagine(TEXT)
+
+
+def equal(a, b):
+    return all(np.array_equal(getattr(a, name), getattr(b, name)) for name in FIELDS)
+
+
+def test_imagine_is_a_function_of_text_and_seed(world, core):
+    assert equal(core, world.imagine(TEXT))
+    assert not equal(core, world.imagine(TEXT, seed=1))
+    assert not equal(core, world.imagine("a blue box falls."))
+    assert core.presence.shape == (8, 4)
+    assert world.imagine(TEXT, seconds=0.5).presence.shape[0] == 4
+
+
+def test_unlimited_time_keeps_the_past(world, core):
+    longer = world.continue_(core, 2.0)
+    assert longer.presence.shape[0] == 8 + 16
+    assert equal(longer[:8], core)
+    for name in ("colour", "scale", "exponents", "semantic", "presence"):
+        values = np.asarray(getattr(longer, name))
+        np.testing.assert_array_equal(values, np.broadcast_to(values[:1], values.shape), err_msg=name)
+
+
+def test_rewind_keeps_the_future(world, core):
+    earlier = world.rewind(core, 1.0)
+    assert earlier.presence.shape[0] == 8 + 8
+    assert equal(earlier[8:], core)
+
+
+def test_edit_keeps_the_waves_it_is_told_to_keep(world, core):
+    out = world.edit(core, keep=[0, 2], text="a blue box falls.")
+    for name in FIELDS:
+        np.testing.assert_array_equal(np.asarray(getattr(out, name))[:, [0, 2]], np.asarray(getattr(core, name))[:, [0, 2]])
+    assert not np.array_equal(np.asarray(out.centre)[:, [1, 3]], np.asarray(core.centre)[:, [1, 3]])
+    with pytest.raises(ValueError, match=r"slots \[9\]; this world has slots 0\.\.3"):
+        world.edit(core, keep=[9], text=TEXT)
+
+
+def test_describe_gives_text(world, core):
+    text = world.describe(core)
+    assert isinstance(text, str) and text == world.describe(core)
+
+
+def test_a_camera_that_comes_back_sees_the_same(world, core):
+    there = orbit(3, radius=5.0, height=2.1, sweep=0.8)
+    video = world.render(at_rest(core, 5), there[np.asarray([0, 1, 2, 1, 0])], fps=8.0, size=(16, 16))
+    for name, values in video.channels.items():
+        np.testing.assert_array_equal(values[0], values[4], err_msg=name)
+        np.testing.assert_array_equal(values[1], values[3], err_msg=name)
+    assert np.abs(video.channels["rgb"][0] - video.channels["rgb"][2]).max() > 1e-3
+
+
+def test_any_rate_and_size(world, core):
+    """Frames at times that two rates share are the same frames; sizes are what was asked for."""
+    code = world.dress(core)
+    slow, fast = (world.render(core, default_camera(n), fps, (16, 24), code) for n, fps in ((3, 8.0), (5, 16.0)))
+    np.testing.assert_allclose(slow.channels["rgb"], fast.channels["rgb"][::2], atol=1e-5)
+    assert world.render(core, default_camera(1), 8.0, (32, 32), code).channels["rgb"].shape == (1, 32, 32, 3)
+    with pytest.raises(ValueError, match="multiple of 4"):
+        world.render(core, default_camera(1), 8.0, (30, 30), code)
+
+
+def test_pictures_do_not_depend_on_their_neighbours_in_a_batch(world, core):
+    code, camera = world.dress(core), orbit(11, radius=5.0, height=2.0, sweep=0.5)
+    whole = world.render(core, camera, 8.0, (16, 16), code).channels["rgb"]
+    part = world.render(core, camera[np.arange(3)], 8.0, (16, 16), code).channels["rgb"]
+    np.testing.assert_allclose(whole[:3], part, atol=1e-5)
+
+
+def test_style_file_round_trip(world, core, tmp_path):
+    code = world.dress(core)
+    path = tmp_path / "style.json"
+    path.write_text(style.to_json(code))
+    np.testing.assert_allclose(style.load(path).waves, code.waves, rtol=1e-3, atol=1e-4)
+    for text in (
+        "{}",
+        "[",
+        '{"format": "wsm_style", "version": 2}',
+        '{"format": "wsm_style", "version": 1, "waves": [1], "scene": [1]}',
+    ):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=r"style\.json"):
+            style.load(path)
+    with pytest.raises(FileNotFoundError, match="gone"):
+        style.load(tmp_path / "gone.json")
+
+
+def test_observe_gives_every_channel_at_the_size_of_the_canvas(world):
+    video = WSV({"rgb": np.random.default_rng(0).uniform(size=(5, 20, 28, 3)).astype(np.float32)}, np.arange(5) / 8)
+    seen = world.observe(video)
+    for name in (*world.bridge.layout.channels, "base_colour"):
+        assert seen.channels[name].shape[:3] == (5, 16, 24), name
+        assert np.isfinite(seen.channels[name]).all()
+    assert seen.core.presence.shape == (5, 4) and seen.style.waves.shape == (4, 8)
+
+
+def test_any_subset_of_channels_makes_a_picture(world, core):
+    import jax
+
+    video = world.render(core, default_camera(2), 8.0, (16, 16))
+    for names in (("depth",), ("semantic", "base_colour"), tuple(world.bridge.layout.channels)):
+        given = {name: video.channels[name] for name in names}
+        one, two = (np.asarray(world.bridge.imagine_picture(given, jax.random.key(k))) for k in (0, 1))
+        assert one.shape == (2, 16, 16, 3) and np.isfinite(one).all()
+        assert np.abs(one - two).max() > 0, "what is not given is drawn"
+
+
+def test_a_workdir_without_world_flow_still_sees(tiny_workdir, tmp_path):
+    shutil.copytree(tiny_workdir / "bridge", tmp_path / "bridge")
+    blind = World.load(tmp_path)
+    with pytest.raises(ValueError, match="no world flow"):
+        blind.imagine(TEXT)
+    assert blind.perceive(WSV({"rgb": np.zeros((3, 16, 16, 3), np.float32)}, np.arange(3) / 8)).count == 4
+
+
+def test_an_empty_workdir_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=str(tmp_path)):
+        World.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"), [(lambda w, c: w.imagine(" "), "empty"), (lambda w, c: w.continue_(c, -1.0), "more than 0")]
+)
+def test_bad_input(world, core, call, words):
+    with pytest.raises(ValueError, match=words):
+        call(world, core)
+
+
+def test_a_core_of_another_size_is_refused(world, core):
+    from wsm_jax.snapshot.waves import empty
+
+    with pytest.raises(ValueError, match="7 slots; this world was trained with 4"):
+        world.describe(empty(7, (8,)))
