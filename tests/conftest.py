@@ -22,7 +22,8 @@ TINY = {
     "bridge.network.frequencies": (1.0, 2.0), "bridge.style_width": 8, "bridge.run.batch_size": 8, "bridge.run.steps": 2,
     "bridge.layout.waves": 4,
     "world.ticks": 8, "world.network.tick_patch": 4, "world.text_length": 16, "world.network.width": 16,
-    "world.network.depth": 1, "world.network.heads": 2, "world.network.text_code": 8, "world.run.batch_size": 8, "world.run.steps": 2,
+    "world.network.depth": 1, "world.network.heads": 2, "world.network.text_code": 8,
+    "world.run.batch_size": 8, "world.run.steps": 2,
     "sampling.bridge_steps": 1, "sampling.world_steps": 2,
 }  # fmt: skip
 """What makes a tiny experiment of experiments/quickstart.py."""

@@ -117,7 +117,7 @@ def test_perceive_writes_core_style_and_channels_and_render_reads_them(run, made
     )
     assert (code, err) == (0, "")
     assert len(out.splitlines()) == 3
-    seen, time = waves.load(core)
+    seen, _ = waves.load(core)
     assert seen.presence.shape == (12, 4)
     assert style.load(code_path).waves.shape == (4, 8)
     assert len(sizes(channels)) == 12

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
 from wsm_jax.core import vector
 from wsm_jax.core.project import project
@@ -25,8 +26,11 @@ from wsm_jax.sampling.style import Style
 from wsm_jax.snapshot import FIELDS, TICK_HZ, WSV, Camera, Waves, decode, look_at, resize
 from wsm_jax.typing import Array, Bool, Float, Key, NpOrJax, PyTree
 
+Settings = Mapping[str, Any] | ConfigDict
+"""A resolved experiment, as its file gives it or as a checkpoint carries it."""
 
-def bridge_networks(config: Mapping[str, Any]) -> tuple[WaveBridge, StyleEncoder, bridge_flow.Layout]:
+
+def bridge_networks(config: Settings) -> tuple[WaveBridge, StyleEncoder, bridge_flow.Layout]:
     """Networks and layout of the section `bridge` of an experiment."""
     section = config["bridge"]
     layout = bridge_flow.Layout(**{**section["layout"], "channels": tuple(section["layout"]["channels"])})
@@ -42,7 +46,7 @@ def bridge_networks(config: Mapping[str, Any]) -> tuple[WaveBridge, StyleEncoder
     return bridge, encoder, layout
 
 
-def world_network(config: Mapping[str, Any]) -> tuple[WorldFlow, Tokenizer]:
+def world_network(config: Settings) -> tuple[WorldFlow, Tokenizer]:
     """Network and tokenizer of the section `world` of an experiment."""
     section = config["world"]
     tokenizer = Tokenizer(tuple(section["words"]), section["text_length"])
