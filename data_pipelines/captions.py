@@ -241,7 +241,7 @@ def _telling(doings: list[tuple[str, int | None]], most: int) -> list[tuple[str,
 
 
 def slots_by_mention(text: str, waves: Waves) -> tuple[int, ...]:
-    """The slots of one state [N], objects in the order in which `text` first mentions them; floor and screen stay where they are.
+    """The slots of one state [N], objects in the order in which `text` first mentions them; floor and screen stay first.
 
     A set has no order and a text has: with slots in the order of the words, the k-th object named is the k-th in the core.
     """

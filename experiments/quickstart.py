@@ -71,13 +71,13 @@ def get_config() -> Config:
             "core_noise": 0.05,
             "pixel_noise": 0.1,
             "code_noise": 0.05,
-            "mix": (0.5, 0.4, 0.1),
+            "mix": (0.65, 0.25, 0.1),
             "at_end": 0.7,
             "object_weight": 6.0,
             "pixel_share": 0.25,
         },
         "levels": {"logit_normal": 0.5, "mean": 0.0, "std": 1.0, "source_end": 0.25, "target_end": 0.25, "power": 3.0},
-        "run": _run(800, 16, 2e-3, 50),
+        "run": _run(1300, 16, 2e-3, 50),
     }
     config.world = {
         "sources": (("data/train", 0.5), ("data/cores", 0.5)),
@@ -95,7 +95,7 @@ def get_config() -> Config:
             "weights": (1.0, 1.0, 0.3),
         },
         "levels": {"logit_normal": 0.2, "mean": 0.0, "std": 1.0, "source_end": 0.8, "target_end": 0.0, "power": 4.0},
-        "run": _run(1600, 32, 2e-3, 50),
+        "run": _run(900, 32, 2e-3, 50),
     }  # fmt: skip
     config.sampling = {"bridge_steps": 1, "bridge_method": "euler", "world_steps": 16, "world_method": "euler"}
     config.evaluate = {"clips": 64, "seed": 0, "video_size": 128, "video_fps": 16.0}

@@ -23,7 +23,7 @@ EVERYWHERE = {
     "surface_point": sq.surface_point,
     "inner_radius": lambda p, a, e: sq.inner_radius(a, e),
     "volume": lambda p, a, e: sq.volume(a, e),
-    "weights": lambda p, a, e: jnp.stack(sq.log_gauge_weights(*p, 1.0 / a, 2.0 / e)[1]),
+    "weights": lambda p, a, e: jnp.stack(sq.log_gauge_weights(p, 1.0 / a, 2.0 / e)[1]),
     "occupancy": lambda p, a, e: sq.occupancy(sq.log_gauge(p, a, e), a, 0.8, 0.02),
 }
 """Every public function of one point [3], semi-axes [3] and exponents [2]."""

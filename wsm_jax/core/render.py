@@ -140,7 +140,7 @@ def _alpha_and_depth(waves: Waves, origin: Array, direction: Array, softness: fl
 
 
 def _surface_of_rays(
-    waves: Waves, origin: Array, direction: Array, camera: Camera, later: Camera, dt: float, softness: float
+    waves: Waves, origin: Array, direction: Array, camera: Camera, later: Camera, dt: NpOrJax | float, softness: float
 ) -> dict[str, Array]:
     """Every surface channel for R rays of one camera, [R C], physical units."""
     alpha, depth = _alpha_and_depth(waves, origin, direction, softness)
@@ -192,7 +192,7 @@ def surface(
     width: int,
     *,
     later: Camera | None = None,
-    dt: float = 1e-2,
+    dt: NpOrJax | float = 1e-2,
     softness: float = 0.0,
     rays_per_chunk: int = 65536,
 ) -> dict[str, Float[Array, "H W C"]]:

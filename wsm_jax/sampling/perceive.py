@@ -11,6 +11,7 @@ a rigid object (shape, size, colour) is the weighted median over all its pixels 
 import dataclasses
 
 import numpy as np
+from scipy.ndimage import median_filter
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.transform import Rotation
 
@@ -32,10 +33,12 @@ PROTOTYPES = {
     "thing": (0.7, 0.7),
 }
 """Exponents (e1, e2) that stand for a class of shape."""
-VOTE_RADIUS_M = 0.35
-GATE_M = 0.7
-"""A detection further than this from where a track is expected starts another track."""
-LEAST_SHARE = 0.0015
+VOTE_RADIUS = 0.5
+VOTE_SPACE, VOTE_COLOUR, VOTE_CANVAS = 0.25, 1.0, 1.5
+"""How much a metre between centres, a difference of colour, and an image height between pixels keep two votes apart."""
+GATE_M, GATE_COLOUR = 1.3, 0.5
+"""A detection further than this from where a track is expected (m), or in colour (sRGB), starts another track."""
+LEAST_SHARE = 0.004
 """Least share of the picture that a detection covers."""
 
 
@@ -52,6 +55,16 @@ class Detection:
     weight: float
     """Share of the picture."""
 
+    @property
+    def kind(self) -> int:
+        """Semantic class with most votes, the screen or one of the objects."""
+        return kind_of(self.votes)
+
+
+def kind_of(votes: Float[np.ndarray, " classes"]) -> int:
+    """The screen or object class with most votes."""
+    return int(np.argmax(np.where(np.arange(len(votes)) >= SCREEN, votes, -np.inf)))
+
 
 def detect(seen: dict[str, np.ndarray], camera: Camera, style_width: int) -> list[Detection]:
     """Detections in one frame: `seen` holds physical channels [H W C], "semantic_code" and "style" as encoded."""
@@ -67,7 +80,9 @@ def detect(seen: dict[str, np.ndarray], camera: Camera, style_width: int) -> lis
         flat = {name: x.reshape(-1, x.shape[-1])[pixels] for name, x in seen.items()}
         offset = flat["centre"] @ turn.T
         point = origin + flat["depth"] * direction.reshape(-1, 3)[pixels]
-        for members in _agreeing(point + offset, LEAST_SHARE * height * width):
+        place = np.stack(np.unravel_index(pixels, (height, width)), -1) / height
+        votes = np.concatenate([VOTE_SPACE * (point + offset), VOTE_COLOUR * flat["base_colour"], VOTE_CANVAS * place], -1)
+        for members in _agreeing(votes, LEAST_SHARE * height * width):
             part = {name: x[members] for name, x in flat.items()}
             found.append(
                 _detection(part, -offset[members], (point + offset)[members], len(members) / (height * width), style_width)
@@ -75,10 +90,10 @@ def detect(seen: dict[str, np.ndarray], camera: Camera, style_width: int) -> lis
     return found
 
 
-def _agreeing(votes: Float[np.ndarray, "n 3"], least: float) -> list[Int[np.ndarray, " m"]]:
+def _agreeing(votes: Float[np.ndarray, "n d"], least: float) -> list[Int[np.ndarray, " m"]]:
     """Greedy mode finding: the vote with most votes around it takes them, until no mode has `least` votes any more."""
     square = np.sum(votes**2, -1)
-    near = square[:, None] + square[None] - 2.0 * votes @ votes.T < VOTE_RADIUS_M**2
+    near = square[:, None] + square[None] - 2.0 * votes @ votes.T < VOTE_RADIUS**2
     left = np.ones(len(votes), bool)
     groups = []
     while left.any():
@@ -87,7 +102,7 @@ def _agreeing(votes: Float[np.ndarray, "n 3"], least: float) -> list[Int[np.ndar
         if support[best] < max(least, 3):
             break
         mode = np.median(votes[near[best] & left], axis=0)
-        taken = left & (near[best] | (np.linalg.norm(votes - mode, axis=-1) < 1.3 * VOTE_RADIUS_M))
+        taken = left & (near[best] | (np.linalg.norm(votes - mode, axis=-1) < 1.3 * VOTE_RADIUS))
         groups.append(np.flatnonzero(taken))
         left &= ~taken
     return groups
@@ -134,8 +149,7 @@ class Track:
     @property
     def kind(self) -> int:
         """Semantic class with most votes, the screen or one of the objects."""
-        votes = np.sum([d.votes for _, d in self.seen], axis=0)
-        return int(np.argmax(np.where(np.arange(len(votes)) >= SCREEN, votes, -np.inf)))
+        return kind_of(np.sum([d.votes for _, d in self.seen], axis=0))
 
     def median(self, name: str) -> np.ndarray:
         """Weighted median over the detections, component by component."""
@@ -147,30 +161,54 @@ class Track:
         return np.take_along_axis(np.take_along_axis(values, order, 0), index[None], 0)[0]
 
 
-def follow(detections: list[list[Detection]], least: float = 0.35) -> list[Track]:
-    """Joins detections over frames; a track must be seen in `least` of the frames, or in three, to count."""
+def follow(detections: list[list[Detection]], least: float = 0.15) -> list[Track]:
+    """Joins detections over frames; a track must be seen in the share `least` of the frames to count.
+
+    A detection and a track fit when they are near in space, in units of GATE_M, and alike in colour, in units of GATE_COLOUR:
+    an object that left the view is known again by its colour. Of two tracks that never stand beside each other and fit,
+    one is made.
+    """
     tracks: list[Track] = []
     for frame, found in enumerate(detections):
-        cost = np.full((len(tracks), len(found)), 1e3)
+        cost = np.full((len(tracks), len(found)), np.inf)
         for i, track in enumerate(tracks):
             for j, one in enumerate(found):
-                last = track.seen[-1][1]
-                scenery = (np.argmax(last.votes) == SCREEN) != (np.argmax(one.votes) == SCREEN)
-                away = np.linalg.norm(track.expected(frame) - one.centre)
-                away = min(away, np.linalg.norm(last.centre - one.centre))
-                colour = np.linalg.norm(track.median("colour") - one.colour)
-                gap = frame - track.seen[-1][0]
-                if not scenery and away < GATE_M * min(1 + 0.5 * (gap - 1), 3):
-                    cost[i, j] = away + 0.8 * colour
-        rows, columns = linear_sum_assignment(cost) if len(tracks) and found else ((), ())
-        joined = {j: i for i, j in zip(rows, columns, strict=True) if cost[i, j] < 1e3}
+                away = min(np.linalg.norm(p - one.centre) for p in (track.expected(frame), track.seen[-1][1].centre))
+                cost[i, j] = _misfit(track, one.kind, one.colour, float(away), frame - track.seen[-1][0])
+        pairs = linear_sum_assignment(np.minimum(cost, 1e3)) if cost.size else ((), ())
+        joined = {j: i for i, j in zip(*pairs, strict=True) if np.isfinite(cost[i, j])}
         for j, one in enumerate(found):
             if j in joined:
                 tracks[joined[j]].seen.append((frame, one))
             else:
                 tracks.append(Track([(frame, one)]))
-    needed = min(3, max(1, int(np.ceil(least * len(detections)))))
-    return [track for track in tracks if len(track.seen) >= needed]
+    needed = max(1, min(3, len(detections)), int(np.ceil(least * len(detections))))
+    return [track for track in _merged(tracks) if len(track.seen) >= needed]
+
+
+def _misfit(track: Track, kind: int, colour: np.ndarray, away_m: float, gap: int) -> float:
+    """Distance in units of what is tolerated, infinite beyond; `gap` frames without a sight tolerate more."""
+    if (track.kind == SCREEN) != (kind == SCREEN):
+        return np.inf
+    space = away_m / (GATE_M * min(1.0 + 0.25 * (gap - 1), 2.5))
+    tone = float(np.linalg.norm(track.median("colour") - colour)) / GATE_COLOUR
+    return space + tone if space < 1.0 and tone < 1.0 else np.inf
+
+
+def _merged(tracks: list[Track]) -> list[Track]:
+    """Joins tracks that share no frame and fit each other, the heaviest first."""
+    out: list[Track] = []
+    for track in sorted(tracks, key=lambda t: -t.weight):
+        frames = {frame for frame, _ in track.seen}
+        for other in out:
+            away = float(np.linalg.norm(other.median("centre") - track.median("centre")))
+            apart = not frames & {frame for frame, _ in other.seen}
+            if apart and np.isfinite(_misfit(other, track.kind, track.median("colour"), away, gap=5)):
+                other.seen = sorted(other.seen + track.seen, key=lambda pair: pair[0])
+                break
+        else:
+            out.append(track)
+    return out
 
 
 def to_core(
@@ -212,6 +250,7 @@ def _put(fields: dict[str, np.ndarray], slot: int, track: Track, times: np.ndarr
     kind = track.kind
     centres = np.stack([d.centre for _, d in track.seen])
     fields["presence"][:, slot], fields["semantic"][:, slot] = 1.0, kind
+    centres = median_filter(centres, size=(min(3, len(centres)), 1), mode="nearest")
     for axis in range(3):
         fields["centre"][:, slot, axis] = np.interp(ticks, when, centres[:, axis])
     nearest = np.abs(ticks[:, None] - when).argmin(1)
