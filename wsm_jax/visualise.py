@@ -33,6 +33,9 @@ NOT_CURVES = ("step", "time", "data_seconds", "grad_norm", "finite")
 """Keys of metric rows that are no part of a loss."""
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#7f7f7f", "#a6761d", "#666600")
 
+NO_METADATA = {"Creator": None, "Date": None, "Format": None, "Type": None}
+"""So that equal curves are equal text, without addresses of the network."""
+
 
 def picture(name: str, values: Shaped[NpOrJax, "*lead H W C"]) -> UInt8[np.ndarray, "*lead H W 3"]:
     """A channel in physical units as people see it, by the row of the channel table; what is not finite is drawn as 0.
@@ -146,7 +149,7 @@ def loss_curves(rows: Sequence[Mapping[str, float | int]]) -> str:
         if drawn:
             figure.legend(loc="outside right upper", frameon=False, fontsize=8, ncols=math.ceil(drawn / 14))
         out = io.StringIO()
-        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
+        figure.savefig(out, format="svg", transparent=True, metadata=NO_METADATA)
     return out.getvalue()
 
 

@@ -95,7 +95,12 @@ def payload(uri: str, kind: str) -> bytes:
 
 
 def test_nothing_is_fetched(page):
-    links = [attrs[name] for _, attrs in page.tags for name in ("src", "href", "poster", "srcset", "data") if name in attrs]
+    links = [
+        attrs[name]
+        for _, attrs in page.tags
+        for name in ("src", "href", "xlink:href", "poster", "srcset", "data")
+        if name in attrs
+    ]
     assert links
     assert all(link.startswith(("data:", "#")) for link in links)
     assert {link for link in links if link.startswith("#")} <= {f"#{attrs['id']}" for _, attrs in page.tags if "id" in attrs}
@@ -115,10 +120,17 @@ def test_every_video_is_whole_and_plays_by_itself(page):
     assert lengths == [3, 5]
 
 
-def test_pictures_and_curves_are_whole(page):
-    picture, curve = page.all("img")
+def test_pictures_are_whole(page):
+    (picture,) = page.all("img")
     assert Image.open(io.BytesIO(payload(picture["src"], "image/png"))).getpixel((0, 0)) == (9, 200, 30)
-    assert b"</svg>" in payload(curve["src"], "image/svg+xml")
+
+
+def test_curves_stand_in_the_page_and_refer_to_themselves(page):
+    assert len(page.all("svg")) == 1
+    assert "loss" in page.text
+    uses = {attrs["xlink:href"] for _, attrs in page.tags if "xlink:href" in attrs}
+    assert uses <= {f"#{attrs['id']}" for _, attrs in page.tags if "id" in attrs}
+    assert not page.all("metadata")
 
 
 def test_captions_are_text_not_markup(page):
@@ -158,6 +170,8 @@ def test_bad_input_is_named_and_nothing_is_written(tmp_path):
         Media("video", png((0, 0, 0)), "x")
     with pytest.raises(ValueError, match="needed a PNG file"):
         Media("picture", b"", "x")
+    with pytest.raises(ValueError, match="curves 'bridge'"):
+        write_report(path, "t", METRICS, TARGETS, [], {"bridge": "no drawing"})
     assert list(tmp_path.iterdir()) == []
 
 

@@ -40,7 +40,8 @@ class Media:
     @property
     def uri(self) -> str:
         """The data as a URI that a page embeds."""
-        return _uri({"video": "video/mp4", "picture": "image/png"}[self.kind], self.data)
+        kind = {"video": "video/mp4", "picture": "image/png"}[self.kind]
+        return f"data:{kind};base64,{base64.b64encode(self.data).decode()}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +99,7 @@ def write_report(
 
     `metrics` is what `report.json` holds: measures, each beside NAME_baseline, and n, wall_seconds, peak_rss_gib, commit.
     `targets` are name -> (">=" or "<=", value, what it is); `curves` are name -> SVG. Raises ValueError for an unknown
-    comparison, KeyError for metrics that do not tell of their run.
+    comparison or what is no SVG, KeyError for metrics that do not tell of their run.
     """
     missing = [name for name in RUN if name not in metrics]
     if missing:
@@ -114,7 +115,7 @@ def write_report(
         targets=len(targets),
         run=_run(metrics),
         sections=sections,
-        curves={name: _uri("image/svg+xml", svg.encode()) for name, svg in curves.items()},
+        curves={name: _inline(name, svg) for name, svg in curves.items()},
     )
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -122,6 +123,14 @@ def write_report(
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _inline(name: str, svg: str) -> str:
+    """The element of an SVG file, without the head that HTML does not know."""
+    start = svg.find("<svg")
+    if start < 0:
+        raise ValueError(f"curves {name!r}: {len(svg)} characters that are no SVG; needed what loss_curves returns")
+    return svg[start:]
 
 
 def _run(metrics: Mapping[str, Any]) -> dict[str, str]:
@@ -148,7 +157,3 @@ def _number(value: int | float) -> str:
     if not math.isfinite(value):
         return "not a number" if math.isnan(value) else "∞" if value > 0 else "−∞"
     return f"{value:.3f}" if abs(value) < 10 else f"{value:.2f}"
-
-
-def _uri(kind: str, data: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
