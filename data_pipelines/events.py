@@ -66,9 +66,9 @@ def _spans(mask: Bool[np.ndarray, " S"], shortest: int = 1) -> list[tuple[int, i
 def _alone(trajectory: Trajectory, slot: int) -> list[tuple[str, float]]:
     """What an object does by itself or on the floor."""
     height = trajectory.centre[:, slot, 2]
-    touching = trajectory.touching[:, slot].any(1)
+    touching = np.any(trajectory.touching[:, slot], 1)
     found: list[tuple[str, float]] = []
-    for begin, end in _spans(~touching, shortest=round(0.06 * STEP_HZ)):
+    for begin, end in _spans(np.logical_not(touching), shortest=round(0.06 * STEP_HZ)):
         rise = height[begin:end].max() - height[begin]
         if height[begin] + rise - height[end - 1] > FALL_M and rise < BOUNCE_M:
             found.append(("falls", begin / STEP_HZ))

@@ -4,6 +4,9 @@ It gives rgb, depth and segmentation; normals, motion and local coordinates are 
 from MUJOCO_GL when it is first imported, so `simulate` calls this in processes of its own.
 """
 
+# pyright: reportAttributeAccessIssue=false
+# (MuJoCo's compiled modules carry no types)
+
 import ctypes
 import os
 
@@ -76,7 +79,7 @@ def render(
 
 def _slots(model: mujoco.MjModel, segmentation: np.ndarray) -> np.ndarray:
     """Slot + 1 of every pixel [H W], 0 for none, from (geom id, object type)."""
-    table = np.int64([int(model.geom(i).name.removeprefix("slot")) + 1 for i in range(model.ngeom)])
+    table = np.array([int(model.geom(i).name.removeprefix("slot")) + 1 for i in range(model.ngeom)])
     geom = segmentation[..., 0]
     hit = (segmentation[..., 1] == mujoco.mjtObj.mjOBJ_GEOM) & (geom >= 0)
     return np.where(hit, table[np.maximum(geom, 0)], 0)

@@ -7,6 +7,9 @@ damping ratio zeta that cannot pull, so the contact ends when its force is zero,
     e = exp(-(pi - 2 asin zeta) zeta / sqrt(1 - zeta^2))          (from 1 at zeta = 0 down to exp(-2) at zeta = 1)       (1)
 """
 
+# pyright: reportAttributeAccessIssue=false
+# (MuJoCo's compiled modules carry no types)
+
 import dataclasses
 
 import jax
@@ -78,7 +81,8 @@ def simulate_physics(scene: Scene, seconds: float) -> Trajectory:
     steps = round(seconds * STEP_HZ)
     initial = np.zeros(mujoco.mj_stateSize(model, mujoco.mjtState.mjSTATE_FULLPHYSICS))
     mujoco.mj_getState(model, data, initial, mujoco.mjtState.mjSTATE_FULLPHYSICS)
-    states, sensors = rollout.rollout(model, data, initial[None], nstep=steps)
+    states, sensors = np.zeros((1, steps, len(initial))), np.zeros((1, steps, model.nsensordata))
+    rollout.rollout(model, data, initial[None], nstep=steps, state=states, sensordata=sensors)
     states = np.concatenate([initial[None], states[0]])
     found = np.concatenate([sensors[0, :1], sensors[0]]) > 0
     touching = np.zeros((steps + 1, count, count), np.bool_)
@@ -103,7 +107,7 @@ def _trajectory(scene: Scene, model: mujoco.MjModel, states: np.ndarray, touchin
     return Trajectory(np.arange(steps) / STEP_HZ, touching=touching, waves=scene.waves, **fields)
 
 
-def rotation_matrix(quaternion: Float[np.ndarray, "*lead 4"]) -> Float[np.ndarray, "*lead 3 3"]:
+def rotation_matrix(quaternion: Float[NpOrJax, "*lead 4"]) -> Float[np.ndarray, "*lead 3 3"]:
     """Rotation matrices of quaternions (w, x, y, z), float64."""
     flat = np.asarray(quaternion, np.float64).reshape(-1, 4)
     return Rotation.from_quat(flat, scalar_first=True).as_matrix().reshape(*quaternion.shape[:-1], 3, 3)

@@ -61,6 +61,8 @@ class Recipe:
             raise ValueError(
                 f"seconds {self.seconds} at frame_hz {self.frame_hz}: a clip needs two ticks (1/8 s each) and two frames"
             )
+        if not 0.0 <= self.screen <= 1.0 or (self.stories == ("behind",) and self.screen < 1.0):
+            raise ValueError(f"screen {self.screen}: needed a share in 0..1, and 1 where every object goes behind it")
         draw(np.random.default_rng(0), **self.draws)
         return self
 
@@ -73,11 +75,16 @@ class Recipe:
 def make_scene(recipe: Recipe, index: int) -> tuple[Scene, Trajectory, np.random.Generator]:
     """Scene `index` of a recipe, what it does, and the generator that words its captions.
 
-    Raises RuntimeError when a hundred draws give no acceptable scene.
+    Whether there is a screen, and the kind of camera path, is settled before anything is rejected, so that their shares are
+    as asked. Raises RuntimeError when a hundred draws give no acceptable scene.
     """
     rng = np.random.default_rng([recipe.seed, index])
+    settled = {
+        "screen": float(rng.random() < recipe.screen),
+        "cameras": (recipe.cameras[rng.integers(len(recipe.cameras))],),
+    }
     for _ in range(100):
-        scene = draw(rng, **recipe.draws)
+        scene = draw(rng, **(recipe.draws | settled))
         try:
             trajectory = simulate_physics(scene, float(recipe.core_time[-1]))
         except ValueError:  # starts with objects inside one another

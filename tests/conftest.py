@@ -20,6 +20,7 @@ TINY = {
     "bridge.height": 16, "bridge.width": 16, "bridge.network.rows": 4, "bridge.network.patch": 4,
     "bridge.network.width": 16, "bridge.network.depth": 1, "bridge.network.heads": 2, "bridge.network.pixel_width": 8,
     "bridge.network.frequencies": (1.0, 2.0), "bridge.style_width": 8, "bridge.run.batch_size": 8, "bridge.run.steps": 2,
+    "bridge.run.optimizer.warmup": 1, "world.run.optimizer.warmup": 1,
     "bridge.layout.waves": 4,
     "world.ticks": 8, "world.network.tick_patch": 4, "world.text_length": 16, "world.network.width": 16,
     "world.network.depth": 1, "world.network.heads": 2, "world.network.text_code": 8,

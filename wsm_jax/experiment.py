@@ -132,6 +132,10 @@ def validate(config: Config) -> Config:
     for section in (bridge, world):
         if section.network.width % section.network.heads:
             raise ValueError(f"config: network.width {section.network.width} does not divide by heads {section.network.heads}")
+        if not 0 <= section.run.optimizer.warmup < section.run.steps:
+            raise ValueError(
+                f"config: run.optimizer.warmup {section.run.optimizer.warmup} must lie below run.steps {section.run.steps}"
+            )
         if section.run.batch_size % section.run.accumulate:
             raise ValueError(
                 f"config: batch_size {section.run.batch_size} does not divide by accumulate {section.run.accumulate}"

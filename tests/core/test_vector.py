@@ -16,7 +16,7 @@ def random_waves(seed: int, shape: tuple[int, ...]) -> Waves:
     slots = np.broadcast_to(np.arange(1, shape[-1] + 1), shape)
     return Waves(
         presence=np.ones(shape, np.float32),
-        centre=rng.uniform(-1.8, 1.8, (*shape, 3)).astype(np.float32),
+        centre=(rng.uniform(-1.8, 1.8, (*shape, 3)) + np.asarray([0, 0, 0.5])).astype(np.float32),
         scale=rng.uniform(0.1, 2.0, (*shape, 3)).astype(np.float32),
         rotation=rotation,
         exponents=rng.uniform(0.1, 1.9, (*shape, 2)).astype(np.float32),

@@ -1,5 +1,6 @@
 """Simulated datasets: exact, the same however they are built, resumable, and in agreement with MuJoCo's own renderer."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from data_pipelines import mujoco_renderer, simulate
+from data_pipelines.camera_path import CAMERA_KINDS
 from data_pipelines.captions import named, parse
 from data_pipelines.format import Dataset, verify
 from data_pipelines.simulate import Recipe, make_clip, make_scene, record
@@ -91,13 +93,22 @@ def test_recorded_scenes_keep_to_the_rules():
         assert 1 <= len(clip.text) <= 4
 
 
+def test_screens_and_cameras_have_the_shares_that_were_asked():
+    """Rejection does not skew them: 0.4 and 1/5 within four standard deviations of 60 draws."""
+    made = [make_scene(Recipe(2, seconds=0.25), index)[0] for index in range(60)]
+    assert abs(np.mean([scene.has_screen for scene in made]) - 0.4) < 0.25
+    counts = [sum(scene.camera.kind == kind for scene in made) for kind in CAMERA_KINDS]
+    assert min(counts) >= 2 and max(counts) <= 24
+
+
 def test_scenes_that_leave_are_rejected():
     scene, trajectory, _ = make_scene(RECIPE, 0)
     slot = scene.objects[0]
     trajectory.centre[-1, slot, 0] = 1.9
     assert simulate.rejection(scene, trajectory, RECIPE) == f"slot {slot} leaves the arena"
-    trajectory.centre[:, slot] = (1.75, -1.75, 0.3)
-    assert "picture" in (simulate.rejection(scene, trajectory, RECIPE) or "")
+    trajectory.centre[-1, slot, 0] = 0.0
+    elsewhere = dataclasses.replace(scene, camera=dataclasses.replace(scene.camera, target=(30.0, 0.0, 0.3)))
+    assert "first picture" in (simulate.rejection(elsewhere, trajectory, RECIPE) or "")
 
 
 def test_a_stopped_build_goes_on_and_equals_an_unbroken_one(built, tmp_path, monkeypatch):
@@ -132,6 +143,8 @@ def test_a_stopped_build_goes_on_and_equals_an_unbroken_one(built, tmp_path, mon
         ({"scenes": 0}, "scenes 0"),
         ({"cameras": ("crane",)}, "crane"),
         ({"stories": ("fly",)}, "fly"),
+        ({"stories": ("behind",)}, "screen 0.4.*1"),
+        ({"screen": 1.5}, "screen 1.5"),
     ],
 )
 def test_bad_arguments_write_nothing(tmp_path, changes, match):

@@ -69,6 +69,7 @@ def _loss(objective):
         ({"sampling.world_method": "rk9"}, ValueError, "rk9"),
         ({"bridge.layout.channels": ("depth",)}, ValueError, "local"),
         ({"mesh.data": 0}, ValueError, "mesh.data = 0"),
+        ({"bridge.run.steps": 10}, ValueError, "warmup 50 must lie below"),
     ],
 )
 def test_wrong_keys_and_values_are_named(overrides, error, words):
@@ -92,9 +93,10 @@ def test_a_missing_key_and_a_missing_file_are_named(tmp_path):
 
 
 def test_batches_that_do_not_divide_over_the_mesh_are_refused():
-    config = experiment.load(QUICKSTART, {"mesh.data": 3})
     with pytest.raises(ValueError, match="choose a multiple of 3"):
-        experiment.check_devices(config, 3)
+        experiment.load(QUICKSTART, {"mesh.data": 3})
+    with pytest.raises(ValueError, match="choose a multiple of 5"):
+        experiment.check_devices(experiment.load(QUICKSTART), 5)
 
 
 def test_a_resolved_config_survives_json():

@@ -14,7 +14,13 @@ from wsm_jax.evaluation.judge import TARGETS
 ROOT = Path(__file__).parents[2]
 PART = {"scenes": 4, "height": 16, "width": 16, "frame_hz": 4.0, "seconds": 1.0}
 SETTINGS = TINY | {f"simulate.{part}.{key}": value for part in ("train", "cores", "test") for key, value in PART.items()}
-SETTINGS |= {"bridge.frame_hz": 4.0, "bridge.layout.waves": 6, "evaluate.clips": 3, "evaluate.video_size": 16}
+SETTINGS |= {
+    "world.text_length": 44,
+    "bridge.frame_hz": 4.0,
+    "bridge.layout.waves": 6,
+    "evaluate.clips": 3,
+    "evaluate.video_size": 16,
+}
 
 
 def flags(settings):
@@ -24,7 +30,7 @@ def flags(settings):
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("chain") / "quickstart"
-    assert status(quickstart.main, [f"--workdir={folder}", "--workers=1", *flags(SETTINGS)]) == 0
+    quickstart.main([f"--workdir={folder}", "--workers=1", *flags(SETTINGS)])
     return folder
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from data_pipelines.video import write_video
 from launch.command import status
 from launch.sample import VERBS, main
-from wsm_jax.sampling import style
+from wsm_jax.sampling import World, style
 from wsm_jax.snapshot import FIELDS, waves
 from wsm_jax.snapshot.waves import empty
 
@@ -24,9 +24,15 @@ def sizes(path) -> list[tuple[int, int]]:
         return [(frame.height, frame.width) for frame in container.decode(video=0)]
 
 
+@pytest.fixture(scope="module")
+def world(tiny_workdir) -> World:
+    return World.load(tiny_workdir)
+
+
 @pytest.fixture
-def run(capsys, tiny_workdir):
-    """Runs a verb on the tiny world; returns (exit code, stdout, stderr)."""
+def run(capsys, tiny_workdir, world, monkeypatch):
+    """Runs a verb on the tiny world, which is read from disk once; returns (exit code, stdout, stderr)."""
+    monkeypatch.setattr("launch.world_files.open_world", {str(tiny_workdir): world}.__getitem__)
 
     def go(verb: str, *arguments: object) -> tuple[int, str, str]:
         code = status(main, [verb, f"--workdir={tiny_workdir}", *map(str, arguments)])
@@ -72,12 +78,10 @@ def test_a_seed_is_a_world(run, tmp_path):
     assert a == b != c
 
 
-def test_describe_prints_the_text_alone(run, made, tiny_workdir):
-    from wsm_jax.sampling import World
-
+def test_describe_prints_the_text_alone(run, made, world):
     code, out, err = run("describe", f"--core={made}/core.json", "--seed=1")
     core, _ = waves.load(made / "core.json")
-    assert (code, out, err) == (0, World.load(tiny_workdir).describe(core, 1) + "\n", "")
+    assert (code, out, err) == (0, world.describe(core, 1) + "\n", "")
 
 
 def test_continue_and_rewind_keep_what_was(run, made, tmp_path):
@@ -196,20 +200,21 @@ def test_perceive_reads_a_folder_of_frames(run, tmp_path):
         ("edit --core=long.json --out=x.json --keep=0 --text=ball", r"long\.json: has 9 ticks.*at most 8"),
     ],
 )
-def test_what_cannot_be_is_named_and_nothing_is_written(run, made, tmp_path, monkeypatch, arguments, said):
-    bad_files(tmp_path, made)
-    monkeypatch.chdir(tmp_path)
-    before = sorted(tmp_path.rglob("*"))
+def test_what_cannot_be_is_named_and_nothing_is_written(run, bad, monkeypatch, arguments, said):
+    monkeypatch.chdir(bad)
+    before = sorted(bad.rglob("*"))
     code, out, err = run(*(part.replace("=_", "= ") for part in arguments.split(" ")))
     assert (code, out) == (2, "")
     assert err.startswith("error: ")
     assert "Traceback" not in err
     assert re.search(said, " ".join(err.split())), err
-    assert sorted(tmp_path.rglob("*")) == before
+    assert sorted(bad.rglob("*")) == before
 
 
-def bad_files(folder, made) -> None:
+@pytest.fixture(scope="module")
+def bad(made, tmp_path_factory):
     """What the cases above name: core.json and video.mp4 are good, the others each have a defect."""
+    folder = tmp_path_factory.mktemp("bad")
     for name in ("core.json", "video.mp4"):
         (folder / name).write_bytes((made / name).read_bytes())
     waves.save(empty(3, (8,)), folder / "three.json")
@@ -226,6 +231,7 @@ def bad_files(folder, made) -> None:
     (folder / "pictures").mkdir()
     for index in range(2):
         Image.fromarray(pictures[index]).save(folder / "pictures" / f"{index}.png")
+    return folder
 
 
 def test_an_unknown_verb_is_told_the_verbs(capsys):

@@ -29,15 +29,18 @@ def test_unpatch_inverts_patches():
 
 
 def test_resolution_is_free(params):
-    """The same picture at twice the resolution gives the same prediction, enlarged."""
+    """The same picture at twice the resolution gives the same prediction, enlarged.
+
+    Exact but for what tokens paint, which is enlarged smoothly; so the brush is taken away here.
+    """
+    params = jax.tree.map(jnp.copy, params)
+    params["params"]["paint"] = jax.tree.map(jnp.zeros_like, params["params"]["paint"])
     small = jax.random.normal(KEY, (1, 8, 8, 8))
     large = jnp.repeat(jnp.repeat(small, 2, 1), 2, 2)
     known, level = jnp.ones((1, 6)), jnp.full(1, 0.4)
     one = unpatch(NET.apply(params, patches(small, 2), level, known)[1])
     two = unpatch(NET.apply(params, patches(large, 2), level, known)[1])
-    # shrinking averages equal pixels exactly; what a token paints is enlarged smoothly, so patch corners may differ a little
-    shrunk = two.reshape(1, 8, 2, 8, 2, 8).mean((2, 4))
-    assert np.abs(shrunk - one).max() < 0.12 * np.abs(one).max()
+    np.testing.assert_allclose(two, jnp.repeat(jnp.repeat(one, 2, 1), 2, 2), rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(resample(patches(large, 2), 4), patches(small, 2), atol=1e-5)
 
 

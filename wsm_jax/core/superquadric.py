@@ -15,7 +15,7 @@ parameters that broadcast against the leading axes.
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import betaln
+from jax.scipy.special import gammaln
 
 from wsm_jax.typing import Array, Float, Key, NpOrJax
 
@@ -96,7 +96,8 @@ def volume(scale: Float[NpOrJax, "*q 3"], exponents: Float[NpOrJax, "*q 2"]) -> 
     """Volume, m^3: 2 a1 a2 a3 e1 e2 B(e1/2 + 1, e1) B(e2/2, e2/2) (Jaklic, Leonardis and Solina 2000)."""
     scale, exponents = jnp.asarray(scale), jnp.asarray(exponents)
     e1, e2 = exponents[..., 0], exponents[..., 1]
-    beta = jnp.exp(betaln(0.5 * e1 + 1.0, e1) + betaln(0.5 * e2, 0.5 * e2))
+    log_gamma = gammaln(jnp.stack([0.5 * e1 + 1.0, e1, 1.5 * e1 + 1.0, 0.5 * e2, 0.5 * e2, e2], -1))
+    beta = jnp.exp(jnp.sum(log_gamma * jnp.array([1.0, 1.0, -1.0, 1.0, 1.0, -1.0]), -1))
     return 2.0 * jnp.prod(scale, -1) * e1 * e2 * beta
 
 

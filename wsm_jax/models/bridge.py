@@ -10,13 +10,13 @@ import jax
 import jax.numpy as jnp
 
 from wsm_jax.models.transformer import SwiGLU, Transformer, dense, level_features, rms_norm
-from wsm_jax.typing import Array, Float, Int
+from wsm_jax.typing import Array, Float, Int, Shaped
 
 DETAIL = 8
 """Channels of the map that each token paints over its own patch."""
 
 
-def patches(x: Float[Array, "B H W C"], rows: int) -> Float[Array, "B gh gw p C"]:
+def patches(x: Shaped[Array, "B H W C"], rows: int) -> Shaped[Array, "B gh gw p C"]:
     """Cuts an image in `rows` rows of square patches: [B rows columns pixels C], pixels in row-major order.
 
     Raises ValueError when rows or columns of pixels do not divide into such patches.
@@ -38,10 +38,13 @@ def unpatch(x: Float[Array, "B gh gw p C"]) -> Float[Array, "B H W C"]:
 
 
 def resample(x: Float[Array, "B gh gw p C"], side: int) -> Float[Array, "B gh gw q C"]:
-    """Resizes every patch to side x side pixels (antialiased)."""
+    """Resizes every patch to side x side pixels: the mean of whole blocks where they fit, else linear with antialiasing."""
     old = round(x.shape[3] ** 0.5)
     if old == side:
         return x
+    if old % side == 0:
+        blocks = x.reshape(*x.shape[:3], side, old // side, side, old // side, x.shape[-1])
+        return blocks.mean((4, 6)).reshape(*x.shape[:3], side * side, x.shape[-1])
     grid = x.reshape(*x.shape[:3], old, old, x.shape[-1])
     grid = jax.image.resize(grid, (*x.shape[:3], side, side, x.shape[-1]), "linear")
     return grid.reshape(*x.shape[:3], side * side, x.shape[-1])

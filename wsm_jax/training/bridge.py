@@ -14,7 +14,7 @@ from wsm_jax.flow import LevelMix, expand, interpolate
 from wsm_jax.flow import bridge as ends
 from wsm_jax.models.bridge import StyleEncoder, WaveBridge, patches
 from wsm_jax.snapshot import channel, encode, restore
-from wsm_jax.typing import Array, Float, Key, PyTree
+from wsm_jax.typing import Array, Float, Key, PyTree, Shaped
 
 
 def encoded_channels(stored: dict[str, Array]) -> dict[str, Array]:
@@ -92,7 +92,7 @@ class BridgeObjective:
         weight = _flat(self._cut(1.0 + self.object_weight * self._objects(batch)))[:, :, :, pick]
         return ends.loss((low_out, high_out), target, core_known, pixel_known, level, weight)
 
-    def _cut(self, x: Array) -> Float[Array, "B T gh gw p C"]:
+    def _cut(self, x: Array) -> Shaped[Array, "B T gh gw p C"]:
         """Images [B T H W C] in patches."""
         parts = patches(_flat(x), self.bridge.rows)
         return parts.reshape(*x.shape[:2], *parts.shape[1:])
