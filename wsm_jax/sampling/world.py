@@ -32,7 +32,7 @@ Settings = Mapping[str, Any] | ConfigDict
 
 def bridge_networks(config: Settings) -> tuple[WaveBridge, StyleEncoder, bridge_flow.Layout]:
     """Networks and layout of the section `bridge` of an experiment."""
-    section = config["bridge"]
+    section: Any = config["bridge"]
     layout = bridge_flow.Layout(**{**section["layout"], "channels": tuple(section["layout"]["channels"])})
     network = {**section["network"], "frequencies": tuple(section["network"]["frequencies"])}
     codes = (layout.wave_code, layout.scene_code, layout.patch_code)
@@ -48,7 +48,7 @@ def bridge_networks(config: Settings) -> tuple[WaveBridge, StyleEncoder, bridge_
 
 def world_network(config: Settings) -> tuple[WorldFlow, Tokenizer]:
     """Network and tokenizer of the section `world` of an experiment."""
-    section = config["world"]
+    section: Any = config["world"]
     tokenizer = Tokenizer(tuple(section["words"]), section["text_length"])
     return WorldFlow(vocabulary=tokenizer.size, tick_seconds=1.0 / TICK_HZ, **section["network"]), tokenizer
 

@@ -14,7 +14,6 @@ from wsm_jax.models.world import WorldFlow
 from wsm_jax.snapshot import Waves
 from wsm_jax.typing import Array, Float, Int, Key, PyTree
 
-
 EMPHASIS = {"colour": 8.0, "exponents": 3.0, "scale": 2.0, "semantic": 2.0}
 """Weight of the fields that words name; in a plain mean the three numbers of a colour starve among 34."""
 
