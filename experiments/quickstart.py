@@ -98,5 +98,5 @@ def get_config() -> Config:
         "run": _run(900, 32, 2e-3, 50),
     }  # fmt: skip
     config.sampling = {"bridge_steps": 1, "bridge_method": "euler", "world_steps": 16, "world_method": "euler"}
-    config.evaluate = {"clips": 64, "seed": 0, "video_size": 128, "video_fps": 16.0}
+    config.evaluate = {"clips": 64, "seed": 0, "video_size": 144, "video_fps": 16.0}
     return config

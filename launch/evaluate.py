@@ -11,13 +11,14 @@ from pathlib import Path
 
 import psutil
 from absl import flags
+from PIL import Image
 from tqdm import tqdm
 
 from data_pipelines import captions
 from data_pipelines.format import Dataset
 from data_pipelines.scene import SCENE_DIAGONAL_M
 from launch.command import parse, run
-from launch.showcase import sections
+from launch.showcase import overview, sections
 from launch.train import overrides
 from launch.training import keep_compilations
 from wsm_jax import experiment
@@ -68,6 +69,7 @@ def evaluate(
     part = workdir / "report.json.part"
     part.write_text(json.dumps(metrics, indent=2) + "\n")
     part.replace(workdir / "report.json")
+    Image.fromarray(overview(world, scenes, cores, perceived, config.evaluate.video_size)).save(workdir / "overview.png")
     curves = {stage: loss_curves(read_metrics(workdir / stage / METRICS_FILE)) for stage in ("bridge", "world")}
     write_report(workdir / "report.html", config.name, metrics, TARGETS, panels, curves)
     return metrics

@@ -54,6 +54,24 @@ def sections(
     ]
 
 
+def overview(world: World, scenes: Scenes, cores: Sequence[Waves], perceived: Sequence[Waves], size: int) -> np.ndarray:
+    """One picture [H W 3] of the chain: imagined from text at three times, and a video, its perceived core, its true core."""
+    rows = []
+    for i in range(min(SHOWN, len(scenes.clips))):
+        clip, core = scenes.clips[i], cores[i]
+        assert clip.core is not None
+        imagined = _rgb(world.render(core, None, TICK_HZ, (size, size)))
+        middle = len(clip.frame_time) // 2
+        pictures = [(f"imagined, {t / TICK_HZ:.1f} s", imagined[t]) for t in (0, len(imagined) // 3, len(imagined) - 1)]
+        pictures.append(("held-out video", _rgb(clip)[middle]))
+        pictures += [
+            (title, _surface_picture(world, one, clip)[middle])
+            for title, one in (("perceived core", perceived[i]), ("true core", clip.core))
+        ]
+        rows.append(side_by_side([(title, picture[None]) for title, picture in pictures])[0])
+    return np.concatenate(rows)
+
+
 def mp4(frames: np.ndarray, fps: float) -> bytes:
     """An H.264 file of uint8 frames [T H W 3]."""
     with tempfile.TemporaryDirectory() as folder:

@@ -129,6 +129,10 @@ def validate(config: Config) -> Config:
             f"config: bridge frames of {bridge.height} x {bridge.width} do not divide into square patches,"
             f" bridge.network.rows = {rows} of them high"
         )
+    if config.evaluate.video_size % rows:
+        raise ValueError(
+            f"config: evaluate.video_size {config.evaluate.video_size}; needed a multiple of network.rows = {rows}"
+        )
     for section in (bridge, world):
         if section.network.width % section.network.heads:
             raise ValueError(f"config: network.width {section.network.width} does not divide by heads {section.network.heads}")
