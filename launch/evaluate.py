@@ -44,9 +44,7 @@ def evaluate(
     """Measures, writes report.json and report.html, and returns the measures. `begin` is when the whole job began (s)."""
     begin = time.time() if begin is None else begin
     world = World.load(workdir)
-    config = experiment.resolved(dict(world.config))
-    for key, value in overrides(list(settings)).items():
-        experiment.override(config, key, value)
+    config = experiment.resolved(dict(world.config), overrides(list(settings)))
     dataset = Dataset(data or workdir / "data" / "test")
     count = min(config.evaluate.clips, len(dataset))
     clips = [dataset.clip(i) for i in range(count)]

@@ -88,7 +88,7 @@ def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Config
     return validate(config)
 
 
-def resolved(config: Mapping[str, Any]) -> Config:
+def resolved(config: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Config:
     """The validated config that a checkpoint carries (JSON has no tuples: lists become tuples again)."""
 
     def tuples(value: Any) -> Any:
@@ -96,7 +96,10 @@ def resolved(config: Mapping[str, Any]) -> Config:
             return {name: tuples(inner) for name, inner in value.items()}
         return tuple(map(tuples, value)) if isinstance(value, list | tuple) else value
 
-    return validate(ConfigDict(tuples(config)))
+    out = ConfigDict(tuples(config))
+    for key, value in (overrides or {}).items():
+        override(out, key, value)
+    return validate(out)
 
 
 def override(config: Config, key: str, value: Any) -> None:

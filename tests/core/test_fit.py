@@ -154,8 +154,9 @@ def test_priors_divide_what_the_points_cannot_tell():
     prior = {"centre": 0.05, "scale": 0.2, "rotation": 1e-4, "exponents": 1e-4}
     fitted, _ = fit(points, 1e6 * ONES, start, prior)
     share = 0.05**2 / (0.05**2 + (0.5 * 0.2) ** 2)
-    np.testing.assert_allclose(fitted.centre[:, 2], 0.02 * share, rtol=0.05)
-    np.testing.assert_allclose(fitted.scale[:, 2] - 0.5, 0.02 * (1 - share), rtol=0.05)
+    # the split is that of the linearised problem; a step of 4 % of the semi-axis leaves a second order of a few percent
+    np.testing.assert_allclose(fitted.centre[:, 2], 0.02 * share, rtol=0.1)
+    np.testing.assert_allclose(fitted.scale[:, 2] - 0.5, 0.02 * (1 - share), rtol=0.1)
     np.testing.assert_allclose(fitted.centre[:, :2], 0.0, atol=1e-3)
 
 
