@@ -55,6 +55,14 @@ def test_near_is_bright_and_no_surface_black():
     assert 0 < drawn[1] < drawn[2] < drawn[3]
 
 
+@pytest.mark.parametrize("name", CHANNELS)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_drawn_as_zero(name, value):
+    shape = (2, 2, CHANNELS[name].components)
+    zero, strange = np.zeros(shape, np.float32), np.full(shape, value, np.float32)
+    np.testing.assert_array_equal(picture(name, strange), picture(name, zero))
+
+
 def test_wrong_channels_are_named():
     with pytest.raises(KeyError, match="hue"):
         picture("hue", np.zeros((2, 2, 3), np.float32))
@@ -105,6 +113,11 @@ def test_side_by_side_brings_heights_and_lengths_together():
     assert (right == (0, 0, 250)).all()
     assert (out[:, :, :GAP] == BACKGROUND).all()
     assert (out[:, :, GAP + width : 2 * GAP + width] == BACKGROUND).all()
+
+
+def test_odd_panels_make_an_even_video():
+    out = side_by_side([("odd", flat((1, 2, 3), 1, 193, 33))])
+    assert out.shape == (1, GAP + STRIP + 193 + GAP + 1, GAP + 33 + GAP + 1, 3)
 
 
 @pytest.mark.parametrize(
