@@ -25,7 +25,7 @@ from data_pipelines.physics import Trajectory, simulate_physics
 from data_pipelines.scene import ARENA_M, SLOTS, STORIES, Scene, draw
 from data_pipelines.style import Style
 from wsm_jax.core.render import surface
-from wsm_jax.snapshot import CHANNELS, TICK_HZ, WSV, Camera, Waves
+from wsm_jax.snapshot import STORED, TICK_HZ, WSV, Camera, Waves
 from wsm_jax.typing import Array, Float
 
 RENDERERS = ("wsm", "mujoco")
@@ -154,7 +154,7 @@ def render(
     channels = jax.tree.map(np.array, _pictures(waves, camera, later, style, height, width))
     # the caster numbers the waves that it was given; the channel numbers slots
     channels["instance"] = np.array([0, *(cast + 1)], np.float32)[np.rint(channels["instance"]).astype(np.int64)]
-    return {name: channels[name] for name in CHANNELS if name in channels}
+    return {name: channels[name] for name in STORED if name in channels}
 
 
 def _cast_slots(presence: Float[np.ndarray, " N"]) -> np.ndarray:
@@ -210,7 +210,7 @@ def simulate(
     if pixels and height != width:
         raise ValueError(f"pictures of {height}x{width}: scenes are framed for square pictures")
     library = mujoco_renderer.gl_library() if pixels and renderer == "mujoco" else None
-    channels = () if not pixels else tuple(CHANNELS) if renderer == "wsm" else mujoco_renderer.CHANNELS_DRAWN
+    channels = () if not pixels else STORED if renderer == "wsm" else mujoco_renderer.CHANNELS_DRAWN
     layout = Layout(
         clips=scenes,
         frames=len(recipe.frame_time),

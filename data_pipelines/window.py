@@ -5,12 +5,13 @@ caption, empty slots (presence 0) for the core, and a unit camera at the origin,
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from data_pipelines.format import Dataset
-from wsm_jax.snapshot import FIELDS, TICK_HZ, Camera, Waves, channel, resize
+from wsm_jax.snapshot import FIELDS, TICK_HZ, Camera, Waves, channel, ground, resize, store
 from wsm_jax.snapshot.waves import empty
 from wsm_jax.typing import Int, NpOrJax, Shaped, UInt8
 
@@ -144,7 +145,7 @@ def example(dataset: Dataset, clip: int, window: Window, rng: np.random.Generato
     where, layout = f"{dataset.folder.path} clip {clip}", dataset.layout
     core, frame_time, camera = found.core, found.frame_time, found.camera
     index, tick, start = pick(where, window, frame_time, core[1] if core else None, layout.frame_hz, rng)
-    channels = _channels(dataset, clip, window, index)
+    channels = read(dataset, clip, window.channels, index, camera, (window.height, window.width))
     captions = dataset.captions(clip) if layout.captions else ()
     text = captions[0 if window.first_caption else int(rng.integers(len(captions)))] if captions else ""
 
@@ -172,14 +173,19 @@ def _arrays(tree: Camera | Waves) -> dict[str, np.ndarray]:
     return {field.name: np.array(getattr(tree, field.name)) for field in dataclasses.fields(tree)}
 
 
-def _channels(dataset: Dataset, clip: int, window: Window, index: np.ndarray) -> dict[str, np.ndarray]:
-    """The channels that the dataset has, [T H W C] at the window's size."""
-    names = [name for name in window.channels if name in dataset.layout.channels]
-    if not (names and len(index)):
-        return {}
-    run = len(index) == index[-1] - index[0] + 1
-    read = dataset.read(clip, names, slice(int(index[0]), int(index[-1]) + 1) if run else index)
-    return {name: resize(name, values, window.height, window.width) for name, values in read.items()}
+def read(
+    dataset: Dataset, clip: int, channels: Sequence[str], index: np.ndarray, camera: Camera | None, size: tuple[int, int]
+) -> dict[str, np.ndarray]:
+    """Those of the channels that the dataset has, or its cameras tell, of some frames; stored integers [T H W C] of a size."""
+    names = [name for name in channels if name in dataset.layout.channels]
+    out: dict[str, np.ndarray] = {}
+    if names and len(index):
+        run = len(index) == index[-1] - index[0] + 1
+        found = dataset.read(clip, names, slice(int(index[0]), int(index[-1]) + 1) if run else index)
+        out = {name: resize(name, values, *size) for name, values in found.items()}
+    if "ground" in channels and camera is not None and len(index):
+        out["ground"] = store("ground", ground(camera[index], *size))
+    return out
 
 
 def _zeros(name: str, window: Window) -> np.ndarray:

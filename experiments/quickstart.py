@@ -52,7 +52,7 @@ def get_config() -> Config:
         "height": 48,
         "width": 48,
         "layout": {
-            "channels": ("depth", "normal", "semantic", "coverage", "local", "centre", "extent"),
+            "channels": ("depth", "normal", "semantic", "coverage", "local", "centre", "extent", "ground"),
             "waves": 6,
             "wave_code": 8,
             "scene_code": 8,
@@ -75,7 +75,7 @@ def get_config() -> Config:
             "mix": (0.65, 0.25, 0.1),
             "at_end": 0.7,
             "object_weight": 6.0,
-            "pixel_share": 0.25,
+            "pixel_share": 0.125,
         },
         "levels": {"logit_normal": 0.5, "mean": 0.0, "std": 1.0, "source_end": 0.25, "target_end": 0.25, "power": 3.0},
         "run": _run(1300, 16, 2e-3, 50),

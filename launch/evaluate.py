@@ -5,6 +5,7 @@ Other flags: --data (default: data/test in the workdir)   --set=evaluate.clips=8
 """
 
 import json
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,6 +44,14 @@ def evaluate(
 ) -> dict:
     """Measures, writes report.json and report.html, and returns the measures. `begin` is when the whole job began (s)."""
     begin = time.time() if begin is None else begin
+
+    def keep() -> None:
+        """What is measured stands on disk before anything is drawn, and once more with the time of the whole job."""
+        metrics.update(wall_seconds=round(time.time() - begin, 1), peak_rss_gib=round(_peak_gib(), 2))
+        part = workdir / "report.json.part"
+        part.write_text(json.dumps({name: _plain(x) for name, x in metrics.items()}, indent=2, allow_nan=False) + "\n")
+        part.replace(workdir / "report.json")
+
     world = World.load(workdir)
     config = experiment.resolved(dict(world.config), overrides(list(settings)))
     dataset = Dataset(data or workdir / "data" / "test")
@@ -56,21 +65,20 @@ def evaluate(
         pixels, perceived = judge_pixels(world, scenes, PICTURE_FRAMES, bar.update)
         metrics |= pixels
         metrics |= judge_revisit(world, cores, clips[0].channels["rgb"].shape[1], step=bar.update)
+        metrics |= {"n": count, "wall_seconds": 0.0, "peak_rss_gib": 0.0, "commit": code_version()}
+        keep()
         panels = sections(world, scenes, cores, texts, perceived, config.evaluate.video_size, config.evaluate.video_fps)
         bar.update()
-    metrics |= {
-        "n": count,
-        "wall_seconds": round(time.time() - begin, 1),
-        "peak_rss_gib": round(_peak_gib(), 2),
-        "commit": code_version(),
-    }
-    part = workdir / "report.json.part"
-    part.write_text(json.dumps(metrics, indent=2) + "\n")
-    part.replace(workdir / "report.json")
     Image.fromarray(overview(world, scenes, cores, perceived, config.evaluate.video_size)).save(workdir / "overview.png")
     curves = {stage: loss_curves(read_metrics(workdir / stage / METRICS_FILE)) for stage in ("bridge", "world")}
+    keep()
     write_report(workdir / "report.html", config.name, metrics, TARGETS, panels, curves)
     return metrics
+
+
+def _plain(x: float | int | str) -> float | int | str | None:
+    """JSON has no infinity: an error of nothing that was found is null."""
+    return x if isinstance(x, str) or math.isfinite(x) else None
 
 
 def _peak_gib() -> float:

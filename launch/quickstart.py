@@ -54,5 +54,8 @@ def main(arguments: list[str]) -> None:
 if __name__ == "__main__":
     import jax
 
+    from wsm_jax.runtime.host_memory import reuse_pages
+
+    reuse_pages()
     jax.config.update("jax_num_cpu_devices", CORES)
     run(main)

@@ -11,7 +11,7 @@ import numpy as np
 from data_pipelines.captions import slots_by_mention
 from data_pipelines.format import Dataset
 from data_pipelines.loader import Source, loader
-from data_pipelines.window import decode_caption
+from data_pipelines.window import decode_caption, read
 from wsm_jax import experiment
 from wsm_jax.experiment import Config
 from wsm_jax.runtime.checkpoint import restore_params
@@ -111,7 +111,7 @@ def style_codes(config: Config, workdir: Path) -> list[np.ndarray | None]:
     objective = experiment.bridge_objective(config)
     layout = bridge_networks(config)[2]
     width = max(layout.wave_code, layout.scene_code)
-    read = tuple(dict.fromkeys(("rgb", "base_colour", "instance", *layout.channels)))
+    needed = tuple(dict.fromkeys(("rgb", "base_colour", "instance", *layout.channels)))
 
     @jax.jit
     def encode(channels: dict[str, Any]) -> jax.Array:
@@ -125,17 +125,18 @@ def style_codes(config: Config, workdir: Path) -> list[np.ndarray | None]:
     out: list[np.ndarray | None] = []
     for source in sources(config, "world", workdir):
         dataset = Dataset(source.path)
-        if not set(read) <= set(dataset.layout.channels):
+        camera = ("ground",) if dataset.layout.camera else ()
+        if not set(needed) <= {*dataset.layout.channels, *camera}:
             out.append(None)
             continue
         kept = workdir / "bridge" / f"styles_{dataset.name}.npy"
         if not kept.exists():
             frames = np.linspace(0, dataset.layout.frames - 1, min(4, dataset.layout.frames)).astype(int)
-            rows = []
+            size, rows = (dataset.layout.height, dataset.layout.width), []
             for first in range(0, len(dataset), 8):
                 clips = [min(first + i, len(dataset) - 1) for i in range(8)]
-                parts = [dataset.read(clip, read, frames) for clip in clips]
-                rows.append(np.asarray(encode({name: np.stack([p[name] for p in parts]) for name in read})))
+                parts = [read(dataset, clip, needed, frames, dataset.camera(clip), size) for clip in clips]
+                rows.append(np.asarray(encode({name: np.stack([p[name] for p in parts]) for name in needed})))
             codes = np.concatenate(rows)[: len(dataset)]
             part = kept.with_suffix(".part.npy")
             np.save(part, codes)

@@ -24,7 +24,7 @@ from data_pipelines import manifest as records
 from data_pipelines.folder import Folder
 from data_pipelines.format import SCHEMA_VERSION, Dataset, Layout, create, verify
 from data_pipelines.moments import Moments
-from wsm_jax.snapshot import CHANNELS, FIELDS, SEMANTIC_CLASSES, WSV, Camera, Waves, restore, store
+from wsm_jax.snapshot import CHANNELS, FIELDS, SEMANTIC_CLASSES, STORED, WSV, Camera, Waves, restore, store
 
 FULL = Layout(
     clips=5,
@@ -34,7 +34,7 @@ FULL = Layout(
     frame_hz=8.0,
     ticks=9,
     waves=3,
-    channels=tuple(CHANNELS),
+    channels=STORED,
     rgb_codec="array",
     clips_per_shard=2,
     frames_per_chunk=3,
@@ -711,3 +711,8 @@ def test_a_forked_process_is_told_not_to_read(built, monkeypatch):
         ds.captions(2)
     with pytest.raises(RuntimeError, match="spawn"):
         Dataset(built["text"])
+
+
+def test_what_follows_from_the_camera_is_not_stored():
+    with pytest.raises(ValueError, match="channel 'ground' follows from the camera"):
+        dataclasses.replace(FULL, channels=("rgb", "ground"))

@@ -14,7 +14,7 @@ from data_pipelines.format import Dataset, Layout, create
 from data_pipelines.loader import Loader, Source, loader
 from data_pipelines.manifest import arrays
 from data_pipelines.window import decode_caption
-from wsm_jax.snapshot import TICK_HZ, WSV, Camera, resize
+from wsm_jax.snapshot import TICK_HZ, WSV, Camera, ground, resize, store
 from wsm_jax.snapshot.waves import empty
 
 SIM = Layout(
@@ -159,6 +159,17 @@ def test_shapes_and_dtypes_do_not_depend_on_the_source(mixed: list[Source], whol
     assert first["caption"].shape == (4, 512)
     assert (first["clip"].dtype, first["source"].dtype) == (np.int64, np.int32)
     assert all(value.shape == (4,) and value.dtype == bool for value in first["known"].values())
+
+
+def test_the_ground_follows_from_the_camera_where_there_is_one(sim: Path, real: Path):
+    ask = {**ASK, "channels": ("rgb", "ground"), "batch_size": 2}
+    batch = next(loader([Source(sim)], **ask))
+    assert batch["known"]["ground"].all()
+    for row in range(2):
+        camera = Camera(**{name: values[row] for name, values in batch["camera"].items()})
+        assert np.array_equal(batch["channels"]["ground"][row], store("ground", ground(camera, 8, 8)))
+    batch = next(loader([Source(real, 1.0, (24.0,))], **{**ask, "ticks": 0}))
+    assert not batch["known"]["ground"].any() and not batch["channels"]["ground"].any()
 
 
 def test_what_a_source_lacks_is_marked_and_not_invented(whole: list[dict]):

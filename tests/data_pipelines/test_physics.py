@@ -88,6 +88,7 @@ def test_angular_velocity_is_in_the_world_frame():
     angle = 3.0 * spin.time[-1]
     about_z = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
     assert np.allclose(b, about_z @ a, atol=1e-3)
+    assert np.allclose(spin.angular_velocity[:, 2], [0, 0, 3.0], atol=1e-4)
     assert np.allclose(rotation_matrix(spin.rotation[:2, 2]), quaternion_to_matrix(spin.rotation[:2, 2]), atol=1e-5)
 
 

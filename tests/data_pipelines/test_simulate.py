@@ -12,7 +12,7 @@ from data_pipelines.camera_path import CAMERA_KINDS
 from data_pipelines.captions import named, parse
 from data_pipelines.format import Dataset, verify
 from data_pipelines.simulate import Recipe, make_clip, make_scene, record
-from wsm_jax.snapshot import CHANNELS, WSV, store
+from wsm_jax.snapshot import STORED, WSV, store
 
 SMALL = {"seed": 5, "height": 16, "width": 16, "seconds": 0.5, "workers": 1, "clips_per_shard": 2, "progress": False}
 RECIPE = Recipe(5, seconds=0.5)
@@ -40,7 +40,7 @@ def test_times():
 def test_everything_is_there_and_sound(built):
     dataset = Dataset(built)
     assert verify(built, progress=False) == []
-    assert dataset.layout.channels == tuple(CHANNELS) and len(dataset) == 3
+    assert dataset.layout.channels == STORED and len(dataset) == 3
     for index in range(3):
         core, core_time = dataset.core(index)
         assert core.presence.shape == (4, 6) and np.array_equal(core_time, np.arange(4) / 8)
@@ -94,11 +94,11 @@ def test_recorded_scenes_keep_to_the_rules():
 
 
 def test_screens_and_cameras_have_the_shares_that_were_asked():
-    """Rejection does not skew them: 0.4 and 1/5 within four standard deviations of 60 draws."""
-    made = [make_scene(Recipe(2, seconds=0.25), index)[0] for index in range(60)]
-    assert abs(np.mean([scene.has_screen for scene in made]) - 0.4) < 0.25
+    """Rejection does not skew them: 0.4 and 1/5 within four standard deviations of 40 draws."""
+    made = [make_scene(Recipe(2, seconds=0.25), index)[0] for index in range(40)]
+    assert abs(np.mean([scene.has_screen for scene in made]) - 0.4) < 0.31
     counts = [sum(scene.camera.kind == kind for scene in made) for kind in CAMERA_KINDS]
-    assert min(counts) >= 2 and max(counts) <= 24
+    assert min(counts) >= 1 and max(counts) <= 18
 
 
 def test_scenes_that_leave_are_rejected():

@@ -92,7 +92,7 @@ def test_loss_is_zero_for_the_truth_and_counts_known_blocks_only(blocks):
     assert total == 0
     wrong = {**blocks, "depth": blocks["depth"] + 1.0}
     total, terms = flow.loss((wrong, blocks), (blocks, blocks), known, known, level, weight)
-    np.testing.assert_allclose([total, terms["depth_0"]], 1.0, rtol=1e-5)
+    np.testing.assert_allclose([total, terms["depth_0"]], [flow.EMPHASIS["depth"], 1.0], rtol=1e-5)
     hidden = known.at[:, LAYOUT.order.index("depth")].set(0.0)
     assert flow.loss((wrong, blocks), (blocks, blocks), hidden, known, level, weight)[0] == 0
     assert "style_1" not in terms

@@ -7,7 +7,7 @@ import pytest
 
 from wsm_jax.evaluation.judge import at_rest
 from wsm_jax.sampling import World, default_camera, style
-from wsm_jax.snapshot import FIELDS, WSV, orbit
+from wsm_jax.snapshot import FIELDS, WSV, ground, level_with, orbit
 
 TEXT = "a red ball rolls."
 
@@ -122,6 +122,18 @@ def test_observe_gives_every_channel_at_the_size_of_the_canvas(world):
         assert seen.channels[name].shape[:3] == (5, 16, 24), name
         assert np.isfinite(seen.channels[name]).all()
     assert seen.core.presence.shape == (5, 4) and seen.style.waves.shape == (4, 8)
+
+
+def test_a_given_camera_is_kept_and_a_missing_one_is_read_off_the_ground(world):
+    rgb = np.random.default_rng(0).uniform(size=(3, 16, 16, 3)).astype(np.float32)
+    given = orbit(3, height=1.5)
+    seen = world.observe(WSV({"rgb": rgb}, np.arange(3) / 8), given)
+    np.testing.assert_array_equal(seen.camera.position, given.position)
+    np.testing.assert_allclose(seen.channels["ground"], np.clip(ground(given, 16, 16), -1, 1), atol=1e-5)
+    alone = world.observe(WSV({"rgb": rgb}, np.arange(3) / 8))
+    told = level_with(np.median(alone.channels["ground"], axis=0), default_camera()[0])
+    np.testing.assert_allclose(alone.camera.position, np.broadcast_to(told.position, (3, 3)), rtol=1e-6)
+    np.testing.assert_allclose(alone.camera.rotation, np.broadcast_to(told.rotation, (3, 4)), rtol=1e-6)
 
 
 def test_any_subset_of_channels_makes_a_picture(world, core):

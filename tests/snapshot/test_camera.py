@@ -1,5 +1,6 @@
 """The pinhole camera: rays and projection are inverses, and the paths look where they should."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from wsm_jax.snapshot import Camera, look_at, orbit, project, quaternion_to_matrix, rays
+from wsm_jax.snapshot import Camera, ground, level_with, look_at, orbit, project, quaternion_to_matrix, rays
 from wsm_jax.snapshot.camera import matrix_to_quaternion
 
 seeds = st.integers(0, 2**32 - 1)
@@ -50,6 +51,39 @@ def test_project_is_the_inverse_of_rays(seed):
     np.testing.assert_allclose(
         canvas.reshape(*depth.shape, 2), np.broadcast_to(np.stack([u, v], -1), (*depth.shape, 2)), atol=1e-4
     )
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=seeds)
+def test_ground_is_where_the_rays_meet_the_plane(seed):
+    camera = cameras(np.random.default_rng(seed), (2, 3))
+    camera.position[..., 2] += np.where(camera.position[..., 2] < 0, -0.1, 0.1)
+    origin, direction = (np.asarray(x, np.float64) for x in rays(camera, 6, 9))
+    found = ground(camera, 6, 9)
+    assert isinstance(found, np.ndarray) and found.shape == (2, 3, 6, 9, 2)
+    near = -direction[..., 2] / origin[..., None, None, 2]
+    np.testing.assert_allclose(found[..., 0], near, rtol=1e-4, atol=1e-5 * np.abs(near).max())
+    np.testing.assert_allclose(found[..., 1], direction[..., 2] / np.linalg.norm(direction, axis=-1), atol=2e-6)
+    np.testing.assert_allclose(ground(jax.tree.map(jnp.asarray, camera), 6, 9), found, rtol=1e-4, atol=1e-5)
+
+
+def test_ground_of_a_camera_on_the_plane_is_finite():
+    camera = look_at(np.zeros(3), np.array([0.0, 1.0, 0.2]))
+    assert np.isfinite(ground(camera, 4, 4)).all()
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=seeds)
+def test_height_and_tilt_are_read_off_the_ground(seed):
+    """With the heading, lens and place of `like`, the camera itself comes back."""
+    rng = np.random.default_rng(seed)
+    place = np.array([*rng.uniform(-3, 3, 2), rng.uniform(1.2, 4.0)])
+    turn = rng.uniform(-np.pi, np.pi)
+    true = look_at(place, place + np.array([4 * np.cos(turn), 4 * np.sin(turn), rng.uniform(-2.5, 0.5)]))
+    like = look_at(place * np.array([1, 1, 0]) + np.array([0, 0, 9.0]), place + np.array([np.cos(turn), np.sin(turn), 8.0]))
+    found = level_with(ground(true, 12, 20), like)
+    np.testing.assert_allclose(found.position, true.position, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(np.abs(np.sum(found.rotation * true.rotation)), 1.0, atol=1e-6)
 
 
 def test_a_camera_means_the_same_at_any_resolution():

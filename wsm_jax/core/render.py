@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from wsm_jax.core import superquadric
-from wsm_jax.snapshot import Camera, Waves, project, quaternion_to_matrix, rays
+from wsm_jax.snapshot import Camera, Waves, ground, project, quaternion_to_matrix, rays
 from wsm_jax.typing import Array, Float, NpOrJax
 
 NEAR_M = 0.05
@@ -196,7 +196,7 @@ def surface(
     softness: float = 0.0,
     rays_per_chunk: int = 65536,
 ) -> dict[str, Float[Array, "H W C"]]:
-    """The surface channels of one instant seen by one camera, in physical units (see the channel table).
+    """The surface channels of one instant seen by one camera, and its "ground", in physical units (see the channel table).
 
     `softness` 0 gives hard edges (for data); > 0 (m) gives edges with coverage gradients (for learning). `later` is the camera
     `dt` seconds on, for the `motion` channel of a moving camera. The instance channel holds slot + 1. Memory is bounded by
@@ -218,4 +218,5 @@ def surface(
         padding = -count % rays_per_chunk
         parts = jnp.pad(flat, ((0, padding), (0, 0)), mode="edge").reshape(-1, rays_per_chunk, 3)
         out = jax.tree.map(lambda x: x.reshape(-1, x.shape[-1])[:count], jax.lax.map(chunk, parts))
-    return {name: values.reshape(height, width, -1) for name, values in out.items()}
+    channels = {name: values.reshape(height, width, -1) for name, values in out.items()}
+    return channels | {"ground": jnp.asarray(ground(camera, height, width))}

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from wsm_jax.models.transformer import SwiGLU, Transformer, dense, level_features, rms_norm
 from wsm_jax.typing import Array, Float, Int, Shaped
 
+VOICES, KEY = 4, 16
+"""Vectors that a token offers its pixels, and the size of the keys by which a pixel chooses among them."""
 DETAIL = 8
 """Channels of the map that each token paints over its own patch."""
 
@@ -107,10 +109,12 @@ class WaveBridge(nn.Module):
         """
         size = state.shape[-1]
         gain = signal_share(level, known, jnp.asarray(self.noise))
-        state = state * jnp.repeat(gain, jnp.asarray(self.blocks), axis=1, total_repeat_length=size)[:, None, None, None]
-        cut = state
+        gain = jnp.repeat(gain, jnp.asarray(self.blocks), axis=1, total_repeat_length=size)
+        cut = state * gain[:, None, None, None]
+        # inputs of one power, whether few blocks are known or many: else the layers are nearly blind to a picture alone
+        seen = cut * jax.lax.rsqrt(jnp.mean(jnp.square(gain), 1) + 0.02)[:, None, None, None, None]
         side = round(cut.shape[3] ** 0.5)
-        small = resample(cut, self.patch)
+        small = resample(seen, self.patch)
         batch, rows, columns = small.shape[:3]
         tokens = dense(self.width, ("channels", "embed"), name="embed")(small.reshape(batch, rows * columns, -1))
         condition = level_features(level, 64)
@@ -126,12 +130,18 @@ class WaveBridge(nn.Module):
         )
         painted = dense(self.patch**2 * DETAIL, ("embed", "mlp"), name="paint")(tokens)
         painted = resample(painted.reshape(batch, rows, columns, self.patch**2, DETAIL), side)
-        spoken = dense(2 * self.pixel_width, ("embed", "mlp"), name="speak")(tokens).reshape(batch, rows, columns, 1, -1)
+        voices = dense(VOICES * 2 * self.pixel_width, ("embed", "mlp"), name="speak")(tokens)
+        voices = voices.reshape(batch, rows, columns, VOICES, 2 * self.pixel_width)
+        keys = dense(VOICES * KEY, ("embed", "mlp"), name="keys")(tokens).reshape(batch, rows, columns, VOICES, KEY)
         if pixels is not None:
-            cut, painted = cut[..., pixels, :], painted[..., pixels, :]
+            cut, seen, painted = cut[..., pixels, :], seen[..., pixels, :], painted[..., pixels, :]
         texture = waves_of(cut[..., self.local_slice[0] : self.local_slice[1]], self.frequencies)
-        h = jnp.concatenate([cut, painted, texture], -1)
-        gate, value = jnp.split(dense(2 * self.pixel_width, ("channels", "mlp"), name="pixel_in")(h) + spoken, 2, -1)
+        h = jnp.concatenate([seen, painted, texture], -1)
+        # every pixel listens to the voice of its token that fits it: object or background, within one patch
+        query = dense(KEY, ("channels", "mlp"), name="query")(h)
+        choice = jax.nn.softmax(jnp.einsum("bijqk,bijvk->bijqv", query, keys), -1)
+        heard = jnp.einsum("bijqv,bijvd->bijqd", choice, voices)
+        gate, value = jnp.split(dense(2 * self.pixel_width, ("channels", "mlp"), name="pixel_in")(h) + heard, 2, -1)
         h = jax.nn.silu(gate) * value
         h = h + SwiGLU(self.pixel_width, self.pixel_width, name="pixel_mlp")(h)
         out = dense(2 * size, ("mlp", "channels"), name="pixel_out")(h) + jnp.concatenate([cut, cut], -1)

@@ -23,7 +23,7 @@ from wsm_jax.runtime.checkpoint import restore_params
 from wsm_jax.sampling import perceive as reading
 from wsm_jax.sampling.bridge import BridgeSampler
 from wsm_jax.sampling.style import Style
-from wsm_jax.snapshot import FIELDS, TICK_HZ, WSV, Camera, Waves, decode, look_at, resize
+from wsm_jax.snapshot import FIELDS, TICK_HZ, WSV, Camera, Waves, decode, ground, level_with, look_at, resize
 from wsm_jax.typing import Array, Bool, Float, Key, NpOrJax, PyTree
 
 Settings = Mapping[str, Any] | ConfigDict
@@ -67,6 +67,8 @@ class Perception:
     core_time: Float[np.ndarray, " K"]
     style: Style
     channels: dict[str, np.ndarray]
+    camera: Camera
+    """As given; else one that stands still, of the height and tilt that the perceived ground tells."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -233,17 +235,20 @@ class World:
         return WSV(out, time, camera, core, core_time)
 
     def perceive(self, video: WSV, camera: Camera | None = None) -> Waves:
-        """Video -> core, in the frame of its camera path (the video's own, else `camera`, else the default camera)."""
+        """Video -> core, in the frame of its camera path: the video's own, else `camera`, else a still one of the height and
+        tilt that the perceived ground tells."""
         return self.observe(video, camera).core
 
     def observe(self, video: WSV, camera: Camera | None = None) -> Perception:
         """Video -> core, style and every surface channel. Ticks lie at 8 Hz from the first frame on."""
         rgb = self._canvas(np.asarray(video.channels["rgb"], np.float32))
         frames = rgb.shape[0]
-        camera = video.camera or camera or default_camera(frames)
-        blocks = {name: np.asarray(x) for name, x in self.bridge.perceive(rgb).items()}
+        camera = video.camera or camera
+        given = {} if camera is None else {"ground": ground(camera, *rgb.shape[1:3])}
+        blocks = {name: np.asarray(x) for name, x in self.bridge.perceive(rgb, given).items()}
         layout = self.bridge.layout
         channels = {name: np.asarray(decode(name, blocks[name])) for name in layout.channels}
+        camera = self._still_camera(channels) if camera is None else camera
         channels["base_colour"] = np.asarray(decode("rgb", blocks["rgb"]))
         seen = channels | {"semantic_code": blocks["semantic"], "style": blocks["style"]}
         found = [reading.detect({n: x[t] for n, x in seen.items()}, camera[t], layout.wave_code) for t in range(frames)]
@@ -257,7 +262,7 @@ class World:
             blocks["style"][..., layout.wave_code :].mean((0, 1, 2)),
             layout.waves,
         )
-        return Perception(core, ticks - ticks[0], style, channels)
+        return Perception(core, ticks - ticks[0], style, channels, camera)
 
     def look(self, picture: Float[NpOrJax, "T H W 3"], channels: Mapping[str, NpOrJax]) -> Style:
         """The style of pictures whose surface channels (with "instance") are known."""
@@ -274,6 +279,14 @@ class World:
     @property
     def _waves(self) -> int:
         return self.bridge.layout.waves
+
+    def _still_camera(self, channels: dict[str, np.ndarray]) -> Camera:
+        """A camera for every frame of pictures that came without one."""
+        frames = channels["depth"].shape[0]
+        if "ground" not in channels:
+            return default_camera(frames)
+        one = level_with(np.median(channels["ground"], axis=0), default_camera()[0])
+        return Camera(*(np.repeat(np.asarray(getattr(one, f.name))[None], frames, 0) for f in dataclasses.fields(Camera)))
 
     def _canvas(self, rgb: Float[np.ndarray, "T H W 3"]) -> Float[np.ndarray, "T h w 3"]:
         """The pictures at the resolution that the bridge was trained at, whole patches wide."""

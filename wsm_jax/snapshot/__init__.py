@@ -1,7 +1,7 @@
 """Snapshots of a world and the plain containers around them; no physics, no network, no file format but core JSON."""
 
-from wsm_jax.snapshot.camera import Camera, look_at, orbit, project, quaternion_to_matrix, rays
-from wsm_jax.snapshot.channels import CHANNELS, Channel, channel, decode, encode, resize, restore, store
+from wsm_jax.snapshot.camera import Camera, ground, level_with, look_at, orbit, project, quaternion_to_matrix, rays
+from wsm_jax.snapshot.channels import CHANNELS, STORED, Channel, channel, decode, encode, resize, restore, store
 from wsm_jax.snapshot.containers import WSF, WSG, WSV, from_snapshots
 from wsm_jax.snapshot.waves import FIELDS, SEMANTIC_CLASSES, TICK_HZ, Waves
 
@@ -9,6 +9,7 @@ __all__ = [
     "CHANNELS",
     "FIELDS",
     "SEMANTIC_CLASSES",
+    "STORED",
     "TICK_HZ",
     "WSF",
     "WSG",
@@ -20,6 +21,8 @@ __all__ = [
     "decode",
     "encode",
     "from_snapshots",
+    "ground",
+    "level_with",
     "look_at",
     "orbit",
     "project",

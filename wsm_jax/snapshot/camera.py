@@ -8,6 +8,7 @@ of an H x W image has canvas coordinates v = (i + 1/2)/H in 0..1 and u = (j + 1/
 so a point origin + z R d lies at depth z (distance along the optical axis, m).
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -105,6 +106,57 @@ def rays(camera: Camera, height: int, width: int) -> tuple[Float[Array, "*lead 3
     local = jnp.stack([x, y, jnp.ones_like(x)], -1)
     matrix = quaternion_to_matrix(camera.rotation)
     return jnp.asarray(camera.position), jnp.einsum("...ij,...hwj->...hwi", matrix, local, precision="highest")
+
+
+def ground(camera: Camera, height: int, width: int) -> Float[NpOrJax, "*lead H W 2"]:
+    """What a camera says about its pixels: where the plane z = 0 lies, and how steeply each ray looks up.
+
+    With d the ray of unit depth, u the world's up and h the height of the camera above z = 0 (m), the components are
+
+        -(u . d) / h      inverse depth of the plane along the optical axis, 1/m; negative where the ray misses it
+        (u . d) / |d|     sine of the elevation of the ray
+
+    Together they give gravity and height, whatever the lens. A camera nearer than 1 mm to the plane counts as 1 mm off it.
+    NumPy stays NumPy.
+    """
+    xp = jnp if any(isinstance(x, jax.Array) for x in vars(camera).values()) else np
+    rotation, offset, focal = (xp.asarray(x) for x in (camera.rotation, camera.offset, camera.focal))
+    w, i, j, k = (rotation[..., n] for n in range(4))
+    norm = w * w + i * i + j * j + k * k
+    up = [2 * (i * k - w * j) / norm, 2 * (j * k + w * i) / norm, 1 - 2 * (i * i + j * j) / norm]
+    y = ((xp.arange(height) + 0.5) / height - 0.5 - offset[..., 1, None]) / focal[..., None]
+    x = ((xp.arange(width) + 0.5) / height - width / (2 * height) - offset[..., 0, None]) / focal[..., None]
+    x, y = x[..., None, :], y[..., :, None]
+    rise = up[0][..., None, None] * x + up[1][..., None, None] * y + up[2][..., None, None]
+    above = xp.asarray(camera.position)[..., 2]
+    above = xp.where(above < 0, xp.minimum(above, -1e-3), xp.maximum(above, 1e-3))
+    out = xp.stack([-rise / above[..., None, None], rise / xp.sqrt(x * x + y * y + 1.0)], -1)
+    return out.astype(xp.float32)
+
+
+def level_with(seen: Float[NpOrJax, "H W 2"], like: Camera) -> Camera:
+    """The camera whose `ground` is nearest to the one seen: its height and tilt; heading, lens and place are those of `like`.
+
+    The inverse depth of the plane is linear over the picture, -(u . d)/h, so least squares gives -u/h in the camera frame.
+    Parts beyond 1/m, where the channel clips, do not count. The height is held to 0.2 .. 20 m.
+    """
+    height, width = seen.shape[:2]
+    focal, offset = float(np.asarray(like.focal)), np.asarray(like.offset)
+    y, x = np.meshgrid((np.arange(height) + 0.5) / height, (np.arange(width) + 0.5) / height, indexing="ij")
+    x, y = (x - width / (2 * height) - offset[0]) / focal, (y - 0.5 - offset[1]) / focal
+    near = np.asarray(seen, np.float64)[..., 0]
+    counts = np.abs(near) < 0.98
+    plane = np.linalg.lstsq(np.stack([x, y, np.ones_like(x)], -1)[counts], near[counts], rcond=None)[0]
+    size = max(float(np.linalg.norm(plane)), 1e-9)
+    up = -plane / size
+    heading = np.asarray(quaternion_to_matrix(like.rotation), np.float64)[:2, 2]
+    along = np.array([0.0, 0.0, 1.0]) - up[2] * up  # where the optical axis points on the ground, camera frame
+    along = along / max(float(np.linalg.norm(along)), 1e-9)
+    cos, sin = heading / max(float(np.linalg.norm(heading)), 1e-9)
+    side = np.cross(along, up)  # to the right of it
+    rotation = matrix_to_quaternion(np.stack([cos * along + sin * side, sin * along - cos * side, up]))
+    position = np.array([*np.asarray(like.position)[:2], np.clip(1.0 / size, 0.2, 20.0)], np.float32)
+    return Camera(position, rotation, like.focal, like.offset)
 
 
 def project(

@@ -42,6 +42,8 @@ class Channel:
     """"area" (mean of the covered pixels) or "nearest" (labels and directions must not be mixed)."""
     picture: Callable[[np.ndarray], np.ndarray]
     """Physical [... C] -> RGB [... 3] in 0..1, for people."""
+    derived: bool = False
+    """Follows from the camera alone (`wsm_jax.snapshot.ground`), so it is never kept on disk."""
 
 
 def _unit(low: int | float, high: int | float) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
@@ -117,6 +119,10 @@ def _signed(x: np.ndarray) -> np.ndarray:
     return np.clip(0.5 + 0.5 * x, 0.0, 1.0)
 
 
+def _ground_picture(x: np.ndarray) -> np.ndarray:
+    return _signed(np.concatenate([x[..., :1], np.zeros_like(x[..., :1]), x[..., 1:]], -1))
+
+
 def _clip01(x: np.ndarray) -> np.ndarray:
     return np.clip(x, 0.0, 1.0)
 
@@ -136,10 +142,15 @@ _ROWS = (
     Channel("local", 3, "wave-local position / semi-axes", "int16", 1 / 32000, 3, *_unit(-1, 1), "nearest", _signed),
     Channel("centre", 3, "m, surface to wave centre, camera frame", "int16", 1e-3, 3, *_unit(-2, 2), "nearest", _signed),
     Channel("extent", 3, "m, semi-axes of the wave", "int16", 1e-3, 3, _encode_extent, _decode_extent, "nearest", _signed),
+    Channel("ground", 2, "1/m of z = 0; sine of elevation", "int16", 1e-4, 2, *_unit(-1, 1), "nearest", _ground_picture, True),
 )
 
 CHANNELS: dict[str, Channel] = {row.name: row for row in _ROWS}
 """Name -> row, in canonical order."""
+
+
+STORED = tuple(name for name, row in CHANNELS.items() if not row.derived)
+"""The channels that a dataset may hold."""
 
 
 def channel(name: str) -> Channel:

@@ -1,7 +1,8 @@
 """What the wave bridge is trained on: paths between the surface of the waves and the picture, in three kinds.
 
-*perceive*: the picture alone is given at the pixel end. *render*: picture and surface channels are. *any*: a random subset of
-channels is known at either end, so that later any subset can drive any other. Levels lean to the end that is given.
+*perceive*: the picture alone is given at the pixel end, mostly with its camera ("ground"). *render*: picture and surface
+channels are. *any*: a random subset of channels is known at either end, so that later any subset can drive any other. Levels
+lean to the end that is given.
 """
 
 import dataclasses
@@ -116,7 +117,7 @@ class BridgeObjective:
 
     def _draw(self, key: Key, known: dict[str, Array], frames: int) -> tuple[Array, Array, Array]:
         """Validity bits of both ends [B*T, blocks] and levels [B*T]."""
-        keys = jax.random.split(key, 7)
+        keys = jax.random.split(key, 8)
         order = tuple(self.layout.sizes)
         source = {"rgb": "base_colour"}
         exists = {
@@ -127,10 +128,11 @@ class BridgeObjective:
         rows = exists[0].shape[0]
         kind = jax.random.choice(keys[0], 3, (rows,), p=jnp.asarray(self.mix))[:, None]
         is_code = jnp.asarray([n in ends.CODES for n in order])
-        is_rgb = jnp.asarray([n == "rgb" for n in order])
+        is_rgb, is_ground = (jnp.asarray([n == name for n in order]) for name in ("rgb", "ground"))
         drawn = [jax.random.bernoulli(k, p, (rows, len(order))) for k, p in ((keys[1], 0.7), (keys[2], 0.5))]
         core = jnp.where(kind == 2, drawn[0] | is_code, True)
-        pixel = jnp.where(kind == 0, is_rgb, jnp.where(kind == 1, True, drawn[1]))
+        posed = is_ground & jax.random.bernoulli(keys[7], 0.8, (rows, 1))
+        pixel = jnp.where(kind == 0, is_rgb | posed, jnp.where(kind == 1, True, drawn[1]))
         remainder = jax.random.bernoulli(keys[3], 0.4, (rows, 1)) | jnp.asarray([n != "remainder" for n in order])
         core = core & remainder
         level = self.levels.sample(keys[4], (rows,))
