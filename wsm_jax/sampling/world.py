@@ -252,13 +252,13 @@ class World:
         channels["base_colour"] = np.asarray(decode("rgb", blocks["rgb"]))
         seen = channels | {"semantic_code": blocks["semantic"], "style": blocks["style"]}
         found = [reading.detect({n: x[t] for n, x in seen.items()}, camera[t], layout.wave_code) for t in range(frames)]
-        ground = channels["semantic"][..., 0] == reading.FLOOR
-        ground = ground if ground.any() else np.ones_like(ground)
+        floor = channels["semantic"][..., 0] == reading.FLOOR
+        floor = floor if floor.any() else np.ones_like(floor)
         core, ticks, style = reading.to_core(
             reading.follow(found),
             np.asarray(video.frame_time, np.float64),
-            np.clip(np.median(channels["base_colour"][ground], axis=0), 0, 1),
-            blocks["style"][ground][:, : layout.wave_code].mean(0),
+            np.clip(np.median(channels["base_colour"][floor], axis=0), 0, 1),
+            blocks["style"][floor][:, : layout.wave_code].mean(0),
             blocks["style"][..., layout.wave_code :].mean((0, 1, 2)),
             layout.waves,
         )
