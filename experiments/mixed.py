@@ -1,7 +1,7 @@
 """The bridge on simulated and real clips together; a real clip has rgb alone, everything else of it is unknown.
 
 python -m launch.data simulate --out=runs/mixed/data/train --scenes=300 --seed=1 --size=48x48 --fps=4
-python -m launch.data ingest --out=runs/mixed/data/real --inputs=VIDEO,VIDEO,... --size=48x48 --fps=8 --clip-seconds=2
+python -m launch.data ingest --out=runs/mixed/data/real --licence=LICENCE --size=48x48 --fps=8 VIDEO VIDEO ...
 python -m launch.train --config=experiments/mixed.py --workdir=runs/mixed --stages=bridge
 python -m launch.sample perceive --workdir=runs/mixed --video=VIDEO --out=core.json --channels=channels.mp4
 """

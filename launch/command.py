@@ -57,7 +57,7 @@ def status(main: Main, arguments: Sequence[str]) -> int:
 def _mendable(error: Exception) -> bool:
     if isinstance(error, OSError):
         return isinstance(error, _USER_OS_ERRORS) or error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return isinstance(error, ValueError | KeyError | flags.Error)
+    return isinstance(error, ValueError | KeyError | FloatingPointError | flags.Error)
 
 
 def choose(command: str, verbs: Mapping[str, Main], arguments: Sequence[str]) -> tuple[Main, list[str]]:

@@ -9,7 +9,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from wsm_jax.core import render, superquadric
-from wsm_jax.snapshot import CHANNELS, Camera, Waves, look_at, project, quaternion_to_matrix
+from wsm_jax.snapshot import CHANNELS, STORED, Camera, Waves, look_at, project, quaternion_to_matrix
 from wsm_jax.snapshot.waves import empty
 
 SIDE, SLOTS, RAYS = 16, 4, 2048
@@ -221,8 +221,9 @@ def test_geometry_channels_agree_with_each_other_and_with_the_waves(scene, camer
 def test_the_sky_is_zero_in_every_channel(channels):
     sky = channels["coverage"][..., 0] == 0
     assert sky.sum() > 20
-    for name, values in channels.items():
-        np.testing.assert_array_equal(values[sky], 0, err_msg=name)
+    for name in STORED:  # what follows from the camera alone is there without a surface
+        if name in channels:
+            np.testing.assert_array_equal(channels[name][sky], 0, err_msg=name)
 
 
 def test_the_nearest_wave_is_seen_whatever_its_slot(scene, camera, channels):
@@ -289,7 +290,7 @@ def test_a_finer_picture_sees_the_same_and_averages_to_the_coarse_one(scene, cam
     for name, values in coarse.items():
         np.testing.assert_allclose(fine[name][1::3, 1::3], values, atol=2e-4, err_msg=name)
     average = np.asarray(fine["coverage"]).reshape(SIDE, 3, SIDE, 3).mean((1, 3))
-    assert np.abs(average - coarse["coverage"][..., 0]).mean() < 0.04
+    assert np.abs(average - coarse["coverage"][..., 0]).mean() < (0.02 if softness else 0.035)
     assert np.abs(average - coarse["coverage"][..., 0]).max() < (0.35 if softness else 1.0)
 
 
@@ -317,20 +318,28 @@ def test_the_principal_point_moves_the_picture(scene, camera, channels):
 
 def test_motion_is_the_finite_difference_of_projected_points(scene, camera, channels):
     """Of points fixed in a moving, turning wave, in a camera that stands still or moves and turns."""
-    dt = 1e-2
-    step = Rotation.from_rotvec([0.0, 0.02, 0.01]) * Rotation.from_quat(camera.rotation, scalar_first=True)
-    rotation = step.as_quat(scalar_first=True).astype(np.float32)
-    later = camera.replace(position=camera.position + np.float32([0.02, 0.01, -0.01]), rotation=rotation)
     seen = channels["coverage"][..., 0] > 0.5
     slot = channels["instance"][seen][:, 0].astype(int) - 1
-    turn = np.asarray(quaternion_to_matrix(camera.rotation))
-    arm = -channels["centre"][seen] @ turn.T
+    arm = -channels["centre"][seen] @ np.asarray(quaternion_to_matrix(camera.rotation)).T
     point = scene.centre[slot] + arm
-    moved = scene.centre[slot] + scene.velocity[slot] * dt + Rotation.from_rotvec(scene.angular_velocity[slot] * dt).apply(arm)
-    for end, motion in ((camera, channels["motion"]), (later, picture(scene, camera, later=later, dt=dt)["motion"])):
+
+    def error(dt, moving):
+        """Of the motion of the picture against the finite difference over dt, and the fastest motion, 1/s."""
+        step = Rotation.from_rotvec([0.0, 2.0 * dt, 1.0 * dt]) * Rotation.from_quat(camera.rotation, scalar_first=True)
+        rotation = step.as_quat(scalar_first=True).astype(np.float32)
+        position = camera.position + np.float32([2.0, 1.0, -1.0]) * dt
+        end = camera.replace(position=position.astype(np.float32), rotation=rotation) if moving else camera
+        motion = np.asarray(picture(scene, camera, later=end, dt=dt)["motion"])
+        turn = Rotation.from_rotvec(scene.angular_velocity[slot] * dt)
+        moved = scene.centre[slot] + scene.velocity[slot] * dt + turn.apply(arm)
         here, there = project(camera, point)[0], project(end, moved.astype(np.float32))[0]
-        np.testing.assert_allclose(np.asarray(motion)[seen], (there - here) / dt, atol=1e-2)
-        assert np.abs(motion).max() > 0.3
+        return np.abs(motion[seen] - (there - here) / dt).max(), np.abs(motion).max()
+
+    for moving in (False, True):
+        (coarse, fastest), (fine, _) = error(0.02, moving), error(0.01, moving)
+        assert fastest > 0.3 and coarse < 0.02 * fastest
+        # of first order in dt: a velocity is a limit, the turn of a wave within dt is what remains
+        np.testing.assert_allclose(fine / coarse, 0.5, rtol=0.05)
 
 
 def test_shadow_of_spheres_is_where_geometry_puts_it():

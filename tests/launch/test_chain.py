@@ -38,7 +38,8 @@ def test_quickstart_writes_its_report(workdir):
     report = json.loads((workdir / "report.json").read_text())
     for name in TARGETS:
         assert np.isfinite(report[f"{name}_baseline"]), name
-        assert isinstance(report[name], float), name
+        # Two steps of training may find no wave at all, and an error of nothing is null.
+        assert isinstance(report[name], float) or (name == "perceive_centre_error" and report[name] is None), name
     assert {"n", "wall_seconds", "peak_rss_gib", "commit"} <= set(report)
     assert report["n"] == 3 and report["wall_seconds"] > 0 and 0.1 < report["peak_rss_gib"] < 24
     assert report["revisit_psnr_db"] > 60, "a camera that comes back sees the same, even in an untrained world"

@@ -19,6 +19,7 @@ def raising(error: BaseException):
     ("error", "message"),
     [
         (ValueError("a.mp4: is no video"), "a.mp4: is no video"),
+        (FloatingPointError("step 6: loss nan"), "step 6: loss nan"),
         (KeyError("unknown channel 'rgba'"), "unknown channel 'rgba'"),
         (FileNotFoundError("x: no such file"), "x: no such file"),
         (FileNotFoundError(errno.ENOENT, "No such file or directory", "x.json"), "x.json: No such file or directory"),

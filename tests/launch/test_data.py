@@ -10,7 +10,7 @@ from data_pipelines import format
 from data_pipelines.video import write_video
 from launch.command import status
 from launch.data import main
-from wsm_jax.snapshot import CHANNELS, WSV, Camera, Waves, restore
+from wsm_jax.snapshot import CHANNELS, STORED, WSV, Camera, Waves, restore
 from wsm_jax.snapshot.waves import empty
 
 
@@ -32,7 +32,7 @@ def everything(tmp_path):
     """A dataset of two clips with every channel, a camera, a core and captions."""
     rng = np.random.default_rng(0)
     frames, ticks, waves, size = 4, 5, 2, (12, 16)
-    channels = tuple(CHANNELS)
+    channels = STORED
     layout = format.Layout(2, frames, *size, 8, ticks, waves, channels, "array", 1, frames, True, True)
     writer = format.create(
         tmp_path / "all", layout, name="all", sources=[{"name": "noise", "licence": "CC0-1.0"}], build={"seed": 0}
@@ -95,7 +95,7 @@ def test_ingest_inspect_verify(tmp_path, capsys, video):
 def test_inspect_shows_all_channels(tmp_path, capsys, everything):
     code, out, err = run(capsys, "inspect", everything, f"--out={tmp_path}/page.png", "--clips=2", "--frames=3")
     assert (code, err) == (0, "")
-    for name in CHANNELS:
+    for name in STORED:
         assert f"\n{name} " in out
     assert "\npresence " in out
     raw = 2 * 4 * 12 * 16 * 3
@@ -103,7 +103,7 @@ def test_inspect_shows_all_channels(tmp_path, capsys, everything):
     stored = (everything / "channels" / "rgb").rglob("*")
     assert f"{raw / sum(file.stat().st_size for file in stored if file.is_file()):.1f}" in row
     page = np.asarray(Image.open(tmp_path / "page.png"))
-    tile_rows, tile_columns = 2 * len(CHANNELS), 3
+    tile_rows, tile_columns = 2 * len(STORED), 3
     assert page.shape[0] > tile_rows * 96
     assert page.shape[1] > tile_columns * 128
     expected = format.Dataset(everything).read(1, ["rgb"], [0])["rgb"][0]

@@ -111,6 +111,9 @@ def test_style_file_round_trip(world, core, tmp_path):
         path.write_text(text)
         with pytest.raises(ValueError, match=r"style\.json"):
             style.load(path)
+    path.write_bytes(b"\xff\xfe\x00{")
+    with pytest.raises(ValueError, match=r"style\.json"):
+        style.load(path)
     with pytest.raises(FileNotFoundError, match="gone"):
         style.load(tmp_path / "gone.json")
 

@@ -41,4 +41,4 @@ def load(path: str | Path) -> Style:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such style file")
-    return from_json(path.read_text(), str(path))
+    return from_json(path.read_text("utf-8", errors="replace"), str(path))
