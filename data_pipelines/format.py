@@ -20,10 +20,10 @@ from data_pipelines import manifest as records
 from data_pipelines import shard as shards
 from data_pipelines.folder import Folder, context
 from data_pipelines.manifest import SCHEMA_VERSION, Layout
-from data_pipelines.writer import Writer, create
+from data_pipelines.writer import Writer, create, finished
 from wsm_jax.snapshot import FIELDS, WSV, Camera, Waves, restore
 
-__all__ = ["SCHEMA_VERSION", "Dataset", "Layout", "Writer", "create", "verify"]
+__all__ = ["SCHEMA_VERSION", "Dataset", "Layout", "Writer", "create", "finished", "verify"]
 
 Steps = slice | Sequence[int] | np.ndarray | None
 Index = int | np.integer

@@ -2,6 +2,7 @@
 
 import difflib
 import hashlib
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -120,7 +121,7 @@ def _clip_frames(
     for key, value in (("name", name), ("licence", licence)):
         if not value.strip():
             raise ValueError(f"ingest: {key} is empty; every dataset states its {key}")
-    if not (frame_hz > 0 and clip_seconds > 0):
+    if not (0 < frame_hz < math.inf and 0 < clip_seconds < math.inf):
         raise ValueError(f"ingest: {frame_hz:g} frames a second, clips of {clip_seconds:g} s; needed positive numbers")
     length = round(clip_seconds * frame_hz)
     if length < 2 or abs(length - clip_seconds * frame_hz) > 1e-3:

@@ -8,6 +8,7 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import functools
+import math
 import multiprocessing
 import os
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from tqdm import tqdm
 
 from data_pipelines import captions, events, mujoco_renderer
 from data_pipelines.camera_path import CAMERA_KINDS
-from data_pipelines.format import Layout, Writer, create
+from data_pipelines.format import Layout, Writer, create, finished
 from data_pipelines.physics import Trajectory, simulate_physics
 from data_pipelines.scene import ARENA_M, SLOTS, STORIES, Scene, draw
 from data_pipelines.style import Style
@@ -57,7 +58,8 @@ class Recipe:
 
     def check(self) -> "Recipe":
         """Returns itself; raises ValueError for a clip without two ticks and two frames, or names `draw` does not know."""
-        if round(self.seconds * TICK_HZ) < 2 or not self.frame_hz > 0 or len(self.frame_time) < 2:
+        sound = math.isfinite(self.seconds) and math.isfinite(self.frame_hz) and self.frame_hz > 0
+        if not sound or round(self.seconds * TICK_HZ) < 2 or len(self.frame_time) < 2:
             raise ValueError(
                 f"seconds {self.seconds} at frame_hz {self.frame_hz}: a clip needs two ticks (1/8 s each) and two frames"
             )
@@ -196,9 +198,9 @@ def simulate(
     """Builds the dataset of scenes first_scene .. first_scene + scenes - 1 of `seed` at `out`; returns its manifest.
 
     `pixels` False writes cores, cameras and captions alone. A build that was stopped goes on where it stood when it is called
-    again with the same arguments (`workers` may differ). Workers are spawned processes, one shard at a time; 1 works in this
-    process. Raises ValueError before anything is written for arguments that make no sense or a renderer that cannot run here,
-    and what `format.create` raises.
+    again with the same arguments (`workers` may differ), and one that is finished stays as it is. Workers are spawned
+    processes, one shard at a time; 1 works in this process. Raises ValueError before anything is written for arguments that
+    make no sense or a renderer that cannot run here, and what `format.create` raises.
     """
     recipe = Recipe(seed, seconds, frame_hz, objects, screen, stories, cameras).check()
     if renderer not in RENDERERS:
@@ -230,6 +232,8 @@ def simulate(
     build |= {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(recipe).items()}
     name = os.path.basename(os.fspath(out).rstrip("/"))
     source = {"name": "simulated scenes", "licence": LICENCE, "generator": "data_pipelines.simulate"}
+    if manifest := finished(out, layout, name=name, sources=[source], build=build):
+        return manifest
     writer = create(out, layout, name=name, sources=[source], build=build)
     task = _Task(writer, recipe, first_scene, height, width, renderer if pixels else None)
     missing = writer.missing()

@@ -12,6 +12,17 @@ from data_pipelines.folder import Folder
 from data_pipelines.manifest import Layout
 from wsm_jax.snapshot import WSV
 
+_ARGUMENTS = ("name", "layout", "sources", "build")
+
+
+def finished(path: str | PathLike, layout: Layout, *, name: str, sources: Sequence[dict], build: dict) -> dict[str, Any] | None:
+    """The manifest of the finished dataset at `path` that these very arguments made; None where there is no such one."""
+    folder = Folder(path)
+    if folder.read(records.MANIFEST) is None:
+        return None
+    there, wanted = records.load(folder), records.head(layout, name, sources, build)
+    return there if all(there[key] == wanted[key] for key in _ARGUMENTS) else None
+
 
 def create(path: str | PathLike, layout: Layout, *, name: str, sources: Sequence[dict], build: dict) -> "Writer":
     """Begins a dataset, or resumes the unfinished build that the same arguments began; any number of processes may call it.
@@ -30,7 +41,7 @@ def create(path: str | PathLike, layout: Layout, *, name: str, sources: Sequence
             raise ValueError(f"{folder.path}: the folder holds other files ({found[0]}, ...); name a new or an empty one")
         folder.write_new(records.BUILD, records.dumps(wanted, indent=1))
     begun = records.load_build(folder) or {}
-    for key in ("name", "layout", "sources", "build"):
+    for key in _ARGUMENTS:
         if begun.get(key) != wanted[key]:
             raise ValueError(
                 f"{folder.path}: another build is unfinished here: its {key} is {begun.get(key)}, this one's {wanted[key]}; "

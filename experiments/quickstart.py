@@ -78,7 +78,7 @@ def get_config() -> Config:
             "pixel_share": 0.125,
         },
         "levels": {"logit_normal": 0.5, "mean": 0.0, "std": 1.0, "source_end": 0.25, "target_end": 0.25, "power": 3.0},
-        "run": _run(1300, 16, 2e-3, 50),
+        "run": _run(1150, 16, 2e-3, 50),
     }
     config.world = {
         "sources": (("data/train", 0.5), ("data/cores", 0.5)),
@@ -96,7 +96,7 @@ def get_config() -> Config:
             "weights": (1.0, 1.0, 0.3),
         },
         "levels": {"logit_normal": 0.2, "mean": 0.0, "std": 1.0, "source_end": 0.8, "target_end": 0.0, "power": 4.0},
-        "run": _run(900, 32, 2e-3, 50),
+        "run": _run(750, 32, 2e-3, 50),
     }  # fmt: skip
     config.sampling = {"bridge_steps": 1, "bridge_method": "euler", "world_steps": 16, "world_method": "euler"}
     config.evaluate = {"clips": 64, "seed": 0, "video_size": 144, "video_fps": 16.0}

@@ -55,8 +55,8 @@ def status(main: Main, arguments: Sequence[str]) -> int:
 
 
 def _mendable(error: Exception) -> bool:
-    if isinstance(error, OSError):
-        return isinstance(error, _USER_OS_ERRORS) or error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if isinstance(error, OSError):  # one without a number is a message of ours
+        return isinstance(error, _USER_OS_ERRORS) or error.errno in (None, errno.ENOSPC, errno.EDQUOT)
     return isinstance(error, ValueError | KeyError | FloatingPointError | flags.Error)
 
 
@@ -75,10 +75,17 @@ def _first_line(verb: Main) -> str:
     return (verb.__doc__ or "").strip().splitlines()[0] if verb.__doc__ else ""
 
 
-def parse(command: str, values: flags.FlagValues, arguments: Sequence[str], required: Sequence[str] = ()) -> list[str]:
+def parse(
+    command: str,
+    values: flags.FlagValues,
+    arguments: Sequence[str],
+    required: Sequence[str] = (),
+    others: bool = False,
+) -> list[str]:
     """Parses flags (--clip-seconds and --clip_seconds are one) into `values`; returns the arguments that are no flags.
 
-    Raises Usage for an unknown flag, a value of the wrong type or a required flag that is missing, and Help.
+    Raises Usage for an unknown flag, a value of the wrong type, a required flag that is missing, and, unless the command
+    takes `others`, for arguments that are no flags; and Help.
     """
     if any(argument in ("--help", "-h") for argument in arguments):
         raise Help(f"{command}\n" + "\n".join(_describe(values[name], name in required) for name in _own(values)))
@@ -89,6 +96,8 @@ def parse(command: str, values: flags.FlagValues, arguments: Sequence[str], requ
     missing = [name for name in required if values[name].value in (None, "", [])]
     if missing:
         raise Usage(f"{command}: needed " + " and ".join(f"--{name} ({values[name].help})" for name in missing))
+    if rest and not others:
+        raise Usage(f"{command}: got {rest}; needed flags alone, as --{_own(values)[0]}=...")
     return rest
 
 

@@ -8,6 +8,7 @@ from absl import flags
 
 from launch import command
 from launch.command import Usage
+from launch.world_files import write_picture
 
 COMMAND = "python -m launch.data"
 
@@ -31,8 +32,7 @@ def simulate(arguments: list[str]) -> int:
     flags.DEFINE_integer("workers", 2, "processes", lower_bound=1, flag_values=values)
     flags.DEFINE_integer("clips_per_shard", 16, "clips that are written, or lost, at once", lower_bound=1, flag_values=values)
     flags.DEFINE_bool("progress", True, "progress bar", flag_values=values)
-    if rest := command.parse(f"{COMMAND} simulate", values, arguments, ["out", "scenes"]):
-        raise Usage(f"{COMMAND} simulate: got {rest}; needed flags alone")
+    command.parse(f"{COMMAND} simulate", values, arguments, ["out", "scenes"])
     height, width = command.size(values.size)
     choices = {key: tuple(kinds) for key in ("stories", "cameras") if (kinds := values[key].value) is not None}
 
@@ -83,7 +83,7 @@ def ingest(arguments: list[str]) -> int:
     flags.DEFINE_float("folder_fps", None, "frames a second of inputs that are folders", flag_values=values)
     flags.DEFINE_bool("allow_truncated", False, "keep what is there of a video that ends early", flag_values=values)
     flags.DEFINE_bool("progress", True, "progress bars", flag_values=values)
-    rest = command.parse(f"{COMMAND} ingest", values, arguments, ["out", "licence"])
+    rest = command.parse(f"{COMMAND} ingest", values, arguments, ["out", "licence"], others=True)
     height, width = command.size(values.size)
     inputs = [*values.inputs, *rest]
 
@@ -141,9 +141,7 @@ def inspect(arguments: list[str]) -> int:
     dataset = Dataset(path)
     print(table(dataset))
     if values.out:
-        part = Path(values.out).with_suffix(".part")
-        contact_sheet(dataset, values.clips, values.frames).save(part, format="PNG")
-        part.replace(values.out)
+        write_picture(Path(values.out), contact_sheet(dataset, values.clips, values.frames))
         print(f"\n{values.out}: a picture of {min(values.clips, len(dataset))} clips")
     return 0
 
@@ -167,7 +165,7 @@ def verify(arguments: list[str]) -> int:
 
 def _dataset(verb: str, values: flags.FlagValues, arguments: Sequence[str]) -> str:
     """The one dataset that the arguments name."""
-    rest = command.parse(f"{COMMAND} {verb}", values, arguments)
+    rest = command.parse(f"{COMMAND} {verb}", values, arguments, others=True)
     paths = [*([values.data] if values.data else []), *rest]
     if len(paths) != 1:
         raise Usage(f"{COMMAND} {verb}: got {len(paths)} datasets {paths}; needed one, as --data=PATH")

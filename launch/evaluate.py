@@ -10,7 +10,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import psutil
 from absl import flags
 from PIL import Image
 from tqdm import tqdm
@@ -22,10 +21,12 @@ from launch.command import parse, run
 from launch.showcase import overview, sections
 from launch.train import overrides
 from launch.training import keep_compilations
+from launch.world_files import write_bytes, write_picture
 from wsm_jax import experiment
 from wsm_jax.evaluation.judge import TARGETS, Scenes, judge_pixels, judge_revisit, judge_text
 from wsm_jax.evaluation.report import write_report
 from wsm_jax.runtime.checkpoint import code_version
+from wsm_jax.runtime.host_memory import PeakMemory
 from wsm_jax.runtime.metrics import METRICS_FILE, read_metrics
 from wsm_jax.sampling import World
 from wsm_jax.visualise import loss_curves
@@ -40,21 +41,29 @@ def parsed(text: str) -> list[tuple[str, str]]:
 
 
 def evaluate(
-    workdir: Path, data: Path | None = None, settings: Sequence[str] = (), begin: float | None = None, progress: bool = True
+    workdir: Path,
+    data: Path | None = None,
+    settings: Sequence[str] = (),
+    begin: float | None = None,
+    memory: PeakMemory | None = None,
+    progress: bool = True,
 ) -> dict:
-    """Measures, writes report.json and report.html, and returns the measures. `begin` is when the whole job began (s)."""
-    begin = time.time() if begin is None else begin
+    """Measures, writes report.json and report.html, and returns the measures.
+
+    `begin` is when the whole job began (s), and `memory` watches it; without them the evaluation is the job.
+    """
+    begin, memory = begin or time.time(), memory or PeakMemory()
 
     def keep() -> None:
         """What is measured stands on disk before anything is drawn, and once more with the time of the whole job."""
-        metrics.update(wall_seconds=round(time.time() - begin, 1), peak_rss_gib=round(_peak_gib(), 2))
-        part = workdir / "report.json.part"
-        part.write_text(json.dumps({name: _plain(x) for name, x in metrics.items()}, indent=2, allow_nan=False) + "\n")
-        part.replace(workdir / "report.json")
+        metrics.update(wall_seconds=round(time.time() - begin, 1), peak_rss_gib=round(memory.peak_gib(), 2))
+        text = json.dumps({name: _plain(x) for name, x in metrics.items()}, indent=2, allow_nan=False)
+        write_bytes(workdir / "report.json", text.encode() + b"\n")
 
     world = World.load(workdir)
     config = experiment.resolved(dict(world.config), overrides(list(settings)))
     dataset = Dataset(data or workdir / "data" / "test")
+    _check(dataset)
     count = min(config.evaluate.clips, len(dataset))
     clips = [dataset.clip(i) for i in range(count)]
     scenes = Scenes.of(clips, parsed, SCENE_DIAGONAL_M, config.evaluate.seed)
@@ -69,7 +78,8 @@ def evaluate(
         keep()
         panels = sections(world, scenes, cores, texts, perceived, config.evaluate.video_size, config.evaluate.video_fps)
         bar.update()
-    Image.fromarray(overview(world, scenes, cores, perceived, config.evaluate.video_size)).save(workdir / "overview.png")
+    picture = overview(world, scenes, cores, perceived, config.evaluate.video_size)
+    write_picture(workdir / "overview.png", Image.fromarray(picture))
     curves = {stage: loss_curves(read_metrics(workdir / stage / METRICS_FILE)) for stage in ("bridge", "world")}
     keep()
     write_report(workdir / "report.html", config.name, metrics, TARGETS, panels, curves)
@@ -81,12 +91,16 @@ def _plain(x: float | int | str) -> float | int | str | None:
     return x if isinstance(x, str) or math.isfinite(x) else None
 
 
-def _peak_gib() -> float:
-    """Peak resident memory of this process and of the children that it waited for, GiB."""
-    import resource
-
-    own, children = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return max(own, children, psutil.Process().memory_info().rss / 1024) / 2**20
+def _check(dataset: Dataset) -> None:
+    """Raises ValueError for a dataset that does not hold the truth to measure against."""
+    layout = dataset.layout
+    there = {"captions": layout.captions, "a core": layout.ticks, "cameras": layout.camera, "rgb": "rgb" in layout.channels}
+    lacking = [name for name, found in there.items() if not found]
+    if lacking or len(dataset) < 2:
+        raise ValueError(
+            f"{dataset.folder.path}: {len(dataset)} clips without {' and '.join(lacking) or 'a second one'}; needed two clips"
+            f" with {', '.join(there)}, as python -m launch.data simulate makes them"
+        )
 
 
 def main(arguments: list[str]) -> None:

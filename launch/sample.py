@@ -95,6 +95,8 @@ def perceive(arguments: list[str]) -> None:
     size = None if values.size is None else command.size(values.size)
     if style_out == out:
         raise Usage(f"--out and --style are both {out}; needed two files")
+    if channels and channels.exists() and channels.samefile(values.video):
+        raise Usage(f"--channels={channels} is the video to look at; needed another file")
 
     from data_pipelines.video import read_video, scan
     from wsm_jax.sampling.style import to_json
@@ -213,8 +215,7 @@ def _values(
         default = defaults.get(name, default)
         bound = {"lower_bound": 0} if name == "seed" else {}
         define(name, default, helps.get(name, text), flag_values=values, **bound)
-    if rest := command.parse(f"{COMMAND} {verb}", values, arguments, needed.split()):
-        raise Usage(f"{COMMAND} {verb}: got {rest}; needed flags alone")
+    command.parse(f"{COMMAND} {verb}", values, arguments, needed.split())
     return values
 
 

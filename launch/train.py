@@ -9,9 +9,8 @@ from pathlib import Path
 from absl import flags
 
 from launch.command import Usage, parse, run
-from launch.training import STAGES, keep_compilations, run_stage
+from launch.training import STAGES, check, keep_compilations, run_stage
 from wsm_jax import experiment
-from wsm_jax.runtime.mesh import make_mesh
 
 
 def overrides(pairs: list[str]) -> dict[str, object]:
@@ -41,7 +40,7 @@ def main(arguments: list[str]) -> None:
     if unknown:
         raise Usage(f"--stages={','.join(values.stages)}: unknown {unknown}; the stages are {', '.join(STAGES)}")
     config = experiment.load(values.config, overrides(values.set))
-    experiment.check_devices(config, make_mesh(**config.mesh).size)
+    check(config, values.stages, Path(values.workdir))
     keep_compilations(Path(values.workdir))
     for stage in values.stages:
         run_stage(config, stage, Path(values.workdir), values.progress)

@@ -1,6 +1,9 @@
 """Where data meets model: the batches of each stage, and the call of the one loop."""
 
-from collections.abc import Callable, Mapping
+import io
+import json
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +15,11 @@ from data_pipelines.captions import slots_by_mention
 from data_pipelines.format import Dataset
 from data_pipelines.loader import Source, loader
 from data_pipelines.window import decode_caption, read
+from launch.world_files import write_bytes
 from wsm_jax import experiment
 from wsm_jax.experiment import Config
-from wsm_jax.runtime.checkpoint import restore_params
+from wsm_jax.runtime.checkpoint import check_owner, restore_params
+from wsm_jax.runtime.fingerprint import fingerprint
 from wsm_jax.runtime.mesh import make_mesh
 from wsm_jax.sampling import bridge_networks, world_network
 from wsm_jax.snapshot import Waves
@@ -105,7 +110,8 @@ def _loader(
 def style_codes(config: Config, workdir: Path) -> list[np.ndarray | None]:
     """Style codes [clips N + 1 c] of each source of the world flow, by the encoder of the trained bridge; None without pixels.
 
-    Kept beside the bridge (`styles_<dataset>.npy`), so that a resumed training reads the same codes.
+    Kept beside the bridge (`styles_<dataset>_<of what>.npy`), so that a resumed training reads the same codes; a bridge that
+    was trained on, or another dataset of the name, gets codes of its own.
     """
     params, _ = restore_params(workdir / "bridge")
     objective = experiment.bridge_objective(config)
@@ -129,7 +135,8 @@ def style_codes(config: Config, workdir: Path) -> list[np.ndarray | None]:
         if not set(needed) <= {*dataset.layout.channels, *camera}:
             out.append(None)
             continue
-        kept = workdir / "bridge" / f"styles_{dataset.name}.npy"
+        of_what = zlib.crc32(json.dumps([fingerprint(params), dataset.manifest["files"]], sort_keys=True).encode())
+        kept = workdir / "bridge" / f"styles_{dataset.name}_{of_what:08x}.npy"
         if not kept.exists():
             frames = np.linspace(0, dataset.layout.frames - 1, min(4, dataset.layout.frames)).astype(int)
             size, rows = (dataset.layout.height, dataset.layout.width), []
@@ -138,9 +145,9 @@ def style_codes(config: Config, workdir: Path) -> list[np.ndarray | None]:
                 parts = [read(dataset, clip, needed, frames, dataset.camera(clip), size) for clip in clips]
                 rows.append(np.asarray(encode({name: np.stack([p[name] for p in parts]) for name in needed})))
             codes = np.concatenate(rows)[: len(dataset)]
-            part = kept.with_suffix(".part.npy")
-            np.save(part, codes)
-            part.replace(kept)
+            data = io.BytesIO()
+            np.save(data, codes)
+            write_bytes(kept, data.getvalue())
         out.append(np.load(kept))
     return out
 
@@ -150,6 +157,16 @@ def keep_compilations(workdir: Path) -> None:
     settings: Any = jax.config
     if settings.jax_compilation_cache_dir is None:
         settings.update("jax_compilation_cache_dir", str(workdir / "jax_cache"))
+
+
+def check(config: Config, stages: Sequence[str], workdir: Path) -> None:
+    """Raises ValueError, before any work is done, when batches do not divide over the devices, or a stage's folder in the
+    workdir belongs to another experiment."""
+    experiment.check_devices(config, make_mesh(**config.mesh).size)
+    for stage in stages:
+        check_owner(workdir / stage, config.to_dict(), MAY_DIFFER)
+    if "bridge" not in stages:
+        check_owner(workdir / "bridge", config.to_dict(), (*MAY_DIFFER, "seed", "world", "mesh", "bridge.run"))
 
 
 def run_stage(config: Config, stage: str, workdir: Path, progress: bool = True) -> None:

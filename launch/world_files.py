@@ -1,5 +1,6 @@
 """What the verbs of a world read and write: checked before any work is done for it, written whole or not at all."""
 
+import io
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,6 +9,7 @@ from launch.command import Usage
 
 if TYPE_CHECKING:
     import numpy as np
+    from PIL.Image import Image
 
     from wsm_jax.sampling import Style, World
     from wsm_jax.snapshot import Waves
@@ -87,14 +89,10 @@ def check_style(world: "World", style: "Style | None", path: str) -> None:
 
 
 def check_size(world: "World", size: tuple[int, int]) -> None:
-    """Raises Usage for a (height, width) that the token grid of this world does not divide."""
-    height, width = size
+    """Raises Usage for a (height, width) with fewer rows of pixels than this world has rows of tokens."""
     rows = world.bridge.network.rows
-    if height % rows or width % (height // rows):
-        raise Usage(
-            f"--size={height}x{width}; this world draws heights that are a multiple of {rows}, "
-            f"and widths that are a multiple of height/{rows}, as {8 * rows}x{12 * rows}"
-        )
+    if size[0] < rows:
+        raise Usage(f"--size={size[0]}x{size[1]}; this world draws pictures of at least {rows} pixels in height")
 
 
 def write_core(core: "Waves", out: Path) -> None:
@@ -119,10 +117,22 @@ def write_film(out: Path, frames: "np.ndarray", fps: float) -> None:
 
 def write_text(out: Path, text: str) -> None:
     """A text file, and a line with its name."""
+    write_bytes(out, text.encode())
+    print(out)
+
+
+def write_picture(out: Path, picture: "Image") -> None:
+    """A PNG."""
+    data = io.BytesIO()
+    picture.save(data, format="PNG")
+    write_bytes(out, data.getvalue())
+
+
+def write_bytes(out: Path, data: bytes) -> None:
+    """A file that appears whole or not at all."""
     part = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
-        part.write_text(text, "utf-8")
+        part.write_bytes(data)
         part.replace(out)
     finally:
         part.unlink(missing_ok=True)
-    print(out)

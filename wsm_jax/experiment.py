@@ -6,6 +6,7 @@ and a key that is not in the schema is an error that names the nearest one.
 
 import difflib
 import importlib.util
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,8 @@ def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Config
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such experiment file")
     spec = importlib.util.spec_from_file_location(f"experiment_{path.stem}", path)
-    assert spec is not None and spec.loader is not None
+    if spec is None or spec.loader is None:
+        raise ValueError(f"{path}: no Python file; needed one that defines get_config(), as experiments/quickstart.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     if not hasattr(module, "get_config"):
@@ -122,19 +124,21 @@ def override(config: Config, key: str, value: Any) -> None:
 def validate(config: Config) -> Config:
     """Returns the config. Raises KeyError for unknown or missing keys, ValueError for what cannot work."""
     _check(config.to_dict(), SCHEMA, "")
+    _check_positive(config.to_dict())
     for method in (config.sampling.bridge_method, config.sampling.world_method):
         if method not in METHODS:
             raise ValueError(f"config key sampling: method {method!r}; the methods are {sorted(METHODS)}")
     bridge, world = config.bridge, config.world
+    for section, key in ((bridge, "bridge"), (world, "world")):
+        for source in section.sources:
+            sound = isinstance(source, tuple | list) and len(source) == 2 and isinstance(source[0], str)
+            if not sound or not isinstance(source[1], int | float) or not source[1] > 0:
+                raise ValueError(f"config key '{key}.sources': got {source!r}, needed pairs of a path and a weight above 0")
     rows = bridge.network.rows
     if bridge.height % rows or bridge.width % (bridge.height // rows):
         raise ValueError(
             f"config: bridge frames of {bridge.height} x {bridge.width} do not divide into square patches,"
             f" bridge.network.rows = {rows} of them high"
-        )
-    if config.evaluate.video_size % rows:
-        raise ValueError(
-            f"config: evaluate.video_size {config.evaluate.video_size}; needed a multiple of network.rows = {rows}"
         )
     for section in (bridge, world):
         if section.network.width % section.network.heads:
@@ -224,6 +228,20 @@ def _check(value: Any, schema: Any, path: str) -> None:
     wrong = isinstance(value, bool) and schema is not bool
     if wrong or not isinstance(value, (schema, list) if schema is tuple else schema):
         raise ValueError(f"config key {path!r}: got {value!r} ({type(value).__name__}), needed {schema.__name__}")
+
+
+def _check_positive(config: Mapping[str, Any], path: str = "") -> None:
+    """Raises ValueError for a whole number below 1 (but in `mesh`, and where 0 has a meaning), and for what is not finite."""
+    for name, value in config.items():
+        key = f"{path}.{name}" if path else name
+        if isinstance(value, Mapping):
+            _check_positive(value, key)
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"config key {key!r}: got {value}, needed a finite number")
+        elif isinstance(value, int) and not isinstance(value, bool) and not key.startswith("mesh."):
+            least = 0 if name in ("seed", "warmup") else 1
+            if value < least:
+                raise ValueError(f"config key {key!r}: got {value}, needed at least {least}")
 
 
 def _unknown(key: str, name: str, schema: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ from wsm_jax.typing import Float, Int
 PAD = 0
 _BYTES = 1
 _WORDS = _BYTES + 256
+_MULTIPLE = 128
 CODE_SEED = 8
 
 
@@ -23,8 +24,8 @@ class Tokenizer:
 
     @property
     def size(self) -> int:
-        """Number of token ids."""
-        return _WORDS + 2 * len(self.words)
+        """Number of token ids, rounded up to a multiple of 128, so that the vocabulary divides over a mesh."""
+        return -(-(_WORDS + 2 * len(self.words)) // _MULTIPLE) * _MULTIPLE
 
     def encode(self, text: str) -> Int[np.ndarray, " L"]:
         """`length` token ids. Raises ValueError for a text that is empty or does not fit."""
@@ -45,12 +46,12 @@ class Tokenizer:
         return np.asarray(ids + [PAD] * (self.length - len(ids)), np.int32)
 
     def decode(self, ids: Int[np.ndarray, " L"]) -> str:
-        """The text of token ids; padding is left out, bytes that are no UTF-8 become the replacement character."""
+        """The text of token ids; ids without a meaning are left out, bytes that are no UTF-8 become the replacement character."""
         out = b""
         for token in np.asarray(ids):
             if _BYTES <= token < _WORDS:
                 out += bytes([int(token) - _BYTES])
-            elif token >= _WORDS:
+            elif _WORDS <= token < _WORDS + 2 * len(self.words):
                 word, space = divmod(int(token) - _WORDS, 2)
                 out += (" " * space + self.words[word]).encode()
         return out.decode("utf-8", "replace")

@@ -2,7 +2,7 @@
 
 Pre-RMSNorm blocks, attention with normalised queries and keys and rotary positions over (seconds, y, x), SwiGLU, and a
 modulation (shift, scale, gate) that is computed once from the condition of each token and shared by all blocks up to a
-learned offset per block (adaLN-single, Chen et al. 2023). Parameters carry logical axis names only.
+learned offset per block (adaLN-single, Chen et al. 2023). Parameters and tokens carry logical axis names only.
 """
 
 from collections.abc import Callable
@@ -13,6 +13,9 @@ import jax
 import jax.numpy as jnp
 
 from wsm_jax.typing import Array, Bool, Float
+
+TOKENS = ("batch", "tokens", "embed")
+"""Logical axes of tokens [B L D]."""
 
 UNROLL = 4
 """Blocks per iteration of the scan over the depth: a fifth faster on a CPU than one by one."""
@@ -116,7 +119,8 @@ class Block(nn.Module):
         h = rms_norm(x) * (1 + scale1) + shift1
         x = x + gate1 * Attention(self.heads, name="attention")(h, angle, mask)
         h = rms_norm(x) * (1 + scale2) + shift2
-        return x + gate2 * SwiGLU(8 * (self.width // 3), self.width, name="mlp")(h), None
+        x = x + gate2 * SwiGLU(8 * (self.width // 3), self.width, name="mlp")(h)
+        return nn.with_logical_constraint(x, TOKENS), None
 
 
 class Transformer(nn.Module):
@@ -146,6 +150,7 @@ class Transformer(nn.Module):
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
         angle = rotary_angles(positions, self.width // self.heads)
+        tokens = nn.with_logical_constraint(tokens, TOKENS)
         x, _ = blocks(self.width, self.heads, name="blocks")(tokens, shared, angle, mask)
         return rms_norm(x)
 

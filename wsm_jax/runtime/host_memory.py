@@ -1,6 +1,10 @@
-"""How a process on a CPU keeps the memory that it has."""
+"""Memory of the host: how a process keeps what it has, and the most that a job has held."""
 
+import contextlib
 import ctypes
+import threading
+
+import psutil
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
 
@@ -19,3 +23,32 @@ def reuse_pages() -> bool:
         return False
     settings = {_ARENA_MAX: 1, _MMAP_MAX: 0, _TRIM_THRESHOLD: 2**31 - 1, _TOP_PAD: 256 << 20}
     return all(mallopt(name, value) == 1 for name, value in settings.items())
+
+
+class PeakMemory:
+    """The most resident memory that this process and its descendants have held together since this was made.
+
+    Pages that processes share are counted once for each, so the sum is an upper bound. Looks every `seconds`, in a thread.
+    """
+
+    def __init__(self, seconds: float = 0.5) -> None:
+        self._process, self._seconds, self._peak = psutil.Process(), seconds, 0
+        self._look()
+        threading.Thread(target=self._watch, name="peak memory", daemon=True).start()
+
+    def peak_gib(self) -> float:
+        """GiB."""
+        self._look()
+        return self._peak / 2**30
+
+    def _look(self) -> None:
+        total = 0
+        for one in (self._process, *self._process.children(recursive=True)):
+            with contextlib.suppress(psutil.Error):  # it has ended since
+                total += one.memory_info().rss
+        self._peak = max(self._peak, total)
+
+    def _watch(self) -> None:
+        while not threading.Event().wait(self._seconds):
+            with contextlib.suppress(psutil.Error):
+                self._look()

@@ -21,7 +21,7 @@ FRAMES_PER_CALL = 8
 
 @dataclasses.dataclass(frozen=True)
 class BridgeSampler:
-    """A trained bridge. Pictures may have any size that its token grid divides; channels are in physical units."""
+    """A trained bridge. Pictures may have any size of at least a pixel per token row; channels are in physical units."""
 
     network: WaveBridge
     layout: flow.Layout
@@ -81,8 +81,8 @@ class BridgeSampler:
         A block without a value starts as noise: seeded per frame index and canvas position alike, so that equal inputs give
         equal pictures. Blocks known at both ends are held. Runs FRAMES_PER_CALL frames at a time.
         """
-        frames, height, width = next(iter(blocks.values())).shape[:3]
-        _check_size(height, width, self.network.rows)
+        frames, *size = next(iter(blocks.values())).shape[:3]
+        height, width = _canvas(*size, self.network.rows)
         root = jax.random.key(0) if key is None else key
         core_known, pixel_known = (start_known, end_known) if start == 0 else (end_known, start_known)
         known = np.concatenate([self.layout.bits(core_known), self.layout.bits(pixel_known)])
@@ -93,13 +93,11 @@ class BridgeSampler:
         for first in range(0, frames, FRAMES_PER_CALL):
             part = {name: jnp.asarray(x[first : first + FRAMES_PER_CALL]) for name, x in blocks.items()}
             count = next(iter(part.values())).shape[0]
-            part = {
-                name: jnp.pad(x, ((0, FRAMES_PER_CALL - count), (0, 0), (0, 0), (0, 0)), mode="edge")
-                for name, x in part.items()
-            }
+            more = ((0, FRAMES_PER_CALL - count), (0, height - size[0]), (0, width - size[1]), (0, 0))
+            part = {name: jnp.pad(x, more, mode="edge") for name, x in part.items()}
             state = patches(self._state(part, root, (height, width), start), self.network.rows)
             out = _transport(self.network, self.method, self.params["bridge"], state, levels, known, moving)
-            outputs.append(unpatch(out)[:count])
+            outputs.append(unpatch(out)[:count, : size[0], : size[1]])
         return flow.split(jnp.concatenate(outputs), self.layout.sizes)
 
     def _state(self, part: dict[str, Array], root: Key, size: tuple[int, int], level: float) -> Array:
@@ -137,9 +135,9 @@ def _surface(core: Waves, core_time: NpOrJax, camera: Camera, time: NpOrJax, siz
     return jax.lax.map(one, (waves, camera))
 
 
-def _check_size(height: int, width: int, rows: int) -> None:
-    if height % rows or width % (height // rows):
-        raise ValueError(
-            f"size {height} x {width}: needed a height that is a multiple of {rows}, and a width that is a multiple of"
-            f" height / {rows}"
-        )
+def _canvas(height: int, width: int, rows: int) -> tuple[int, int]:
+    """The least size that holds the picture and divides into `rows` rows of square patches; edges are repeated to fill it."""
+    if height < rows or width < 1:
+        raise ValueError(f"size {height} x {width}: needed a height of at least {rows} pixels, one for each row of tokens")
+    side = -(-height // rows)
+    return rows * side, -(-width // side) * side
