@@ -20,6 +20,7 @@ def raising(error: BaseException):
     [
         (ValueError("a.mp4: is no video"), "a.mp4: is no video"),
         (FloatingPointError("step 6: loss nan"), "step 6: loss nan"),
+        (OSError("x: the disk has 1 MiB left"), "x: the disk has 1 MiB left"),
         (KeyError("unknown channel 'rgba'"), "unknown channel 'rgba'"),
         (FileNotFoundError("x: no such file"), "x: no such file"),
         (FileNotFoundError(errno.ENOENT, "No such file or directory", "x.json"), "x.json: No such file or directory"),
@@ -68,7 +69,7 @@ def values() -> flags.FlagValues:
 def test_flags_parse_with_dashes_or_underscores():
     for spelling in ("--clip_count=5", "--clip-count=5"):
         given = values()
-        assert parse("do", given, ["--out=a-b.png", spelling, "rest"], ["out"]) == ["rest"]
+        assert parse("do", given, ["--out=a-b.png", spelling, "rest"], ["out"], others=True) == ["rest"]
         assert (given.out, given.clip_count) == ("a-b.png", 5)
 
 
@@ -78,6 +79,7 @@ def test_bad_flags_are_usage_errors():
         (["--out=a", "--clip_count=many"], "clip_count=many"),
         ([], r"needed --out \(where to\)"),
         (["--out="], "needed --out"),
+        (["--out=a", "rest"], r"got \['rest'\]; needed flags alone"),
     ):
         with pytest.raises(Usage, match=message):
             parse("do", values(), arguments, ["out"])

@@ -82,7 +82,7 @@ class BridgeSampler:
         equal pictures. Blocks known at both ends are held. Runs FRAMES_PER_CALL frames at a time.
         """
         frames, *size = next(iter(blocks.values())).shape[:3]
-        height, width = _canvas(*size, self.network.rows)
+        height, width = _canvas(size[0], size[1], self.network.rows)
         root = jax.random.key(0) if key is None else key
         core_known, pixel_known = (start_known, end_known) if start == 0 else (end_known, start_known)
         known = np.concatenate([self.layout.bits(core_known), self.layout.bits(pixel_known)])
