@@ -107,15 +107,15 @@ def pick(
 
 
 def fit_waves(waves: Waves, slots: int, where: str) -> Waves:
-    """Pads the core [K N] with empty slots to `slots`, after dropping slots that are empty at every tick if they are too many.
+    """The core [K N] with `slots` slots: filled up with empty ones, or without the last ones, which must be empty.
 
-    Raises ValueError, naming `where`, when more waves are present than there are slots.
+    Slots keep their numbers, for the instance channel and captions speak of them. Raises ValueError, naming `where`, when a
+    wave is present, at any tick, in a slot that there is not.
     """
-    if waves.count > slots:
-        present = np.flatnonzero((np.asarray(waves.presence) > 0).any(0))
-        if len(present) > slots:
-            raise ValueError(f"{where}: {len(present)} waves are present; the loader has waves={slots} slots; raise waves")
-        waves = Waves(**{name: getattr(waves, name)[:, present] for name in FIELDS})
+    last = int(np.max(np.flatnonzero((np.asarray(waves.presence) > 0).any(0)), initial=-1))
+    if last >= slots:
+        raise ValueError(f"{where}: a wave is present in slot {last}; the loader has the slots 0..{slots - 1}; raise waves")
+    waves = Waves(**{name: getattr(waves, name)[:, :slots] for name in FIELDS})
     if waves.count == slots:
         return waves
     pad = empty(slots - waves.count, (waves.presence.shape[0],))

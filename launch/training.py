@@ -23,7 +23,7 @@ from wsm_jax.runtime.fingerprint import fingerprint
 from wsm_jax.runtime.mesh import make_mesh
 from wsm_jax.sampling import bridge_networks, world_network
 from wsm_jax.snapshot import Waves
-from wsm_jax.training import make_optimizer, train
+from wsm_jax.training import make_optimizer, state_shardings, train
 
 STAGES = ("bridge", "world")
 MAY_DIFFER = ("sampling", "evaluate", "simulate")
@@ -160,31 +160,29 @@ def keep_compilations(workdir: Path) -> None:
 
 
 def check(config: Config, stages: Sequence[str], workdir: Path) -> None:
-    """Raises ValueError, before any work is done, when batches do not divide over the devices, or a stage's folder in the
-    workdir belongs to another experiment."""
-    experiment.check_devices(config, make_mesh(**config.mesh).size)
+    """Raises ValueError, before any work is done, when batches, tokens or weights do not divide over the mesh of the devices,
+    or a stage's folder in the workdir belongs to another experiment."""
+    mesh = make_mesh(**config.mesh)
+    experiment.check_devices(config, mesh.size)
     for stage in stages:
         check_owner(workdir / stage, config.to_dict(), MAY_DIFFER)
+        state_shardings(_objective(config, stage), _optimizer(config, stage), mesh)
     if "bridge" not in stages:
         check_owner(workdir / "bridge", config.to_dict(), (*MAY_DIFFER, "seed", "world", "mesh", "bridge.run"))
 
 
 def run_stage(config: Config, stage: str, workdir: Path, progress: bool = True) -> None:
     """Trains one stage in workdir/<stage>, from scratch or from its newest checkpoint."""
-    run, section = config[stage].run, config[stage].run.optimizer
-    mesh = make_mesh(**config.mesh)
-    experiment.check_devices(config, mesh.size)
-    objective = {"bridge": experiment.bridge_objective, "world": experiment.world_objective}[stage](config)
+    run, mesh = config[stage].run, make_mesh(**config.mesh)
     batches = {"bridge": bridge_batches, "world": world_batches}[stage](config, workdir)
-    settings = {name: section[name] for name in section if name != "ema_decay"}
     train(
-        objective,
+        _objective(config, stage),
         batches,
         steps=run.steps,
         workdir=workdir / stage,
         config=config.to_dict(),
-        optimizer=make_optimizer(steps=run.steps, **settings),
-        ema_decay=section.ema_decay,
+        optimizer=_optimizer(config, stage),
+        ema_decay=run.optimizer.ema_decay,
         mesh=mesh,
         seed=config.seed,
         accumulate=run.accumulate,
@@ -195,3 +193,12 @@ def run_stage(config: Config, stage: str, workdir: Path, progress: bool = True) 
         label=stage,
         progress=progress,
     )
+
+
+def _objective(config: Config, stage: str) -> Any:
+    return {"bridge": experiment.bridge_objective, "world": experiment.world_objective}[stage](config)
+
+
+def _optimizer(config: Config, stage: str) -> Any:
+    run = config[stage].run
+    return make_optimizer(steps=run.steps, **{name: run.optimizer[name] for name in run.optimizer if name != "ema_decay"})

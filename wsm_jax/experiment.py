@@ -168,7 +168,7 @@ def validate(config: Config) -> Config:
 
 
 def check_devices(config: Config, devices: int) -> None:
-    """Raises ValueError when batches do not divide over the data axes of the mesh of `devices` devices."""
+    """Raises ValueError when batches, or the tokens of a network, do not divide over the mesh of `devices` devices."""
     axes = dict(config.mesh)
     fixed = 1
     for name, size in axes.items():
@@ -185,6 +185,18 @@ def check_devices(config: Config, devices: int) -> None:
             raise ValueError(
                 f"config: {stage}.run.batch_size / accumulate = {rows} rows do not divide over data x fsdp = {shards} shards"
                 f" of the mesh; choose a multiple of {shards}"
+            )
+    bridge, world = config.bridge, config.world
+    waves, rows = bridge.layout.waves, bridge.network.rows
+    tokens = {
+        "bridge": (rows * rows * bridge.width // bridge.height, "bridge.network.rows"),
+        "world": (world.text_length + world.ticks // world.network.tick_patch * waves + waves + 1, "world.text_length"),
+    }
+    context = rest if axes["context"] == -1 else axes["context"]
+    for stage, (count, key) in tokens.items():
+        if count % context:
+            raise ValueError(
+                f"config: the {count} tokens of the {stage} flow do not divide over mesh.context = {context}; change {key}"
             )
 
 

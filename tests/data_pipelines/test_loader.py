@@ -334,7 +334,7 @@ def test_cores_alone_need_no_picture_size(cores: Path):
         ({"frames": 14}, ["sim", "24 frames at 16 Hz", "14 frames at 8 Hz", "1.625 s"]),
         ({"frame_hz": 24.0}, ["sim", "stored at 16 Hz", "3 frames at 24 Hz"]),
         ({"ticks": 13}, ["sim", "12 ticks", "13 ticks"]),
-        ({"waves": 1}, ["sim", "2 waves are present", "waves=1"]),
+        ({"waves": 1}, ["sim", "a wave is present in slot 1", "raise waves"]),
         ({"height": 8, "width": 16}, ["sim", "8 x 8 pixels", "8 x 16"]),
         ({"batch_size": 6, "host_count": 4}, ["batch_size 6", "of 4"]),
         ({"host_index": 2, "host_count": 2}, ["host 2 of 2"]),

@@ -1,15 +1,22 @@
 """The two chains of the project, shrunk: the quickstart from nothing to its report, and real video beside simulated."""
 
 import json
+import re
+import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from data_pipelines import format
 from launch import data, evaluate, quickstart, sample, train
 from launch.command import status
 from tests.conftest import TINY
 from wsm_jax.evaluation.judge import TARGETS
+from wsm_jax.runtime import checkpoint
+from wsm_jax.snapshot import WSV, orbit
+from wsm_jax.snapshot.waves import empty
 
 ROOT = Path(__file__).parents[2]
 PART = {"scenes": 4, "height": 16, "width": 16, "frame_hz": 4.0, "seconds": 1.0}
@@ -56,6 +63,54 @@ def test_quickstart_goes_on_where_it_was(workdir):
     assert steps == (workdir / "bridge" / "metrics.jsonl").read_text()
 
 
+@pytest.fixture
+def here(workdir, tmp_path, monkeypatch):
+    """A current folder in which runs/quickstart is the tiny world; `--size` and other numbers come from the README."""
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "quickstart").symlink_to(workdir)
+    (tmp_path / "experiments").symlink_to(ROOT / "experiments")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_readme_s_commands_run(here, capsys):
+    """As they stand there, but for the size of a dataset and a training."""
+    tiny = {key: value for key, value in SETTINGS.items() if not key.startswith("simulate")}
+    smaller = {
+        "launch.data": (data.main, ["--scenes=4", "--size=16x16", "--seconds=1", "--noprogress"]),
+        "launch.train": (train.main, [*flags(tiny | {"bridge.sources": (("data/train", 1.0),)}), "--noprogress"]),
+        "launch.sample": (sample.main, []),
+    }
+    lines = re.findall(r"^python -m (.+)$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert {line.split()[0] for line in lines} == set(smaller)
+    for line in lines:
+        module, *arguments = shlex.split(line)
+        main, more = smaller[module]
+        assert status(main, [*arguments, *more]) == 0, f"{line}: {capsys.readouterr().err}"
+    assert {"core.json", "world.mp4", "seen.json", "channels.mp4"} <= {path.name for path in here.iterdir()}
+
+
+def test_the_readme_s_python_runs(here, capsys):
+    code = "\n".join(re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL))
+    exec(compile(code, "README.md", "exec"), {})
+    assert capsys.readouterr().out.endswith("\n")
+
+
+def test_data_of_other_arguments_is_never_used_in_silence(workdir, capsys):
+    arguments = [f"--workdir={workdir}", "--workers=1", *flags(SETTINGS | {"simulate.test.seed": 9})]
+    assert status(quickstart.main, arguments) == 2
+    assert "data/test: a finished dataset is here" in capsys.readouterr().err
+
+
+def test_a_world_needs_the_bridge_of_its_config(workdir, capsys):
+    other = flags(SETTINGS | {"bridge.style_width": 16})
+    code = status(
+        train.main, [f"--config={ROOT / 'experiments/quickstart.py'}", f"--workdir={workdir}", "--stages=world", *other]
+    )
+    assert code == 2
+    assert "bridge.style_width: there 8, here 16" in capsys.readouterr().err
+
+
 def test_a_workdir_of_another_experiment_is_refused(workdir, capsys):
     other = SETTINGS | {"bridge.network.width": 32}
     code = status(train.main, [f"--config={ROOT / 'experiments/quickstart.py'}", f"--workdir={workdir}", *flags(other)])
@@ -71,6 +126,11 @@ def test_a_workdir_of_another_experiment_is_refused(workdir, capsys):
         (["--set=bridge.run"], "KEY=VALUE"),
         (["--stages=bridge,wrold"], "wrold"),
         (["--set=bridge.sources=(('data/gone',1.0),)"], "data/gone"),
+        (["--set=bridge.network.rows=0"], "'bridge.network.rows': got 0, needed at least 1"),
+        (["--set=world.network.tick_patch=0"], "'world.network.tick_patch': got 0"),
+        (["--set=bridge.sources=(1.0,)"], "needed pairs of a path and a weight"),
+        (["--set=bridge.run.optimizer.peak=1e999"], "peak"),
+        (["bridge.run.steps=3"], "needed flags alone"),
     ],
 )
 def test_bad_trainings_are_refused_before_anything_is_written(workdir, tmp_path, capsys, arguments, words):
@@ -79,6 +139,31 @@ def test_bad_trainings_are_refused_before_anything_is_written(workdir, tmp_path,
     assert code == 2
     assert words in capsys.readouterr().err
     assert not new.exists() or not any(path.name != "jax_cache" for path in new.iterdir())
+
+
+@pytest.mark.parametrize("lacking", ["captions", "core"])
+def test_a_dataset_without_the_truth_is_no_test_set(workdir, tmp_path, capsys, lacking):
+    clip = WSV({"rgb": np.zeros((3, 16, 16, 3))}, np.arange(3) / 4, orbit(3), empty(6, (3,)), np.arange(3) / 8, ("a box .",))
+    captions, ticks = lacking != "captions", 0 if lacking == "core" else 3
+    layout = format.Layout(2, 3, 16, 16, 4.0, ticks, 6, ("rgb",), "array", 2, 3, True, captions)
+    part = clip.replace(core=clip.core if ticks else None, core_time=clip.core_time if ticks else None)
+    part = part.replace(text=part.text if captions else ())
+    writer = format.create(tmp_path / "set", layout, name="set", sources=[{"name": "x", "licence": "CC0-1.0"}], build={})
+    writer.write(0, [part, part])
+    writer.finish()
+    assert status(evaluate.main, [f"--workdir={workdir}", f"--data={tmp_path}/set", "--noprogress"]) == 2
+    assert f"without {'captions' if captions is False else 'a core'}; needed" in capsys.readouterr().err
+
+
+def test_a_full_disk_stops_a_training_with_one_message(workdir, tmp_path, capsys, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    settings = flags({key: value for key, value in SETTINGS.items() if not key.startswith("simulate")})
+    data_of_other = f"--set=bridge.sources=(({str(workdir / 'data' / 'train')!r},1.0),)"
+    command = [f"--config={ROOT / 'experiments/quickstart.py'}", f"--workdir={tmp_path}/new", "--stages=bridge", data_of_other]
+    assert status(train.main, [*command, *settings]) == 2
+    assert re.search(r"the disk has 0\.0 MiB left, a checkpoint needs \d+\.\d MiB; free some space", capsys.readouterr().err)
+    assert not list((tmp_path / "new" / "bridge" / "checkpoints").iterdir())
 
 
 def test_real_video_beside_simulated(workdir, real_data, tmp_path, capsys):

@@ -85,9 +85,20 @@ def test_any_rate_and_size(world, core):
     code = world.dress(core)
     slow, fast = (world.render(core, default_camera(n), fps, (16, 24), code) for n, fps in ((3, 8.0), (5, 16.0)))
     np.testing.assert_allclose(slow.channels["rgb"], fast.channels["rgb"][::2], atol=1e-5)
-    assert world.render(core, default_camera(1), 8.0, (32, 32), code).channels["rgb"].shape == (1, 32, 32, 3)
-    with pytest.raises(ValueError, match="multiple of 4"):
-        world.render(core, default_camera(1), 8.0, (30, 30), code)
+    odd = world.render(core, default_camera(1), 8.0, (15, 21), code)
+    assert {x.shape[:3] for x in odd.channels.values()} == {(1, 15, 21)}
+    assert np.isfinite(odd.channels["rgb"]).all()
+    with pytest.raises(ValueError, match="3 x 30: needed a height of at least 4"):
+        world.render(core, default_camera(1), 8.0, (3, 30), code)
+
+
+def test_a_picture_that_whole_patches_do_not_fill_is_the_one_that_they_do_with_its_edge_cut(world, core):
+    code, channels = world.dress(core), {}
+    surface = world.bridge.surface(core, np.arange(8) / 8, default_camera(1), np.zeros(1), (14, 16))
+    for name, values in surface.items():
+        channels[name] = np.pad(values, ((0, 0), (0, 2), (0, 0), (0, 0)), mode="edge")
+    whole = world.bridge.render(channels, code)
+    np.testing.assert_allclose(world.bridge.render(surface, code), whole[:, :14], atol=1e-5)
 
 
 def test_pictures_do_not_depend_on_their_neighbours_in_a_batch(world, core):
