@@ -41,8 +41,8 @@ def get_config() -> Config:
     config.seed = 0
     config.mesh = {"data": -1, "fsdp": 1, "tensor": 1, "context": 1}
     config.simulate = {
-        "train": _dataset(900, 1, True, 4.0),
-        "cores": _dataset(1600, 2, False, 8.0),
+        "train": _dataset(720, 1, True, 4.0),
+        "cores": _dataset(880, 2, False, 8.0),
         "test": _dataset(64, 3, True, 8.0),
     }
     config.bridge = {
@@ -78,7 +78,7 @@ def get_config() -> Config:
             "pixel_share": 0.125,
         },
         "levels": {"logit_normal": 0.5, "mean": 0.0, "std": 1.0, "source_end": 0.25, "target_end": 0.25, "power": 3.0},
-        "run": _run(1150, 16, 2e-3, 50),
+        "run": _run(1000, 16, 2e-3, 50),
     }
     config.world = {
         "sources": (("data/train", 0.5), ("data/cores", 0.5)),
@@ -96,8 +96,8 @@ def get_config() -> Config:
             "weights": (1.0, 1.0, 0.3),
         },
         "levels": {"logit_normal": 0.2, "mean": 0.0, "std": 1.0, "source_end": 0.8, "target_end": 0.0, "power": 4.0},
-        "run": _run(750, 32, 2e-3, 50),
+        "run": _run(450, 32, 2e-3, 50),
     }  # fmt: skip
     config.sampling = {"bridge_steps": 1, "bridge_method": "euler", "world_steps": 16, "world_method": "euler"}
-    config.evaluate = {"clips": 64, "seed": 0, "video_size": 144, "video_fps": 16.0}
+    config.evaluate = {"clips": 64, "seed": 0, "video_size": 96, "video_fps": 12.0}
     return config

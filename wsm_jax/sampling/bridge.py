@@ -104,10 +104,18 @@ class BridgeSampler:
         """The joined state; missing blocks are one noise image, the same for every frame."""
         filled = {}
         for i, (name, components) in enumerate(self.layout.sizes.items()):
-            noise = jax.random.normal(jax.random.fold_in(root, i), (*size, components))
+            if name in part:
+                filled[name] = part[name]
+                continue
             scale = self.pixel_noise if name in flow.CODES and level == 1 else 1.0
-            filled[name] = part[name] if name in part else jnp.broadcast_to(scale * noise, (FRAMES_PER_CALL, *noise.shape))
+            noise = scale * _noise(root, i, (*size, components))
+            filled[name] = jnp.broadcast_to(noise, (FRAMES_PER_CALL, *noise.shape))
         return flow.join(filled, self.layout.order)
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _noise(root: Key, index: int, shape: tuple[int, ...]) -> Array:
+    return jax.random.normal(jax.random.fold_in(root, index), shape)
 
 
 @functools.partial(jax.jit, static_argnames=("network", "method"))

@@ -10,6 +10,7 @@ a rigid object (shape, size, colour) is the weighted median over all its pixels 
 
 import dataclasses
 
+import jax
 import numpy as np
 from scipy.ndimage import median_filter
 from scipy.optimize import linear_sum_assignment
@@ -42,6 +43,9 @@ LEAST_SHARE = 0.004
 """Least share of the picture that a detection covers."""
 
 
+_rays = jax.jit(rays, static_argnums=(1, 2))
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Detection:
     """One wave as seen in one frame."""
@@ -69,7 +73,7 @@ def kind_of(votes: Float[np.ndarray, " classes"]) -> int:
 def detect(seen: dict[str, np.ndarray], camera: Camera, style_width: int) -> list[Detection]:
     """Detections in one frame: `seen` holds physical channels [H W C], "semantic_code" and "style" as encoded."""
     height, width = seen["depth"].shape[:2]
-    origin, direction = (np.asarray(x) for x in rays(camera, height, width))
+    origin, direction = (np.asarray(x) for x in _rays(camera, height, width))
     turn = Rotation.from_quat(np.asarray(camera.rotation), scalar_first=True).as_matrix()
     labels = seen["semantic"][..., 0]
     found = []
