@@ -41,8 +41,8 @@ def get_config() -> Config:
     config.seed = 0
     config.mesh = {"data": -1, "fsdp": 1, "tensor": 1, "context": 1}
     config.simulate = {
-        "train": _dataset(720, 1, True, 4.0),
-        "cores": _dataset(880, 2, False, 8.0),
+        "train": _dataset(672, 1, True, 4.0),
+        "cores": _dataset(768, 2, False, 8.0),
         "test": _dataset(64, 3, True, 8.0),
     }
     config.bridge = {
@@ -78,7 +78,7 @@ def get_config() -> Config:
             "pixel_share": 0.125,
         },
         "levels": {"logit_normal": 0.5, "mean": 0.0, "std": 1.0, "source_end": 0.25, "target_end": 0.25, "power": 3.0},
-        "run": _run(1000, 16, 2e-3, 50),
+        "run": _run(1000, 12, 2e-3, 50),
     }
     config.world = {
         "sources": (("data/train", 0.5), ("data/cores", 0.5)),
@@ -89,14 +89,14 @@ def get_config() -> Config:
         "network": {"text_code": 32, "tick_patch": 8, "width": 128, "depth": 4, "heads": 4},
         "objective": {
             "tasks": (
-                ("imagine", 0.40), ("describe", 0.36), ("dress", 0.05), ("dress_untold", 0.04), ("continue", 0.03),
-                ("continue_told", 0.03), ("rewind", 0.03), ("infill", 0.02), ("edit", 0.04),
+                ("imagine", 0.45), ("describe", 0.33), ("dress", 0.05), ("dress_untold", 0.04), ("continue", 0.03),
+                ("continue_told", 0.02), ("rewind", 0.03), ("infill", 0.02), ("edit", 0.03),
             ),
             "cube": 0.05,
             "weights": (1.0, 1.0, 0.3),
         },
         "levels": {"logit_normal": 0.2, "mean": 0.0, "std": 1.0, "source_end": 0.8, "target_end": 0.0, "power": 4.0},
-        "run": _run(450, 32, 2e-3, 50),
+        "run": _run(1000, 16, 2e-3, 50),
     }  # fmt: skip
     config.sampling = {"bridge_steps": 1, "bridge_method": "euler", "world_steps": 16, "world_method": "euler"}
     config.evaluate = {"clips": 64, "seed": 0, "video_size": 96, "video_fps": 12.0}

@@ -1,11 +1,17 @@
 """The two chains of the project, shrunk: the quickstart from nothing to its report, and real video beside simulated."""
 
 import json
+import os
 import re
 import shlex
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -139,6 +145,34 @@ def test_bad_trainings_are_refused_before_anything_is_written(workdir, tmp_path,
     assert code == 2
     assert words in capsys.readouterr().err
     assert not new.exists() or not any(path.name != "jax_cache" for path in new.iterdir())
+
+
+def test_a_training_killed_at_a_random_step_goes_on_as_if_nothing_had_been(workdir, tmp_path):
+    """The real thing, loader, objective and checkpoints: SIGKILL, the same command again, and every bit is the same."""
+    tiny = {key: value for key, value in SETTINGS.items() if not key.startswith("simulate")}
+    tiny |= {"bridge.sources": ((str(workdir / "data" / "train"), 1.0),), "bridge.run.steps": 12}
+    tiny |= {"bridge.run.checkpoint_every": 2, "bridge.run.log_every": 1}
+    command = [sys.executable, "-m", "launch.train", "--config=experiments/quickstart.py", "--stages=bridge", "--noprogress"]
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(ROOT / ".jax_cache"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3"}
+
+    def start(name):
+        return subprocess.Popen([*command, f"--workdir={tmp_path / name}", *flags(tiny)], cwd=ROOT, env={**os.environ, **cache})
+
+    def losses(name):
+        rows = map(json.loads, (tmp_path / name / "bridge" / "metrics.jsonl").read_text().splitlines())
+        return {row["step"]: row["values"]["loss"] for row in rows}
+
+    assert start("whole").wait() == 0
+    at = int(np.random.default_rng().integers(1, 7))
+    killed, file = start("killed"), tmp_path / "killed" / "bridge" / "metrics.jsonl"
+    while killed.poll() is None and not (file.exists() and len(file.read_text().splitlines()) >= at):
+        time.sleep(0.005)
+    killed.kill()
+    assert killed.wait() == -signal.SIGKILL, f"it was done before it was killed after step {at}"
+    assert start("killed").wait() == 0
+    assert losses("killed") == losses("whole") and len(losses("whole")) == 12, f"killed after step {at}"
+    params = [checkpoint.restore_params(tmp_path / name / "bridge")[0] for name in ("killed", "whole")]
+    jax.tree.map(np.testing.assert_array_equal, *params)
 
 
 @pytest.mark.parametrize("lacking", ["captions", "core"])

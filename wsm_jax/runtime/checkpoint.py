@@ -21,6 +21,7 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from absl import logging
 from jax.experimental import multihost_utils
 
 from wsm_jax.runtime.fingerprint import fingerprint
@@ -80,7 +81,10 @@ def config_differences(old: Mapping[str, Any], new: Mapping[str, Any], may_diffe
 def _register_arrays() -> None:
     """Orbax's default cuts the smallest bias: 23 s of compilation at the first save of a small network on 8 CPU devices."""
     handler = ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=LEAST_SHARE_BYTES)
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)  # that one handler takes the place of another is meant, and no news to the user
     ocp.type_handlers.register_type_handler(jax.Array, handler, override=True)
+    logging.set_verbosity(verbosity)
 
 
 def check_owner(workdir: str | Path, config: Mapping[str, Any], may_differ: Collection[str] = ()) -> None:
