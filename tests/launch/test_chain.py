@@ -131,7 +131,7 @@ def test_a_workdir_of_another_experiment_is_refused(workdir, capsys):
         (["--set=mesh.data=3"], "data x fsdp"),
         (["--set=bridge.run"], "KEY=VALUE"),
         (["--stages=bridge,wrold"], "wrold"),
-        (["--set=bridge.sources=(('data/gone',1.0),)"], "data/gone"),
+        (["--set=bridge.sources=(('data/gone',1.0),)", "--set=bridge.run.batch_size=16"], "data/gone"),
         (["--set=bridge.network.rows=0"], "'bridge.network.rows': got 0, needed at least 1"),
         (["--set=world.network.tick_patch=0"], "'world.network.tick_patch': got 0"),
         (["--set=bridge.sources=(1.0,)"], "needed pairs of a path and a weight"),

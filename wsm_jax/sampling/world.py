@@ -113,7 +113,7 @@ class World:
 
     # --- text <-> core ---------------------------------------------------------------------------------------------------
 
-    def imagine(self, text: str, seconds: float | None = None, seed: int = 0) -> Waves:
+    def imagine(self, text: str, seconds: float | int | None = None, seed: int = 0) -> Waves:
         """Text -> core of `seconds` (default: one window). Longer worlds are rolled out window by window."""
         state = self._empty_state()
         state["text"] = self._text_codes(text)
@@ -146,7 +146,7 @@ class World:
 
     # --- core -> core ----------------------------------------------------------------------------------------------------
 
-    def continue_(self, core: Waves, seconds: float, text: str | None = None, seed: int = 0) -> Waves:
+    def continue_(self, core: Waves, seconds: float | int, text: str | None = None, seed: int = 0) -> Waves:
         """The core with `seconds` more of future: window by window, the later half sampled given the earlier half."""
         half = max(1, self.ticks // 2 // self.network.tick_patch) * self.network.tick_patch
         wanted = core.presence.shape[0] + _ticks(seconds)
@@ -164,7 +164,7 @@ class World:
             seed += 1
         return core[:wanted]
 
-    def rewind(self, core: Waves, seconds: float, seed: int = 0) -> Waves:
+    def rewind(self, core: Waves, seconds: float | int, seed: int = 0) -> Waves:
         """The core with `seconds` of past in front: what could have led here."""
         half = max(1, self.ticks // 2 // self.network.tick_patch) * self.network.tick_patch
         wanted = core.presence.shape[0] + _ticks(seconds)
@@ -217,7 +217,7 @@ class World:
         self,
         core: Waves,
         camera: Camera | None = None,
-        fps: float = 24.0,
+        fps: float | int = 24.0,
         size: tuple[int, int] = (256, 256),
         style: Style | None = None,
         seed: int = 0,
@@ -361,7 +361,7 @@ def _grid(steps: int) -> Float[Array, " S"]:
     return jnp.square(jnp.linspace(0.0, 1.0, steps + 1))
 
 
-def _ticks(seconds: float) -> int:
+def _ticks(seconds: float | int) -> int:
     if not seconds > 0:
         raise ValueError(f"seconds = {seconds}: needed more than 0")
     return max(1, round(seconds * TICK_HZ))
