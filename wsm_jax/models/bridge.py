@@ -16,6 +16,8 @@ VOICES, KEY = 4, 16
 """Vectors that a token offers its pixels, and the size of the keys by which a pixel chooses among them."""
 DETAIL = 8
 """Channels of the map that each token paints over its own patch."""
+FEATURES = ("batch", "frames", "rows", "columns", "channels")
+"""Logical axes of the features of patches of clips [B T gh gw C]."""
 
 
 def patches(x: Shaped[Array, "B H W C"], rows: int) -> Shaped[Array, "B gh gw p C"]:
@@ -186,5 +188,8 @@ class StyleEncoder(nn.Module):
         whole = jnp.concatenate([per_wave, jnp.broadcast_to(scene[:, None], (*per_wave.shape[:2], self.width))], -1)
         wave = SwiGLU(self.width, self.wave_code, name="wave")(whole)
         scene = SwiGLU(2 * self.width, self.scene_code, name="scene")(jnp.concatenate([scene, per_wave[:, 0]], -1))
-        patch = dense(self.patch_code, ("mlp", "channels"), name="patch")(jnp.mean(h, 4))
+        # Without this the partitioner of XLA (jaxlib 0.10.2, 2 x 2 x 2 devices) silently loses a sum in the gradient of the
+        # layers above: the features are used in several ways, and it splits each as it likes (compare openxla/xla 40034).
+        means = nn.with_logical_constraint(jnp.mean(h, 4), FEATURES)
+        patch = dense(self.patch_code, ("mlp", "channels"), name="patch")(means)
         return rms_norm(wave), rms_norm(scene), rms_norm(patch)
