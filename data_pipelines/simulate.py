@@ -32,6 +32,8 @@ from wsm_jax.typing import Array, Float
 RENDERERS = ("wsm", "mujoco")
 LICENCE = "CC0-1.0"
 _MOTION_DT = 1e-2
+_FRAMES_PER_CALL = 12
+"""Frames that are drawn at a time: clips of every length and rate share one compiled program."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +135,7 @@ def record(recipe: Recipe, index: int) -> tuple[Scene, Trajectory, WSV]:
 
 @functools.partial(jax.jit, static_argnums=(4, 5))
 def _pictures(waves: Waves, camera: Camera, later: Camera, style: Style, height: int, width: int) -> dict[str, Array]:
-    """All channels of a clip [T H W C]: one compiled call, frame after frame (small arrays stay in the cache)."""
+    """All channels [T H W C] of frames: one compiled call, frame after frame (small arrays stay in the cache)."""
 
     def frame(inputs: tuple[Waves, Camera, Camera]) -> dict[str, Array]:
         state, here, there = inputs
@@ -153,7 +155,11 @@ def render(
     waves = jax.tree.map(lambda x: x[:, cast], trajectory.at(frame_time))
     style = scene.style
     style = dataclasses.replace(style, frequency=style.frequency[cast], phase=style.phase[cast], tint=style.tint[cast])
-    channels = jax.tree.map(np.array, _pictures(waves, camera, later, style, height, width))
+    parts = []
+    for first in range(0, len(frame_time), _FRAMES_PER_CALL):
+        pick = np.minimum(np.arange(first, first + _FRAMES_PER_CALL), len(frame_time) - 1)
+        parts.append(_pictures(waves[pick], camera[pick], later[pick], style, height, width))
+    channels = jax.tree.map(lambda *x: np.concatenate(x)[: len(frame_time)], *parts)
     # the caster numbers the waves that it was given; the channel numbers slots
     channels["instance"] = np.array([0, *(cast + 1)], np.float32)[np.rint(channels["instance"]).astype(np.int64)]
     return {name: channels[name] for name in STORED if name in channels}
@@ -273,7 +279,7 @@ def _run(task: _Task, shards: list[int], workers: int, library: str | None) -> I
             min(workers, max(len(shards), 1)),
             multiprocessing.get_context("spawn"),
             _begin_worker,
-            (os.cpu_count() or 1, workers),
+            (os.cpu_count() or 1, workers, jax.config.jax_compilation_cache_dir),  # type: ignore[attr-defined]
         )
         try:
             for future in concurrent.futures.as_completed([pool.submit(task, shard) for shard in shards]):
@@ -282,9 +288,13 @@ def _run(task: _Task, shards: list[int], workers: int, library: str | None) -> I
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _begin_worker(cores: int, workers: int) -> None:
-    """Keeps a worker off accelerators, and, where the workers fill the machine, to one thread of its own."""
+def _begin_worker(cores: int, workers: int, compilations: str | None) -> None:
+    """Keeps a worker off accelerators, and, where the workers fill the machine, to one thread of its own.
+
+    What the workers before it have compiled it finds in the folder `compilations`.
+    """
     jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_compilation_cache_dir", compilations)
     if workers >= cores:
         given = [os.environ["XLA_FLAGS"]] if "XLA_FLAGS" in os.environ else []
         os.environ["XLA_FLAGS"] = " ".join([*given, "--xla_cpu_multi_thread_eigen=false"])

@@ -2,10 +2,9 @@
 
     bash launch/quickstart.sh --workdir=runs/quickstart
 
-Hardware: two CPU cores, no accelerator. What was measured stands in the README, "What the quickstart reaches": all seven
-measures reach their targets, after 21.3 minutes on a slow day of the machine (4 for the scenes, 9 for the bridge, 4.5 for the
-world flow, 4 for the evaluation). Text to core is what more steps would help most: 0.37 of the named objects are right after 450
-steps of 32 scenes, 0.62 after 750 of 16, 0.89 after 1000 of 16, 0.96 after 750 of 32 (on 1440 to 2500 scenes).
+Hardware: two CPU cores, no accelerator. What was measured stands in the README, "What the quickstart reaches". Text to core is
+what more steps help most: 0.37 of the named objects are right after 450 steps of 32 scenes, 0.62 after 750 of 16, 0.89 after
+1000 of 16, 0.96 after 750 of 32 (on 1440 to 2500 scenes).
 """
 
 from ml_collections import ConfigDict

@@ -31,7 +31,7 @@ from wsm_jax.runtime.metrics import METRICS_FILE, read_metrics
 from wsm_jax.sampling import World
 from wsm_jax.visualise import loss_curves
 
-PICTURE_FRAMES = 5
+PICTURE_FRAMES = 8
 """Frames of a clip in which pictures are compared."""
 
 

@@ -29,7 +29,7 @@ def sections(
     """One section a verb: text -> core -> video, video -> core -> text, commanded against perceived core, an edited core."""
     shown = range(min(SHOWN, len(scenes.clips)))
     told = [_imagined(world, scenes.clips[i].text[0], cores[i], size, fps) for i in shown]
-    seen = [_perceived(world, scenes.clips[i], perceived[i], texts[i]) for i in shown]
+    seen = [_perceived(world, scenes.clips[i], perceived[i], texts[i], size) for i in shown]
     closed = [_commanded(world, scenes.clips[i], size) for i in shown]
     edited = [_edited(world, scenes.clips[i], size, fps) for i in shown]
     return [
@@ -60,12 +60,14 @@ def overview(world: World, scenes: Scenes, cores: Sequence[Waves], perceived: Se
     for i in range(min(SHOWN, len(scenes.clips))):
         clip, core = scenes.clips[i], cores[i]
         assert clip.core is not None
-        imagined = _rgb(world.render(core, None, TICK_HZ, (size, size)))
-        middle = len(clip.frame_time) // 2
-        pictures = [(f"imagined, {t / TICK_HZ:.1f} s", imagined[t]) for t in (0, len(imagined) // 3, len(imagined) - 1)]
-        pictures.append(("held-out video", _rgb(clip)[middle]))
+        last = core.presence.shape[0] - 1
+        shown = [0, last // 3, last]
+        imagined = _rgb(world.render(core[shown], None, TICK_HZ, (size, size), world.dress(core)))
+        middle = [len(clip.frame_time) // 2]
+        pictures = [(f"imagined, {t / TICK_HZ:.1f} s", picture) for t, picture in zip(shown, imagined, strict=True)]
+        pictures.append(("held-out video", _rgb(clip)[middle[0]]))
         pictures += [
-            (title, _surface_picture(world, one, clip)[middle])
+            (title, _surface_picture(world, one, clip, size, middle)[0])
             for title, one in (("perceived core", perceived[i]), ("true core", clip.core))
         ]
         rows.append(side_by_side([(title, picture[None]) for title, picture in pictures])[0])
@@ -92,8 +94,8 @@ def _imagined(world: World, text: str, core: Waves, size: int, fps: float) -> Me
     return Media("video", mp4(channel_grid(video), fps), text)
 
 
-def _perceived(world: World, clip: WSV, core: Waves, text: str) -> Media:
-    surface = _surface_picture(world, core, clip)
+def _perceived(world: World, clip: WSV, core: Waves, text: str, size: int) -> Media:
+    surface = _surface_picture(world, core, clip, size)
     frames = side_by_side([("video", _rgb(clip)), ("surface of the perceived core", surface)])
     hz = 1.0 / float(clip.frame_time[1] - clip.frame_time[0])
     return Media(
@@ -110,8 +112,8 @@ def _commanded(world: World, clip: WSV, size: int) -> Media:
     frames = side_by_side(
         [
             ("rendered", _rgb(video)),
-            ("commanded core", _surface_picture(world, clip.core, clip)),
-            ("perceived core", _surface_picture(world, again, clip)),
+            ("commanded core", _surface_picture(world, clip.core, clip, size)),
+            ("perceived core", _surface_picture(world, again, clip, size)),
         ]
     )
     return Media("video", mp4(frames, _hz(clip)), clip.text[0])
@@ -139,11 +141,12 @@ def _hz(clip: WSV) -> float:
     return 1.0 / float(clip.frame_time[1] - clip.frame_time[0])
 
 
-def _surface_picture(world: World, core: Waves, clip: WSV, size: int = 128) -> np.ndarray:
-    """Base colour, shaded by the normal towards the camera: the bare core, without the bridge."""
+def _surface_picture(world: World, core: Waves, clip: WSV, size: int, frames: Sequence[int] | None = None) -> np.ndarray:
+    """Base colour, shaded by the normal towards the camera: the bare core, without the bridge, in `frames` of the clip."""
     assert clip.camera is not None
-    camera: Camera = clip.camera
     time = np.asarray(clip.frame_time) - clip.frame_time[0]
-    channels = world.bridge.surface(core, np.arange(core.presence.shape[0]) / TICK_HZ, camera, time, (size, size))
+    pick = np.arange(len(time)) if frames is None else np.asarray(frames)
+    camera: Camera = clip.camera[pick]
+    channels = world.bridge.surface(core, np.arange(core.presence.shape[0]) / TICK_HZ, camera, time[pick], (size, size))
     facing = np.clip(-np.asarray(channels["normal"])[..., 2:], 0, 1)
     return _rgb(np.asarray(channels["base_colour"]) * (0.35 + 0.65 * facing))

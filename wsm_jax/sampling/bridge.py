@@ -35,8 +35,14 @@ class BridgeSampler:
     def surface(
         self, core: Waves, core_time: NpOrJax, camera: Camera, time: NpOrJax, size: tuple[int, int]
     ) -> dict[str, Array]:
-        """Surface channels [T H W C] of a core at the times (s) of its cameras, one per frame."""
-        return _surface(core, jnp.asarray(core_time), camera, jnp.asarray(time), size)
+        """Surface channels [T H W C] of a core at the times (s) of its cameras, one per frame; FRAMES_PER_CALL at a time."""
+        # from the first tick on and in float64, so that times late in a long world keep their precision
+        ticks, time = (np.asarray(x, np.float64) - np.float64(core_time[0]) for x in (core_time, time))
+        parts = []
+        for first in range(0, len(time), FRAMES_PER_CALL):
+            index = np.minimum(np.arange(first, first + FRAMES_PER_CALL), len(time) - 1)
+            parts.append(_surface(core, ticks, camera[index], time[index], size))
+        return jax.tree.map(lambda *x: jnp.concatenate(x)[: len(time)], *parts)
 
     def render(self, channels: Mapping[str, NpOrJax], style: Style) -> Float[Array, "T H W 3"]:
         """Pictures 0..1 of surface channels (all that the bridge knows, "base_colour" and "instance") in a style."""

@@ -10,6 +10,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from wsm_jax.runtime import mesh as meshes
 from wsm_jax.runtime import random
+from wsm_jax.runtime.compiler import compiler_options
 from wsm_jax.typing import Array, Float, Int, Key, NpOrJax, PyTree, pytree
 
 
@@ -66,7 +67,7 @@ def init_state(objective: Objective, optimizer: optax.GradientTransformation, me
     def create(root: Key) -> TrainState:
         return meshes.unbox(_initial(objective, optimizer, random.key(root, "init", 0)))
 
-    return jax.jit(create, out_shardings=placed)(jax.random.key(seed))
+    return jax.jit(create, out_shardings=placed, compiler_options=compiler_options(once=True))(jax.random.key(seed))
 
 
 def _microbatches(batch: PyTree, accumulate: int) -> PyTree:
@@ -140,4 +141,10 @@ def make_train_step(
         return TrainState(state.step + 1, params, opt_state, ema), metrics
 
     whole = NamedSharding(mesh, PartitionSpec())
-    return jax.jit(step, donate_argnums=0, in_shardings=(placed, meshes.batch_sharding(mesh)), out_shardings=(placed, whole))
+    return jax.jit(
+        step,
+        donate_argnums=0,
+        in_shardings=(placed, meshes.batch_sharding(mesh)),
+        out_shardings=(placed, whole),
+        compiler_options=compiler_options(),
+    )
