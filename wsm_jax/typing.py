@@ -15,15 +15,37 @@ import dataclasses
 from typing import Any, TypeVar, dataclass_transform
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, Shaped, UInt8
 
-__all__ = ["Array", "Bool", "Float", "Int", "Key", "NpOrJax", "PyTree", "Shaped", "UInt8", "pytree", "static"]
+__all__ = [
+    "Array",
+    "Bool",
+    "Float",
+    "Int",
+    "Key",
+    "NpOrJax",
+    "PyTree",
+    "Shaped",
+    "UInt8",
+    "array_namespace",
+    "pytree",
+    "static",
+]
 
 Key = PRNGKeyArray
 NpOrJax = np.ndarray | jax.Array
 
 _T = TypeVar("_T")
+
+
+def array_namespace(*arrays: Any) -> Any:
+    """jax.numpy where one of the arrays is JAX's or traced, else numpy: for functions in which NumPy stays NumPy.
+
+    On the host that matters: JAX compiles every operation outside `jit` for every shape, a twentieth of a second each.
+    """
+    return jnp if any(isinstance(x, jax.Array) for x in arrays) else np
 
 
 def static(**kwargs: Any) -> Any:

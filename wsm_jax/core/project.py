@@ -1,10 +1,11 @@
 """The valid core nearest to a generated or perceived one: rigid objects, above the floor, in canonical slots."""
 
+import jax
 import numpy as np
 
 from wsm_jax.core.superquadric import support
 from wsm_jax.snapshot import FIELDS, SEMANTIC_CLASSES, TICK_HZ, Waves, quaternion_to_matrix
-from wsm_jax.typing import Float
+from wsm_jax.typing import Array, Float, NpOrJax
 
 _OBJECT = SEMANTIC_CLASSES.index("ball")
 _CONSTANT = ("scale", "exponents", "colour", "material")
@@ -27,12 +28,17 @@ def project(core: Waves, floor_height: float = 0.0) -> Waves:
     slots = np.arange(1, core.count + 1, dtype=np.int32)
     is_object = (fields["semantic"] >= _OBJECT) & (fields["presence"] > 0)
     fields["instance"] = np.where(is_object, slots, 0).astype(np.int32)
-    down = -np.asarray(quaternion_to_matrix(fields["rotation"]))[..., 2, :]
-    reach = np.asarray(support(down, fields["scale"], fields["exponents"]))
+    reach = np.asarray(_reach(fields["rotation"], fields["scale"], fields["exponents"]))
     lowest = floor_height + reach
     lift = is_object & (fields["centre"][..., 2] < lowest)
     fields["centre"][..., 2] = np.where(lift, lowest, fields["centre"][..., 2])
     return Waves(**fields)
+
+
+@jax.jit
+def _reach(rotation: NpOrJax, scale: NpOrJax, exponents: NpOrJax) -> Float[Array, "K N"]:
+    """How far waves reach below their centres, m."""
+    return support(-quaternion_to_matrix(rotation)[..., 2, :], scale, exponents)
 
 
 def canonical(core: Waves, key: Float[np.ndarray, " N"]) -> tuple[Waves, np.ndarray]:

@@ -14,6 +14,7 @@ ends, so it stays still along the path and steers everything else: control is da
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +22,7 @@ import numpy as np
 
 from wsm_jax.flow.path import block_loss, expand
 from wsm_jax.snapshot import CHANNELS
-from wsm_jax.typing import Array, Float, Key, PyTree
+from wsm_jax.typing import Array, Float, Key, NpOrJax, PyTree, array_namespace
 
 CODES = ("style", "remainder")
 EMPHASIS = {"depth": 40.0, "centre": 4.0, "extent": 2.0, "semantic": 1.5, "style": 0.3, "remainder": 0.1}
@@ -75,21 +76,22 @@ class Layout:
         return np.asarray([name in names for name in self.order], np.float32)
 
 
-def wave_masks(instance: Array, waves: int) -> Float[Array, "... N"]:
-    """Instance labels [... 1] -> one mask a wave."""
-    return jax.nn.one_hot(instance[..., 0].astype(jnp.int32) - 1, waves)
+def wave_masks(instance: NpOrJax, waves: int) -> Float[Any, "... N"]:
+    """Instance labels [... 1] -> one mask a wave; NumPy stays NumPy."""
+    return (instance.astype(np.int32) == np.arange(1, waves + 1)).astype(np.float32)
 
 
 def style_raster(
-    masks: Float[Array, "B *image N"], wave_codes: Float[Array, "B N c"], scene_code: Float[Array, "B s"]
-) -> Float[Array, "B *image k"]:
-    """Codes painted where their waves are seen, beside the code of the scene everywhere."""
-    waves = jnp.einsum("b...n,bnc->b...c", masks, wave_codes)
-    scene = jnp.broadcast_to(expand_last(scene_code, masks.ndim), (*masks.shape[:-1], scene_code.shape[-1]))
-    return jnp.concatenate([waves, scene], -1)
+    masks: Float[NpOrJax, "B *image N"], wave_codes: Float[NpOrJax, "B N c"], scene_code: Float[NpOrJax, "B s"]
+) -> Float[Any, "B *image k"]:
+    """Codes painted where their waves are seen, beside the code of the scene everywhere; NumPy stays NumPy."""
+    xp = array_namespace(masks, wave_codes, scene_code)
+    waves = xp.einsum("b...n,bnc->b...c", masks, wave_codes)
+    scene = xp.broadcast_to(expand_last(scene_code, masks.ndim), (*masks.shape[:-1], scene_code.shape[-1]))
+    return xp.concatenate([waves, scene], -1)
 
 
-def expand_last(code: Float[Array, "B c"], ndim: int) -> Float[Array, "B ... c"]:
+def expand_last(code: Float[NpOrJax, "B c"], ndim: int) -> Float[Any, "B ... c"]:
     """[B c] with axes of size 1 between, to `ndim` axes."""
     return code.reshape(code.shape[0], *[1] * (ndim - 2), code.shape[-1])
 
@@ -99,10 +101,10 @@ def join(state: dict[str, Array], order: Sequence[str]) -> Array:
     return jnp.concatenate([state[name] for name in order], -1)
 
 
-def split(state: Array, sizes: dict[str, int]) -> dict[str, Array]:
-    """Inverse of `join`."""
+def split(state: NpOrJax, sizes: dict[str, int]) -> dict[str, Any]:
+    """Inverse of `join`; NumPy stays NumPy."""
     edges = [sum(list(sizes.values())[: i + 1]) for i in range(len(sizes) - 1)]
-    return dict(zip(sizes, jnp.split(state, edges, -1), strict=True))
+    return dict(zip(sizes, array_namespace(state).split(state, edges, -1), strict=True))
 
 
 def ends(

@@ -131,16 +131,16 @@ class World:
     def describe_all(self, cores: Sequence[Waves], seed: int = 0) -> list[str]:
         """`describe` for several cores at once."""
         state = self._empty_state(len(cores))
-        state["core"] = jnp.concatenate([self._from_core(core) for core in cores])
+        state["core"] = np.concatenate([self._from_core(core) for core in cores])
         out = self._sample("describe", state, np.zeros((self.ticks, self._waves), bool), seed)
         codes = codebook(self.tokenizer.size, self.network.text_code)
-        nearest = jnp.argmin(-2 * out["text"] @ codes.T + jnp.sum(jnp.asarray(codes) ** 2, -1), -1)
-        return [self.tokenizer.decode(ids) for ids in np.asarray(nearest)]
+        nearest = np.argmin(-2 * out["text"] @ codes.T + np.sum(codes**2, -1), -1)
+        return [self.tokenizer.decode(ids) for ids in nearest]
 
     def imagine_all(self, texts: Sequence[str], seed: int = 0) -> list[Waves]:
         """`imagine` of one window for several texts at once."""
         state = self._empty_state(len(texts))
-        state["text"] = jnp.concatenate([self._text_codes(text) for text in texts])
+        state["text"] = np.concatenate([self._text_codes(text) for text in texts])
         out = self._sample("imagine", state, np.ones((self.ticks, self._waves), bool), seed)
         return [self._to_core(one[None]) for one in out["core"]]
 
@@ -207,7 +207,7 @@ class World:
         if text is not None:
             state["text"] = self._text_codes(text)
         task = "dress_untold" if text is None else "dress"
-        out = np.asarray(self._sample(task, state, np.zeros((self.ticks, self._waves), bool), seed)["style"][0])
+        out = self._sample(task, state, np.zeros((self.ticks, self._waves), bool), seed)["style"][0]
         layout = self.bridge.layout
         return Style(out[:-1, : layout.wave_code], out[-1, : layout.scene_code])
 
@@ -230,8 +230,8 @@ class World:
         core_time = np.arange(core.presence.shape[0]) / TICK_HZ
         channels = self.bridge.surface(core, core_time, camera, time, size)
         rgb = self.bridge.render(channels, style)
-        out: dict[str, NpOrJax] = {name: np.asarray(x) for name, x in channels.items()}
-        out["rgb"] = np.asarray(rgb)
+        out: dict[str, NpOrJax] = dict(channels)
+        out["rgb"] = rgb
         return WSV(out, time, camera, core, core_time)
 
     def perceive(self, video: WSV, camera: Camera | None = None) -> Waves:
@@ -245,11 +245,11 @@ class World:
         frames = rgb.shape[0]
         camera = video.camera or camera
         given = {} if camera is None else {"ground": ground(camera, *rgb.shape[1:3])}
-        blocks = {name: np.asarray(x) for name, x in self.bridge.perceive(rgb, given).items()}
+        blocks = self.bridge.perceive(rgb, given)
         layout = self.bridge.layout
-        channels = {name: np.asarray(decode(name, blocks[name])) for name in layout.channels}
+        channels = {name: decode(name, blocks[name]) for name in layout.channels}
         camera = self._still_camera(channels) if camera is None else camera
-        channels["base_colour"] = np.asarray(decode("rgb", blocks["rgb"]))
+        channels["base_colour"] = decode("rgb", blocks["rgb"])
         seen = channels | {"semantic_code": blocks["semantic"], "style": blocks["style"]}
         found = [reading.detect({n: x[t] for n, x in seen.items()}, camera[t], layout.wave_code) for t in range(frames)]
         floor = channels["semantic"][..., 0] == reading.FLOOR
@@ -266,10 +266,10 @@ class World:
 
     def look(self, picture: Float[NpOrJax, "T H W 3"], channels: Mapping[str, NpOrJax]) -> Style:
         """The style of pictures whose surface channels (with "instance") are known."""
-        blocks = self.bridge.perceive(jnp.asarray(picture), channels)
+        blocks = self.bridge.perceive(picture, channels)
         layout = self.bridge.layout
-        masks = np.asarray(bridge_flow.wave_masks(jnp.asarray(channels["instance"]), layout.waves))
-        code = np.asarray(blocks["style"])
+        masks = bridge_flow.wave_masks(np.asarray(channels["instance"]), layout.waves)
+        code = blocks["style"]
         per_wave = np.einsum("thwn,thwc->nc", masks, code[..., : layout.wave_code])
         amount = masks.sum((0, 1, 2))[:, None]
         return Style(per_wave / np.maximum(amount, 1.0), code[..., layout.wave_code :].mean((0, 1, 2)))
@@ -294,27 +294,27 @@ class World:
         columns = max(1, round(network.rows * rgb.shape[2] / rgb.shape[1]))
         return resize("rgb", rgb, network.rows * network.patch, columns * network.patch)
 
-    def _empty_state(self, rows: int = 1) -> dict[str, Array]:
+    def _empty_state(self, rows: int = 1) -> dict[str, np.ndarray]:
         layout = self.bridge.layout
         style = max(layout.wave_code, layout.scene_code)
         return {
-            "text": jnp.zeros((rows, self.tokenizer.length, self.network.text_code)),
-            "core": jnp.zeros((rows, self.ticks, self._waves, vector.SIZE)),
-            "style": jnp.zeros((rows, self._waves + 1, style)),
+            "text": np.zeros((rows, self.tokenizer.length, self.network.text_code), np.float32),
+            "core": np.zeros((rows, self.ticks, self._waves, vector.SIZE), np.float32),
+            "style": np.zeros((rows, self._waves + 1, style), np.float32),
         }
 
-    def _text_codes(self, text: str) -> Array:
-        return jnp.asarray(codebook(self.tokenizer.size, self.network.text_code))[self.tokenizer.encode(text)][None]
+    def _text_codes(self, text: str) -> np.ndarray:
+        return codebook(self.tokenizer.size, self.network.text_code)[self.tokenizer.encode(text)][None]
 
-    def _from_core(self, core: Waves) -> Array:
+    def _from_core(self, core: Waves) -> np.ndarray:
         """[1 K N P] of the window; a shorter core holds its last state, a longer one is cut."""
         if core.count != self._waves:
             raise ValueError(f"a core with {core.count} slots; this world was trained with {self._waves}")
         index = np.minimum(np.arange(self.ticks), core.presence.shape[0] - 1)
-        return vector.to_vector(core[index])[None]
+        return np.asarray(_to_vector(jax.tree.map(np.asarray, core)[index]))[None]
 
-    def _to_core(self, value: Float[Array, "1 K N P"]) -> Waves:
-        return project(vector.from_vector(value[0]))
+    def _to_core(self, value: Float[np.ndarray, "1 K N P"]) -> Waves:
+        return project(_from_vector(value[0]))
 
     def _like(self, new: Waves, reference: Waves) -> Waves:
         """`new` with what cannot change (shape, colour, class, presence) taken from `reference`."""
@@ -322,16 +322,27 @@ class World:
         ticks = new.presence.shape[0]
         return new.replace(**{n: np.repeat(np.asarray(getattr(reference, n)), ticks, 0) for n in fixed})  # type: ignore[attr-defined]
 
-    def _sample(self, task: str, state: dict[str, Array], sampled: Bool[np.ndarray, "K N"], seed: int) -> dict[str, Array]:
+    def _sample(
+        self, task: str, state: dict[str, np.ndarray], sampled: Bool[np.ndarray, "K N"], seed: int
+    ) -> dict[str, np.ndarray]:
         """Walks the edge of a task; groups that are given keep their values, all others start as noise."""
         if self.params is None:
             raise ValueError(f"{task}: this workdir has a bridge but no world flow; train it with --stages=world")
         rows = state["text"].shape[0]
-        row = flow.TASKS[task]
-        part = jnp.broadcast_to(jnp.asarray(sampled), (rows, *sampled.shape))
-        start = flow.start_levels(row, part, state["text"].shape[1], state["style"].shape[1])
-        end = flow.end_levels(row, start)
-        return _walk(self.network, self.method, self.steps, self.params, state, start, end, jax.random.key(seed))
+        part = np.broadcast_to(sampled, (rows, *sampled.shape))
+        start, end = _levels(task, part, state["text"].shape[1], state["style"].shape[1])
+        out = _walk(self.network, self.method, self.steps, self.params, state, start, end, jax.random.key(seed))
+        return jax.tree.map(np.asarray, out)
+
+
+_to_vector, _from_vector = jax.jit(vector.to_vector), jax.jit(vector.from_vector)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 2, 3))
+def _levels(task: str, sampled: Bool[Array, "B K N"], text: int, style: int) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Where the path of a task starts and ends, for every token."""
+    start = flow.start_levels(flow.TASKS[task], sampled, text, style)
+    return start, flow.end_levels(flow.TASKS[task], start)
 
 
 @functools.partial(jax.jit, static_argnames=("network", "method", "steps"))

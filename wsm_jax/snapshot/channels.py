@@ -8,13 +8,13 @@ A new channel is one new row.
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from wsm_jax.snapshot.waves import SEMANTIC_CLASSES
-from wsm_jax.typing import Array, Float, NpOrJax, Shaped
+from wsm_jax.typing import Float, NpOrJax, Shaped, array_namespace
 
 NEAR_M = 1.0
 """Depth that encodes to +1; nearer surfaces are clipped. Infinity (no surface) encodes to -1."""
@@ -34,9 +34,9 @@ class Channel:
     """Physical size of one storage step."""
     encoded: int
     """Components of the encoded form."""
-    encode: Callable[[Array], Array]
-    """Physical -> encoded, components last, pure jnp."""
-    decode: Callable[[Array], Array]
+    encode: Callable[[NpOrJax], NpOrJax]
+    """Physical -> encoded, components last; pure. NumPy stays NumPy."""
+    decode: Callable[[NpOrJax], NpOrJax]
     """Encoded -> physical; inverse of `encode` on valid values."""
     resize: str
     """"area" (mean of the covered pixels) or "nearest" (labels and directions must not be mixed)."""
@@ -46,47 +46,49 @@ class Channel:
     """Follows from the camera alone (`wsm_jax.snapshot.ground`), so it is never kept on disk."""
 
 
-def _unit(low: int | float, high: int | float) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
+def _unit(low: int | float, high: int | float) -> tuple[Callable[[NpOrJax], NpOrJax], Callable[[NpOrJax], NpOrJax]]:
     """Affine map of [low, high] to [-1, 1] and back; values outside are clipped when encoded."""
     return (
-        lambda x: jnp.clip(2.0 * (x - low) / (high - low) - 1.0, -1.0, 1.0),
+        lambda x: array_namespace(x).clip(2.0 * (x - low) / (high - low) - 1.0, -1.0, 1.0),
         lambda y: low + 0.5 * (y + 1.0) * (high - low),
     )
 
 
-def _encode_depth(depth: Array) -> Array:
-    near = jnp.where(depth > 0, NEAR_M / jnp.maximum(depth, NEAR_M), 0.0)
+def _encode_depth(depth: NpOrJax) -> NpOrJax:
+    xp = array_namespace(depth)
+    near = xp.where(depth > 0, NEAR_M / xp.maximum(depth, NEAR_M), 0.0)
     return 2.0 * near - 1.0
 
 
-def _decode_depth(code: Array) -> Array:
-    near = jnp.clip(0.5 * (code + 1.0), 0.0, 1.0)
-    return jnp.where(near > NEAR_M / 60.0, NEAR_M / jnp.maximum(near, 1e-6), 0.0)
+def _decode_depth(code: NpOrJax) -> NpOrJax:
+    xp = array_namespace(code)
+    near = xp.clip(0.5 * (code + 1.0), 0.0, 1.0)
+    return xp.where(near > NEAR_M / 60.0, NEAR_M / xp.maximum(near, 1e-6), 0.0)
 
 
-def _encode_extent(extent: Array) -> Array:
-    return jnp.clip(0.5 * jnp.log2(jnp.maximum(extent, 1e-3) / 0.4), -1.0, 1.0)
+def _encode_extent(extent: NpOrJax) -> NpOrJax:
+    xp = array_namespace(extent)
+    return xp.clip(0.5 * xp.log2(xp.maximum(extent, 1e-3) / 0.4), -1.0, 1.0)
 
 
-def _decode_extent(code: Array) -> Array:
+def _decode_extent(code: NpOrJax) -> NpOrJax:
     return 0.4 * 2.0 ** (2.0 * code)
 
 
-def _encode_semantic(label: Array) -> Array:
-    return 2.0 * jax.nn.one_hot(label[..., 0].astype(jnp.int32), len(SEMANTIC_CLASSES)) - 1.0
+def _encode_semantic(label: NpOrJax) -> NpOrJax:
+    return 2.0 * (label.astype(np.int32) == np.arange(len(SEMANTIC_CLASSES))) - 1.0
 
 
-def _decode_semantic(code: Array) -> Array:
-    return jnp.argmax(code, -1, keepdims=True).astype(jnp.float32)
+def _decode_semantic(code: NpOrJax) -> NpOrJax:
+    return array_namespace(code).argmax(code, -1, keepdims=True).astype(np.float32)
 
 
-def _encode_instance(label: Array) -> Array:
-    bits = jnp.arange(4)
-    return 2.0 * ((label.astype(jnp.int32) >> bits) & 1).astype(jnp.float32) - 1.0
+def _encode_instance(label: NpOrJax) -> NpOrJax:
+    return 2.0 * ((label.astype(np.int32) >> np.arange(4)) & 1) - 1.0
 
 
-def _decode_instance(code: Array) -> Array:
-    return jnp.sum((code > 0) * 2.0 ** jnp.arange(4), -1, keepdims=True)
+def _decode_instance(code: NpOrJax) -> NpOrJax:
+    return array_namespace(code).sum((code > 0) * 2.0 ** np.arange(4), -1, keepdims=True)
 
 
 _PALETTE = np.asarray(
@@ -173,14 +175,14 @@ def restore(name: str, stored: NpOrJax) -> Float[NpOrJax, "..."]:
     return stored.astype(xp.float32) * xp.float32(channel(name).step)
 
 
-def encode(name: str, physical: NpOrJax) -> Float[Array, "..."]:
-    """Physical -> encoded [-1, 1], `channel(name).encoded` components."""
-    return channel(name).encode(jnp.asarray(physical, jnp.float32))
+def encode(name: str, physical: NpOrJax) -> Float[Any, "..."]:
+    """Physical -> encoded [-1, 1] in float32, `channel(name).encoded` components; NumPy stays NumPy, JAX stays JAX."""
+    return channel(name).encode(array_namespace(physical).asarray(physical, np.float32)).astype(np.float32)
 
 
-def decode(name: str, code: NpOrJax) -> Float[Array, "..."]:
-    """Encoded -> physical."""
-    return channel(name).decode(jnp.asarray(code, jnp.float32))
+def decode(name: str, code: NpOrJax) -> Float[Any, "..."]:
+    """Encoded -> physical float32; NumPy stays NumPy, JAX stays JAX."""
+    return channel(name).decode(array_namespace(code).asarray(code, np.float32)).astype(np.float32)
 
 
 def resize(name: str, values: NpOrJax, height: int, width: int) -> np.ndarray:
