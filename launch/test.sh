@@ -19,7 +19,8 @@ check ruff check .
 check ruff format --check .
 check lint-imports --no-logo
 check pyright
-check python -m pytest --timeout=600
+# a file of tests a process, and as many at once as there are cores: most of the time goes to compiling
+check python -m pytest --timeout=900 --numprocesses=logical --maxprocesses=4 --dist=loadfile
 
 [ ${#failed[@]} -eq 0 ] || {
   printf '\nfailed:\n' >&2

@@ -92,6 +92,15 @@ def test_any_rate_and_size(world, core):
         world.render(core, default_camera(1), 8.0, (3, 30), code)
 
 
+def test_surfaces_late_in_a_long_world_are_those_of_its_first_minute(world, seen):
+    """Times count from the first tick, in float64: at 1e6 s a float32 would be off by a frame of 16 Hz."""
+    ticks, frames, camera = np.arange(8) / 8, np.arange(13) / 16 + 0.01, default_camera(13)
+    early, late = (world.bridge.surface(seen, ticks + t, camera, frames + t, (8, 8)) for t in (0.0, 1e6))
+    for name, values in early.items():
+        np.testing.assert_allclose(late[name], values, rtol=0, atol=1e-5, err_msg=name)
+    assert np.abs(np.diff(early["depth"], axis=0)).max() > 1e-3, "nothing moves"
+
+
 def test_a_picture_that_whole_patches_do_not_fill_is_the_one_that_they_do_with_its_edge_cut(world, core):
     code, channels = world.dress(core), {}
     surface = world.bridge.surface(core, np.arange(8) / 8, default_camera(1), np.zeros(1), (14, 16))

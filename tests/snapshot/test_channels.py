@@ -97,6 +97,18 @@ def test_decode_of_noisy_codes_is_finite_and_labels_survive(name, seed, noise):
         np.testing.assert_array_equal(back, x)
 
 
+@every
+def test_numpy_stays_numpy_and_gives_what_jax_gives(name):
+    x = samples(name, np.random.default_rng(3))
+    code = encode(name, x)
+    there = encode(name, jnp.asarray(x))
+    assert type(code) is np.ndarray and code.dtype == there.dtype == np.float32 and isinstance(there, jax.Array)
+    np.testing.assert_allclose(code, there, rtol=0, atol=3e-7)
+    back, there = decode(name, code), decode(name, jnp.asarray(code))
+    assert type(back) is np.ndarray and back.dtype == there.dtype == np.float32 and isinstance(there, jax.Array)
+    np.testing.assert_allclose(back, there, rtol=3e-6, atol=1e-6)
+
+
 def test_no_surface_is_depth_zero_is_the_code_minus_one():
     np.testing.assert_array_equal(encode("depth", np.float32([[0.0], [np.inf]])), [[-1.0], [-1.0]])
     np.testing.assert_array_equal(decode("depth", np.float32([[-1.0], [-1.3]])), [[0.0], [0.0]])
