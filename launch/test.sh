@@ -19,8 +19,9 @@ check ruff check .
 check ruff format --check .
 check lint-imports --no-logo
 check pyright
-# a file of tests a process, and as many at once as there are cores: most of the time goes to compiling
-check python -m pytest --timeout=900 --numprocesses=logical --maxprocesses=4 --dist=loadfile
+# a file of tests a process, as many at once as there are cores: most of the time goes to compiling; the longest file, the
+# chain, stands early in the order of names and would come last in the order of xdist
+check python -m pytest --timeout=900 --numprocesses=logical --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 
 [ ${#failed[@]} -eq 0 ] || {
   printf '\nfailed:\n' >&2

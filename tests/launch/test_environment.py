@@ -200,7 +200,8 @@ def test_disk_that_fills_while_pip_works(machine):
 
 
 def test_every_check_runs_and_failures_are_named(machine):
-    checks = ["ruff check .", "ruff format --check .", "lint-imports --no-logo", "pyright ", "python -m pytest --timeout=600"]
+    tests = "python -m pytest --timeout=900 --numprocesses=logical --maxprocesses=4 --dist=loadfile --no-loadscope-reorder"
+    checks = ["ruff check .", "ruff format --check .", "lint-imports --no-logo", "pyright ", tests]
     result = machine.run("launch/test.sh")
     assert result.returncode == 0, result.stderr
     assert machine.calls()[3:] == checks
