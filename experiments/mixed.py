@@ -5,9 +5,9 @@ python -m launch.data ingest --out=runs/mixed/data/real --licence=LICENCE --size
 python -m launch.train --config=experiments/mixed.py --workdir=runs/mixed --stages=bridge
 python -m launch.sample perceive --workdir=runs/mixed --video=VIDEO --out=core.json --channels=channels.mp4
 
-Hardware: two CPU cores, no accelerator. Measured on 2026-11-21 with 300 scenes and five real videos of 10 s (22 clips): 1.2 minutes to
-simulate, 0.4 to ingest, 3.3 to train, 0.4 to perceive 3 s; the loss ends at 0.91 (about 0.5 after the quickstart's 1000 steps). The
-channels of a real video are rough: the quickstart's world has a floor, plain walls of sky and one to three simple bodies.
+Hardware: two CPU cores, no accelerator. Measured on 2026-11-21 with 300 scenes and five real videos of 10 s (22 clips): 1.2
+minutes to simulate, 0.4 to ingest, 3.3 to train, 0.4 to perceive 3 s; the loss ends at 0.91 (about 0.5 after the quickstart's
+1000 steps). The channels of a real video are rough: what was simulated has a floor, plain sky and one to three simple bodies.
 """
 
 from experiments import quickstart
