@@ -195,11 +195,13 @@ def _steps(steps: Steps, total: int, where: str) -> slice | np.ndarray:
 def verify(path: str | PathLike, progress: bool = True) -> list[str]:
     """Reads every byte; one line a problem: missing, truncated, changed, not of the dataset, miscounted. Empty: sound.
 
-    Raises FileNotFoundError when there is no dataset at all.
+    Raises FileNotFoundError when there is no dataset at all, NewerSchema (a ValueError) for one of a later version.
     """
     folder = Folder(path)
     try:
         manifest = records.load(folder)
+    except records.NewerSchema:
+        raise
     except ValueError as error:
         return [str(error)]
     layout, files = records.layout_of(manifest), manifest["files"]

@@ -259,6 +259,10 @@ def load(folder: Folder) -> dict[str, Any]:
     return manifest
 
 
+class NewerSchema(ValueError):
+    """A dataset of a later version of the format: nothing that this release could judge."""
+
+
 def _parse(folder: Folder, key: str, raw: bytes) -> dict[str, Any]:
     """JSON of this format and of a version that this release reads."""
     try:
@@ -268,8 +272,10 @@ def _parse(folder: Folder, key: str, raw: bytes) -> dict[str, Any]:
     if not isinstance(value, dict) or value.get("format") != "wsm_wsv":
         raise ValueError(f'{folder.name(key)}: no "format": "wsm_wsv" in it; damaged, or not a WSV dataset')
     found = value.get("schema_version")
-    if not isinstance(found, int) or found > SCHEMA_VERSION:
-        raise ValueError(
+    if not isinstance(found, int):
+        raise ValueError(f"{folder.name(key)}: schema version {found!r} is not a number; damaged")
+    if found > SCHEMA_VERSION:
+        raise NewerSchema(
             f"{folder.name(key)}: schema version {found}, this release reads up to version {SCHEMA_VERSION}; update wsm_jax"
         )
     return value

@@ -148,5 +148,5 @@ def _surface_picture(world: World, core: Waves, clip: WSV, size: int, frames: Se
     pick = np.arange(len(time)) if frames is None else np.asarray(frames)
     camera: Camera = clip.camera[pick]
     channels = world.bridge.surface(core, np.arange(core.presence.shape[0]) / TICK_HZ, camera, time[pick], (size, size))
-    facing = np.clip(-np.asarray(channels["normal"])[..., 2:], 0, 1)
-    return _rgb(np.asarray(channels["base_colour"]) * (0.35 + 0.65 * facing))
+    facing = np.clip(-channels["normal"][..., 2:], 0, 1)
+    return _rgb(channels["base_colour"] * (0.35 + 0.65 * facing))

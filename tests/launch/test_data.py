@@ -165,6 +165,7 @@ def test_simulate(tmp_path, capsys):
         (["ingest", "--out=set", "--licence=x", "--fps=inf", "gone.mp4"], "inf frames a second"),
         (["ingest", "--out=set", "--licence=x", "--clip-seconds=inf", "gone.mp4"], "clips of inf s"),
         (["inspect", "newer"], "schema version 2"),
+        (["verify", "newer"], "schema version 2"),
         (["simulate", "--scens=3", "--out=set"], "Unknown command line flag 'scens'"),
     ],
 )

@@ -145,7 +145,7 @@ def picture_of(world: World, core: Waves, code: style.Style, clip: WSV, pick: np
     core_time = np.arange(core.presence.shape[0]) / 8.0
     time = np.asarray(clip.frame_time)[pick] - clip.frame_time[0]
     height, width = clip.channels["rgb"].shape[1:3]
-    return np.asarray(world.bridge.render(world.bridge.surface(core, core_time, camera, time, (height, width)), code))
+    return world.bridge.render(world.bridge.surface(core, core_time, camera, time, (height, width)), code)
 
 
 def _render_true(world: World, clip: WSV, pick: np.ndarray) -> np.ndarray:
@@ -155,7 +155,7 @@ def _render_true(world: World, clip: WSV, pick: np.ndarray) -> np.ndarray:
     channels = world.bridge.surface(_core(clip), clip.core_time, clip.camera[pick], time, (height, width))
     first = {name: x[:1] for name, x in channels.items()}
     code = world.look(np.asarray(clip.channels["rgb"])[pick[:1]], first)
-    return np.asarray(world.bridge.render(channels, code))
+    return world.bridge.render(channels, code)
 
 
 def _core(clip: WSV) -> Waves:

@@ -11,9 +11,9 @@ _ONCE = {"xla_backend_optimization_level": 0}
 def compiler_options(once: bool = False) -> dict[str, bool | int]:
     """Options for `jax.jit(..., compiler_options=)` of a training step, or of a program that runs `once`; {} off the CPU.
 
-    A step of the quickstart's bridge is a quarter faster without XLA's newer emitters of fused loops, and compiles a fifth
-    sooner (jaxlib 0.10.2, two cores: 0.190 s against 0.247 s a step, 26 s against 32 s). A program that runs once, as the
-    initialisation, takes longer to optimise than to run. Options that the installed XLA does not know are left out.
+    A step of the quickstart's bridge is faster without XLA's newer emitters of fused loops, and compiles sooner (seen with
+    jaxlib 0.10.2 on two cores; without _STEP the quickstart shows it). A program that runs once, as the initialisation, takes
+    longer to optimise than to run. Options that the installed XLA does not know are left out.
     """
     if jax.default_backend() != "cpu":
         return {}

@@ -8,11 +8,10 @@ of an H x W image has canvas coordinates v = (i + 1/2)/H in 0..1 and u = (j + 1/
 so a point origin + z R d lies at depth z (distance along the optical axis, m).
 """
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from wsm_jax.typing import Array, Float, NpOrJax, pytree
+from wsm_jax.typing import Array, Float, NpOrJax, array_namespace, pytree
 
 
 @pytree
@@ -119,7 +118,7 @@ def ground(camera: Camera, height: int, width: int) -> Float[NpOrJax, "*lead H W
     Together they give gravity and height, whatever the lens. A camera nearer than 1 mm to the plane counts as 1 mm off it.
     NumPy stays NumPy.
     """
-    xp = jnp if any(isinstance(x, jax.Array) for x in vars(camera).values()) else np
+    xp = array_namespace(*vars(camera).values())
     rotation, offset, focal = (xp.asarray(x) for x in (camera.rotation, camera.offset, camera.focal))
     w, i, j, k = (rotation[..., n] for n in range(4))
     norm = w * w + i * i + j * j + k * k

@@ -10,7 +10,6 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from wsm_jax.snapshot.waves import SEMANTIC_CLASSES
@@ -171,7 +170,7 @@ def store(name: str, physical: NpOrJax) -> Shaped[np.ndarray, "..."]:
 
 def restore(name: str, stored: NpOrJax) -> Float[NpOrJax, "..."]:
     """Stored integers -> physical float32; NumPy stays NumPy, JAX stays JAX."""
-    xp = np if isinstance(stored, np.ndarray) else jnp
+    xp = array_namespace(stored)
     return stored.astype(xp.float32) * xp.float32(channel(name).step)
 
 
