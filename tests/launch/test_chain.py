@@ -80,12 +80,12 @@ def here(workdir, tmp_path, monkeypatch):
 
 
 def test_the_readme_s_commands_run(here, capsys):
-    """As they stand there, but for the size of a dataset and a training."""
+    """As they stand there, but for the size of a dataset, a training and a video."""
     tiny = {key: value for key, value in SETTINGS.items() if not key.startswith("simulate")}
     smaller = {
         "launch.data": (data.main, ["--scenes=4", "--size=16x16", "--seconds=1", "--noprogress"]),
         "launch.train": (train.main, [*flags(tiny | {"bridge.sources": (("data/train", 1.0),)}), "--noprogress"]),
-        "launch.sample": (sample.main, []),
+        "launch.sample": (sample.main, ["--size=32x32"]),
     }
     lines = re.findall(r"^python -m (.+)$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert {line.split()[0] for line in lines} == set(smaller)
