@@ -12,7 +12,6 @@ damping ratio zeta that cannot pull, so the contact ends when its force is zero,
 
 import dataclasses
 
-import jax
 import mujoco
 import numpy as np
 from mujoco import rollout
@@ -20,7 +19,7 @@ from scipy.optimize import brentq
 from scipy.spatial.transform import Rotation
 
 from data_pipelines.scene import SCREEN, Scene
-from wsm_jax.core import superquadric
+from wsm_jax.core.mesh import surface_points
 from wsm_jax.snapshot import FIELDS, Waves
 from wsm_jax.typing import Bool, Float, NpOrJax
 
@@ -28,8 +27,6 @@ STEP_HZ = 480
 """Physics steps per second; a multiple of 8, 24, 30 and 60, so ticks and frames fall on steps."""
 CONTACT_OMEGA = 200.0
 """Natural frequency of a contact, rad/s."""
-
-_surface_point = jax.jit(superquadric.surface_point)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,36 +126,12 @@ def damping_ratio(restitution: float) -> float:
     return float(np.asarray(brentq(excess, 1e-6, 1 - 1e-9)))
 
 
-def surface_mesh(
-    scale: Float[NpOrJax, "3"], exponents: Float[NpOrJax, "2"], rows: int = 9, columns: int = 40
-) -> Float[np.ndarray, "V 3"]:
-    """Points on the surface of a superquadric whose convex hull is the body within 4 % of its size, denser near its edges.
-
-    Directions (cos u, sin u) at equal angles u are warped to (cos^s u, sin^s u) with s = sqrt(exponent): for a box that puts
-    the points where the surface bends.
-    """
-
-    def warped(angle: np.ndarray, exponent: float) -> tuple[np.ndarray, np.ndarray]:
-        cos, sin = np.cos(angle), np.sin(angle)
-        power = np.sqrt(exponent)
-        return np.sign(cos) * np.abs(cos) ** power, np.sign(sin) * np.abs(sin) ** power
-
-    latitude = np.linspace(-np.pi / 2, np.pi / 2, rows + 2)[1:-1]
-    longitude = 2 * np.pi * np.arange(columns) / columns
-    (ring, z), (x, y) = warped(latitude, float(exponents[0])), warped(longitude, float(exponents[1]))
-    # every ring has the aspect of the equator's unit square or circle, so that corners line up from row to row
-    length = np.hypot(x, y)
-    directions = np.stack([ring[:, None] * x / length, ring[:, None] * y / length, np.repeat(z[:, None], columns, 1)], -1)
-    directions = np.concatenate([directions.reshape(-1, 3), [[0, 0, 1], [0, 0, -1]]]) * scale
-    return np.asarray(_surface_point(np.float32(directions), np.float32(scale), np.float32(exponents)), np.float64)
-
-
 def geometry_xml(scene: Scene, slot: int) -> tuple[str, str]:
     """MJCF of one object: its mesh asset ("" for a ball) and the attributes of its geom that give the shape."""
     scale, exponents = scene.waves.scale[slot], scene.waves.exponents[slot]
     if np.all(exponents == 1.0) and np.ptp(scale) == 0.0:
         return "", f'type="sphere" size="{scale[0]:.6g}"'
-    return f'<mesh name="mesh{slot}" vertex="{numbers(surface_mesh(scale, exponents))}"/>', f'type="mesh" mesh="mesh{slot}"'
+    return f'<mesh name="mesh{slot}" vertex="{numbers(surface_points(scale, exponents))}"/>', f'type="mesh" mesh="mesh{slot}"'
 
 
 def numbers(values: NpOrJax) -> str:

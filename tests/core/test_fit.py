@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from wsm_jax.core.fit import PARTS, Geometry, fit_wave
+from wsm_jax.core.fit import PARTS, fit_wave
+from wsm_jax.core.geometry import Geometry
 from wsm_jax.snapshot.waves import empty
 
 BATCH, POINTS = 8, 300

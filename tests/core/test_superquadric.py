@@ -20,6 +20,8 @@ EVERYWHERE = {
     "certified_step": sq.certified_step,
     "normal": sq.normal,
     "support": sq.support,
+    "support_point": sq.support_point,
+    "second_moments": lambda p, a, e: sq.second_moments(a, e),
     "surface_point": sq.surface_point,
     "inner_radius": lambda p, a, e: sq.inner_radius(a, e),
     "volume": lambda p, a, e: sq.volume(a, e),

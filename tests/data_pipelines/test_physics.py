@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from scipy.spatial import ConvexHull
 
-from data_pipelines.physics import STEP_HZ, damping_ratio, rotation_matrix, simulate_physics, surface_mesh
+from data_pipelines.physics import STEP_HZ, damping_ratio, rotation_matrix, simulate_physics
 from data_pipelines.scene import SLOTS, Scene, draw
 from wsm_jax.core import superquadric
+from wsm_jax.core.mesh import surface_points
 from wsm_jax.snapshot import SEMANTIC_CLASSES, quaternion_to_matrix
 from wsm_jax.snapshot.waves import empty
 
@@ -95,7 +96,7 @@ def test_angular_velocity_is_in_the_world_frame():
 @pytest.mark.parametrize("exponents", [(1.0, 1.0), (0.1, 0.1), (0.25, 0.25), (0.15, 1.0), (0.7, 0.7)])
 def test_meshes_lie_on_the_surface_and_fill_the_body(exponents):
     scale = np.array([0.5, 0.3, 0.2], np.float32)
-    points = surface_mesh(scale, np.array(exponents, np.float32))
+    points = surface_points(scale, np.array(exponents, np.float32))
     assert np.allclose(superquadric.gauge(points.astype(np.float32), scale, np.float32(exponents)), 1.0, atol=1e-4)
     volume = float(superquadric.volume(scale, np.array(exponents, np.float32)))
     assert 0.96 * volume < ConvexHull(points).volume < 1.001 * volume

@@ -19,9 +19,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from wsm_jax.core.geometry import Geometry, to_local
 from wsm_jax.core.superquadric import EXPONENT_RANGE, radial_distance
-from wsm_jax.snapshot import Waves, quaternion_to_matrix
-from wsm_jax.typing import Array, Float, NpOrJax, pytree
+from wsm_jax.typing import Array, Float, NpOrJax
 
 PARTS = {"centre": slice(0, 3), "scale": slice(3, 6), "rotation": slice(6, 9), "exponents": slice(9, 11)}
 """What can be free, and where it stands in u."""
@@ -30,21 +30,6 @@ _EXACT = "highest"
 _LOGIT_LIMIT = 6.0
 _STEP_LIMIT = 0.5
 _DAMPING = (1e-5, 1e6)
-
-
-@pytree
-class Geometry:
-    """Pose and shape of a wave, fields as in `Waves`; any leading axes."""
-
-    centre: Float[NpOrJax, "*lead 3"]
-    scale: Float[NpOrJax, "*lead 3"]
-    rotation: Float[NpOrJax, "*lead 4"]
-    exponents: Float[NpOrJax, "*lead 2"]
-
-    @classmethod
-    def of(cls, waves: Waves) -> "Geometry":
-        """The geometry of every wave, [*lead N ...]."""
-        return cls(waves.centre, waves.scale, waves.rotation, waves.exponents)
 
 
 def _turned(rotation: Array, vector: Array) -> Array:
@@ -75,8 +60,7 @@ def _size(geometry: Geometry) -> Array:
 
 
 def _distances(points: Array, geometry: Geometry) -> Array:
-    local = jnp.matmul(points - geometry.centre, quaternion_to_matrix(geometry.rotation), precision=_EXACT)
-    return radial_distance(local, geometry.scale, geometry.exponents)
+    return radial_distance(to_local(geometry, points), geometry.scale, geometry.exponents)
 
 
 def _pulls(prior: Mapping[str, Any], initial: Geometry, u: Array, geometry: Geometry) -> list[Array]:

@@ -101,6 +101,23 @@ def volume(scale: Float[NpOrJax, "*q 3"], exponents: Float[NpOrJax, "*q 2"]) -> 
     return 2.0 * jnp.prod(scale, -1) * e1 * e2 * beta
 
 
+def second_moments(scale: Float[NpOrJax, "*q 3"], exponents: Float[NpOrJax, "*q 2"]) -> Array:
+    """Mean of (x^2, y^2, z^2) over the body, m^2: its moments of inertia are m times the sum of the other two.
+
+    Slices at height z are discs of the p2-norm with radius (1 - |z|^p1)^(1/p1); with i = 1/p1 = e1/2, j = 1/p2 = e2/2 and
+    Dirichlet's integral, for unit semi-axes (G is the gamma function)
+
+        <x^2> = G(3j) G(1 + 2j) / (G(j) G(1 + 4j)) * G(1 + 4i) G(1 + 3i) / (G(1 + 5i) G(1 + 2i))
+        <z^2> = G(3i) G(1 + 3i) / (G(i) G(1 + 5i))
+    """
+    scale, exponents = jnp.asarray(scale), jnp.asarray(exponents)
+    i, j = 0.5 * exponents[..., 0], 0.5 * exponents[..., 1]
+    plane = gammaln(3 * j) + gammaln(1 + 2 * j) - gammaln(j) - gammaln(1 + 4 * j)
+    plane = plane + gammaln(1 + 4 * i) + gammaln(1 + 3 * i) - gammaln(1 + 5 * i) - gammaln(1 + 2 * i)
+    axis = gammaln(3 * i) + gammaln(1 + 3 * i) - gammaln(i) - gammaln(1 + 5 * i)
+    return jnp.exp(jnp.stack([plane, plane, axis], -1)) * jnp.square(scale)
+
+
 def support(direction: Float[NpOrJax, "*p 3"], scale: Float[NpOrJax, "*q 3"], exponents: Float[NpOrJax, "*q 2"]) -> Array:
     """Support function h(n) = max over the body of n . x, m (dual norm of g): the same mixed norm of a n with q = 2/(2 - e).
 
@@ -108,6 +125,18 @@ def support(direction: Float[NpOrJax, "*p 3"], scale: Float[NpOrJax, "*q 3"], ex
     """
     scale, exponents = jnp.asarray(scale), jnp.asarray(exponents)
     return gauge(direction, 1.0 / scale, 2.0 - exponents)
+
+
+def support_point(direction: Float[NpOrJax, "*p 3"], scale: Float[NpOrJax, "*q 3"], exponents: Float[NpOrJax, "*q 2"]) -> Array:
+    """The point of the body farthest along `direction`: the gradient of the support function, of any length of it but 0.
+
+    Where a whole (nearly) flat face is farthest, its middle.
+    """
+    direction, scale, exponents = jnp.asarray(direction), jnp.asarray(scale), jnp.asarray(exponents)
+    parts, axes = jnp.moveaxis(direction, -1, 0), jnp.moveaxis(scale, -1, 0)
+    log_h, weights = log_gauge_weights(parts, axes, jnp.moveaxis(2.0 / (2.0 - exponents), -1, 0))
+    terms = [w * n / (n * n + _TINY / (a * a)) for w, n, a in zip(weights, parts, axes, strict=True)]
+    return jnp.exp(log_h)[..., None] * jnp.stack(terms, -1)
 
 
 def surface_point(
