@@ -1,0 +1,133 @@
+"""What the waves of a core are made of, and how they hang together: all that physics needs and a snapshot does not show."""
+
+from typing import Literal
+
+import numpy as np
+
+from wsm_jax.core import superquadric
+from wsm_jax.snapshot import Waves, quaternion_to_matrix
+from wsm_jax.snapshot.camera import matrix_to_quaternion
+from wsm_jax.typing import Bool, Float, Int, NpOrJax, pytree
+
+JOINTS = {
+    "fixed": (1, 1, 1, 1, 1, 1),
+    "hinge": (1, 1, 1, 1, 1, 0),
+    "ball": (1, 1, 1, 0, 0, 0),
+    "slide": (1, 1, 0, 1, 1, 1),
+}
+"""Kind of joint -> which of three shifts and three turns it holds, in its own frame, whose z is its axis."""
+
+
+@pytree
+class Matter:
+    """Physical properties, one column a wave. Two waves in contact take the larger of each coefficient, as in MuJoCo."""
+
+    mass: Float[NpOrJax, " N"]
+    """kg."""
+    friction: Float[NpOrJax, " N"]
+    """Coulomb's coefficient."""
+    rolling: Float[NpOrJax, " N"]
+    """Rolling and spinning friction: the largest torque over the normal force, m."""
+    restitution: Float[NpOrJax, " N"]
+    """Speed after an impact over speed before it, 0..1."""
+    part: Int[NpOrJax, " N"]
+    """Waves of one number (0..N-1) move as one rigid body."""
+    held: Bool[NpOrJax, " N"]
+    """Does not feel forces: at rest, or moving on as it does."""
+
+
+@pytree
+class Joints:
+    """J joints between two waves each; the frames are local to the waves."""
+
+    a: Int[NpOrJax, " J"]
+    """Wave A (its slot)."""
+    b: Int[NpOrJax, " J"]
+    """Wave B."""
+    holds: Float[NpOrJax, "J 6"]
+    """Which of three shifts and three turns are held, 0 or 1, as in JOINTS."""
+    anchor_a: Float[NpOrJax, "J 3"]
+    """Place of the joint in the frame of A, m."""
+    anchor_b: Float[NpOrJax, "J 3"]
+    frame_a: Float[NpOrJax, "J 4"]
+    """Joint frame to the frame of A, quaternion."""
+    frame_b: Float[NpOrJax, "J 4"]
+
+
+def matter(
+    waves: Waves, *, density: float = 500.0, friction: float = 0.4, rolling: float = 0.0, restitution: float = 0.3
+) -> Matter:
+    """Uniform matter (density in kg/m^3) for waves [N]: mass from the volume; the waves of one object move as one; scenery
+    (instance 0) and empty slots are held, and have no coefficients of their own.
+
+    Raises ValueError for a density that is not positive, or a negative coefficient.
+    """
+    if not density > 0 or min(friction, rolling, restitution) < 0 or restitution > 1:
+        raise ValueError(
+            f"matter: density={density}, friction={friction}, rolling={rolling}, restitution={restitution}; "
+            "needed a positive density (kg/m^3), coefficients from 0, restitution up to 1"
+        )
+    if np.ndim(waves.presence) != 1:
+        raise ValueError(f"matter: waves of shape {np.shape(waves.presence)}; needed one instant, (N,): take waves[k]")
+    instance = np.asarray(waves.instance)
+    free = (instance > 0) & (np.asarray(waves.presence) > 0.5)
+    slots = np.arange(len(free))
+    first = np.array([np.flatnonzero(instance == i)[0] for i in instance])
+    each = np.where(free, 1.0, 0.0).astype(np.float32)
+    return Matter(
+        mass=density * np.asarray(superquadric.volume(waves.scale, waves.exponents)),
+        friction=friction * each,
+        rolling=rolling * each,
+        restitution=restitution * each,
+        part=np.where(free, first, slots).astype(np.int32),
+        held=~free,
+    )
+
+
+def joint(
+    waves: Waves,
+    kind: Literal["fixed", "hinge", "ball", "slide"],
+    a: int,
+    b: int,
+    anchor: tuple[float, float, float] | NpOrJax,
+    axis: tuple[float, float, float] | NpOrJax = (0.0, 0.0, 1.0),
+) -> Joints:
+    """One joint of waves [N] between slots `a` and `b`, at the world point `anchor` (m) about (or along) a world `axis`.
+
+    Several: `join(...)`. Raises ValueError for an unknown kind, a slot that is not there, a joint of a wave with itself, or
+    an axis without direction.
+    """
+    if kind not in JOINTS:
+        raise ValueError(f"joint: kind {kind!r}; needed one of {sorted(JOINTS)}")
+    count = np.shape(waves.presence)[-1]
+    if not (0 <= a < count and 0 <= b < count) or a == b:
+        raise ValueError(f"joint: waves {a} and {b} of {count}; needed two different slots")
+    z = np.asarray(axis, np.float64)
+    if not np.isfinite(z).all() or np.linalg.norm(z) < 1e-9:
+        raise ValueError(f"joint: axis {tuple(z)}; needed a direction")
+    z = z / np.linalg.norm(z)
+    x = np.cross(z, np.eye(3)[np.argmin(np.abs(z))])
+    x = x / np.linalg.norm(x)
+    frame = np.stack([x, np.cross(z, x), z], -1)
+    sides: dict[str, np.ndarray] = {}
+    for name, slot in (("a", a), ("b", b)):
+        turn = np.asarray(quaternion_to_matrix(waves.rotation[slot]), np.float64)
+        place = turn.T @ (np.asarray(anchor, np.float64) - np.asarray(waves.centre[slot]))
+        sides[f"anchor_{name}"] = place.astype(np.float32)[None]
+        sides[f"frame_{name}"] = matrix_to_quaternion(turn.T @ frame)[None]
+    slots = {name: np.asarray([slot], np.int32) for name, slot in (("a", a), ("b", b))}
+    return Joints(holds=np.asarray([JOINTS[kind]], np.float32), **slots, **sides)
+
+
+def join(*joints: Joints) -> Joints:
+    """Several joints as one."""
+    names = ("a", "b", "holds", "anchor_a", "anchor_b", "frame_a", "frame_b")
+    return Joints(**{name: np.concatenate([np.asarray(getattr(j, name)) for j in joints]) for name in names})
+
+
+def no_joints() -> Joints:
+    """None at all."""
+    return Joints(
+        *(np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros((0, 6), np.float32)),
+        *(np.zeros((0, width), np.float32) for width in (3, 3, 4, 4)),
+    )

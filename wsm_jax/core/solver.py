@@ -1,0 +1,216 @@
+"""The impulses of contacts and joints: equations (2) to (4) of dynamics.py.
+
+Gauss-Seidel over the points of one contact, Jacobi over contacts and joints with split masses: each of the n that share a
+body sees a body of mass m/n of its own, and the impulses of all are added up (Tonge, Benevolenski and Voroshilov 2012).
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from wsm_jax.typing import Array, pytree
+
+_EXACT = "highest"
+
+
+@pytree
+class Motion:
+    """Velocities of the parts, world frame."""
+
+    velocity: Array
+    """[N 3], m/s."""
+    spin: Array
+    """[N 3], rad/s."""
+
+
+@pytree
+class Inverse:
+    """Inverse masses [N] (1/kg) and inertias [N 3 3] (world, 1/(kg m^2)); 0 for what is held."""
+
+    mass: Array
+    inertia: Array
+
+
+@pytree
+class Contacts:
+    """P contacts of Q points."""
+
+    a: Array
+    """Part A, [P]; the normal points from A to B."""
+    b: Array
+    arm_a: Array
+    """From the centre of mass of A to the point, [P Q 3], m."""
+    arm_b: Array
+    normal: Array
+    """[P 3]"""
+    gap: Array
+    """[P Q], m."""
+    friction: Array
+    """[P]"""
+    rolling: Array
+    """[P], m."""
+    restitution: Array
+    """[P]"""
+    active: Array
+    """[P]: whether it can take part at all."""
+
+
+@pytree
+class Rows:
+    """J joints of 6 rows: three shifts, three turns along the axes of the joint."""
+
+    a: Array
+    b: Array
+    arm_a: Array
+    """[J 3], m."""
+    arm_b: Array
+    axes: Array
+    """Columns: the axes of the joint, world, [J 3 3]."""
+    holds: Array
+    """[J 6], 0 or 1."""
+
+
+@pytree
+class Impulses:
+    """Accumulated impulses: along the normals [P Q], tangential [P Q 3], turning [P Q 3], of the joints' rows [J 6]."""
+
+    normal: Array
+    tangent: Array
+    turning: Array
+    joint: Array
+
+
+def no_impulses(contacts: Contacts, rows: Rows) -> Impulses:
+    """All zero."""
+    points = contacts.gap.shape
+    return Impulses(jnp.zeros(points), jnp.zeros((*points, 3)), jnp.zeros((*points, 3)), jnp.zeros((len(rows.a), 6)))
+
+
+def totals(contacts: Contacts, rows: Rows, impulses: Impulses, parts: int) -> tuple[Array, Array]:
+    """The sum of the impulses on each part (kg m/s) and of their moments about its centre of mass, [N 3] each.
+
+    What A gets, B gets with the other sign.
+    """
+    push = impulses.normal[..., None] * contacts.normal[:, None] + impulses.tangent
+    turn_a = jnp.sum(jnp.cross(contacts.arm_a, push) + impulses.turning, 1)
+    turn_b = jnp.sum(jnp.cross(contacts.arm_b, push) + impulses.turning, 1)
+    push = jnp.sum(push, 1)
+    pull = jnp.einsum("jik,jk->ji", rows.axes, impulses.joint[:, :3], precision=_EXACT)
+    twist = jnp.einsum("jik,jk->ji", rows.axes, impulses.joint[:, 3:], precision=_EXACT)
+    linear = jnp.zeros((parts, 3)).at[contacts.a].add(-push).at[contacts.b].add(push)
+    linear = linear.at[rows.a].add(-pull).at[rows.b].add(pull)
+    angular = jnp.zeros((parts, 3)).at[contacts.a].add(-turn_a).at[contacts.b].add(turn_b)
+    angular = angular.at[rows.a].add(-jnp.cross(rows.arm_a, pull) - twist)
+    return linear, angular.at[rows.b].add(jnp.cross(rows.arm_b, pull) + twist)
+
+
+def after(motion: Motion, inverse: Inverse, linear: Array, angular: Array) -> Motion:
+    """The motion after impulses and their moments."""
+    spin = motion.spin + jnp.einsum("nij,nj->ni", inverse.inertia, angular, precision=_EXACT)
+    return Motion(motion.velocity + inverse.mass[:, None] * linear, spin)
+
+
+def closing(contacts: Contacts, motion: Motion) -> Array:
+    """Velocity of B against A at every contact point, [P Q 3], m/s."""
+
+    def of(part: Array, arm: Array) -> Array:
+        return motion.velocity[part][:, None] + jnp.cross(motion.spin[part][:, None], arm)
+
+    return of(contacts.b, contacts.arm_b) - of(contacts.a, contacts.arm_a)
+
+
+def solve(
+    motion: Motion,
+    inverse: Inverse,
+    contacts: Contacts,
+    target: Array,
+    rows: Rows,
+    error: Callable[[Motion, Array], Array],
+    impulses: Impulses,
+    sweeps: int,
+) -> Impulses:
+    """Impulses after which normal velocities at the contacts are at least `target` [P Q] (m/s), and the joints' `error` is 0.
+
+    `error(motion, angular)` gives the velocities [J 6] that the joints should not have, in a motion reached by moments
+    `angular`.
+    `impulses` is where to begin; `motion` is without them.
+    """
+    parts = len(inverse.mass)
+    sharing = jnp.zeros(parts).at[contacts.a].add(contacts.active).at[contacts.b].add(contacts.active)
+    sharing = jnp.maximum(sharing.at[rows.a].add(1.0).at[rows.b].add(1.0), 1.0)
+    split = Inverse(sharing * inverse.mass, sharing[:, None, None] * inverse.inertia)
+    stiffness = jax.vmap(lambda row: _row_stiffness(row, split))(rows)
+
+    def sweep(_, impulses: Impulses) -> Impulses:
+        linear, angular = totals(contacts, rows, impulses, parts)
+        now = after(motion, inverse, linear, angular)
+        normal, tangent, turning = jax.vmap(partial(_contact_sweep, now, split))(
+            contacts, target, impulses.normal, impulses.tangent, impulses.turning
+        )
+        wrong = error(now, angular) * rows.holds
+        change = jnp.linalg.solve(stiffness, wrong[..., None])[..., 0]
+        return Impulses(normal, tangent, turning, impulses.joint - change * rows.holds)
+
+    return jax.lax.fori_loop(0, sweeps, sweep, impulses)
+
+
+def _row_stiffness(row: Rows, inverse: Inverse) -> Array:
+    """Velocity along each row per impulse along each row, [6 6]; 1 for rows that are free."""
+    total = jnp.zeros((6, 6))
+    for part, arm in ((row.a, row.arm_a), (row.b, row.arm_b)):
+        lever = jnp.cross(arm[:, None], row.axes, axis=0)  # columns: moment of a unit impulse along each axis
+        moments = jnp.concatenate([lever, row.axes], 1)
+        forces = jnp.concatenate([row.axes, jnp.zeros((3, 3))], 1)
+        total = total + inverse.mass[part] * forces.T @ forces + moments.T @ inverse.inertia[part] @ moments
+    held = row.holds[:, None] * row.holds
+    scale = jnp.trace(total) / 6 + 1e-30
+    return total * held + jnp.diag(jnp.where(row.holds > 0, 1e-7 * scale, scale))
+
+
+def _contact_sweep(
+    motion: Motion, inverse: Inverse, contact: Contacts, target: Array, normal: Array, tangent: Array, turning: Array
+) -> tuple[Array, Array, Array]:
+    """One Gauss-Seidel sweep over the points of one contact; the new impulses."""
+    va, vb = motion.velocity[contact.a], motion.velocity[contact.b]
+    wa, wb = motion.spin[contact.a], motion.spin[contact.b]
+    mass_a, mass_b = inverse.mass[contact.a], inverse.mass[contact.b]
+    inertia_a, inertia_b = inverse.inertia[contact.a], inverse.inertia[contact.b]
+    n = contact.normal
+    # the inverse inertia along any axis is at most its largest row sum
+    softest = jnp.max(jnp.sum(jnp.abs(inertia_a + inertia_b), -1))
+    normals, tangents, turnings = [], [], []
+    for q in range(len(target)):
+        ra, rb = contact.arm_a[q], contact.arm_b[q]
+        response = (mass_a + mass_b) * jnp.eye(3) + _point_response(ra, inertia_a) + _point_response(rb, inertia_b)
+        relative = vb + jnp.cross(wb, rb) - va - jnp.cross(wa, ra)
+        stiffness = n @ response @ n
+        pressed = jnp.maximum(normal[q] + (target[q] - relative @ n) / jnp.maximum(stiffness, 1e-12), 0.0) * contact.active
+        relative = relative + response @ n * (pressed - normal[q])
+        along = relative - n * (relative @ n)
+        across = jnp.max(jnp.sum(jnp.abs(response), -1))
+        rubbed = _within(tangent[q] - along / jnp.maximum(across, 1e-12), contact.friction * pressed)
+        rolled = _within(turning[q] - (wb - wa) / jnp.maximum(softest, 1e-12), contact.rolling * pressed)
+        push = (pressed - normal[q]) * n + rubbed - tangent[q]
+        twist = rolled - turning[q]
+        va, vb = va - mass_a * push, vb + mass_b * push
+        wa = wa - inertia_a @ (jnp.cross(ra, push) + twist)
+        wb = wb + inertia_b @ (jnp.cross(rb, push) + twist)
+        normals.append(pressed)
+        tangents.append(rubbed)
+        turnings.append(rolled)
+    return jnp.stack(normals), jnp.stack(tangents), jnp.stack(turnings)
+
+
+def _point_response(arm: Array, inertia: Array) -> Array:
+    """Velocity of a point per impulse at it that comes from turning: [r]x^T I^-1 [r]x."""
+    x, y, z = arm
+    lever = jnp.asarray([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
+    return -lever @ inertia @ lever
+
+
+def _within(vector: Array, radius: Array) -> Array:
+    """The vector, shortened to `radius`."""
+    length = jnp.sqrt(jnp.sum(vector * vector) + 1e-24)
+    return vector * jnp.minimum(1.0, radius / length)
