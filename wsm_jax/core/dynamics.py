@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsm_jax.core.contact import contact
-from wsm_jax.core.geometry import Geometry, inertia
+from wsm_jax.core.geometry import Geometry, inertia, multiply
 from wsm_jax.core.manifold import POINTS, manifold
 from wsm_jax.core.matter import Joints, Matter, no_joints
 from wsm_jax.core.solver import Contacts, Impulses, Inverse, Motion, Rows, after, closing, solve, totals
@@ -70,18 +70,11 @@ class State:
     """Angular momentum about the centre of mass (of a held part: its angular velocity), world."""
 
 
-def _multiply(a: Array, b: Array) -> Array:
-    """Product of quaternions."""
-    aw, av, bw, bv = a[..., :1], a[..., 1:], b[..., :1], b[..., 1:]
-    real = aw * bw - jnp.sum(av * bv, -1, keepdims=True)
-    return jnp.concatenate([real, aw * bv + bw * av + jnp.cross(av, bv)], -1)
-
-
 def _turn_by(rotation: Array, vector: Array) -> Array:
     """The quaternion after a turn by a rotation vector (world, rad)."""
     half = 0.5 * jnp.sqrt(jnp.sum(vector * vector, -1, keepdims=True) + 1e-20)
     change = jnp.concatenate([jnp.cos(half), 0.5 * vector * jnp.sinc(half / jnp.pi)], -1)
-    turned = _multiply(change, rotation)
+    turned = multiply(change, rotation)
     return turned / jnp.linalg.norm(turned, axis=-1, keepdims=True)
 
 
@@ -133,7 +126,7 @@ def placed(waves: Waves, matter: Matter, model: Bodies, state: State) -> Waves:
     spin = _spin(model, state.rotation, state.momentum)[part]
     return Waves(**{name: jnp.asarray(getattr(waves, name)) for name in FIELDS}).replace(  # type: ignore[attr-defined]
         centre=state.centre[part] + arm,
-        rotation=_multiply(rotation, model.turn),
+        rotation=multiply(rotation, model.turn),
         velocity=state.velocity[part] + jnp.cross(spin, arm),
         angular_velocity=spin,
     )
@@ -186,11 +179,11 @@ def _joint_rows(
         here, turn = part[slot], model.turn[slot]
         local = model.offset[slot] + _rotate(turn, jnp.asarray(anchor))
         place = centre[here] + _rotate(rotation[here], local)
-        ends.append((here, place, _multiply(_multiply(rotation[here], turn), jnp.asarray(frame))))
+        ends.append((here, place, multiply(multiply(rotation[here], turn), jnp.asarray(frame))))
     (part_a, place_a, frame_a), (part_b, place_b, frame_b) = ends
     axes = quaternion_to_matrix(frame_a)
     shift = jnp.einsum("jik,ji->jk", axes, place_b - place_a, precision=_EXACT)
-    between = _multiply(frame_a * jnp.asarray([1.0, -1.0, -1.0, -1.0]), frame_b)
+    between = multiply(frame_a * jnp.asarray([1.0, -1.0, -1.0, -1.0]), frame_b)
     turn = 2.0 * jnp.where(between[:, :1] < 0, -1.0, 1.0) * between[:, 1:]
     rows = Rows(part_a, part_b, place_b - centre[part_a], place_b - centre[part_b], axes, jnp.asarray(joints.holds))
     return rows, jnp.concatenate([shift, turn], -1)

@@ -65,3 +65,11 @@ def inertia(geometry: Geometry, mass: Float[NpOrJax, "*lead"]) -> Float[Array, "
     principal = jnp.asarray(mass)[..., None] * (jnp.sum(square, -1, keepdims=True) - square)
     matrix = quaternion_to_matrix(geometry.rotation)
     return jnp.einsum("...ij,...j,...kj->...ik", matrix, principal, matrix, precision=_EXACT)
+
+
+def multiply(a: Float[NpOrJax, "*lead 4"], b: Float[NpOrJax, "*lead 4"]) -> Float[Array, "*lead 4"]:
+    """Product of quaternions (w, x, y, z): the turn by b, then by a."""
+    a, b = jnp.asarray(a), jnp.asarray(b)
+    aw, av, bw, bv = a[..., :1], a[..., 1:], b[..., :1], b[..., 1:]
+    real = aw * bw - jnp.sum(av * bv, -1, keepdims=True)
+    return jnp.concatenate([real, aw * bv + bw * av + jnp.cross(av, bv)], -1)

@@ -31,7 +31,7 @@ class Matter:
     restitution: Float[NpOrJax, " N"]
     """Speed after an impact over speed before it, 0..1."""
     part: Int[NpOrJax, " N"]
-    """Waves of one number (0..N-1) move as one rigid body."""
+    """Waves of one number move as one rigid body; the number is the slot of one of them."""
     held: Bool[NpOrJax, " N"]
     """Does not feel forces: at rest, or moving on as it does."""
 

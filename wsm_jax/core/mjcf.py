@@ -103,10 +103,12 @@ def to_mjcf(
         if model.inverse_mass[p] == 0.0 and moving > 0:
             raise ValueError(f"to_mjcf: part {p} is held and moves at {moving:.3g}; MuJoCo's static bodies rest")
     free = "".join(body(p, np.zeros(3), "<freejoint/>" if model.inverse_mass[p] > 0 else "") for p in roots)
+    joined = {(int(part[a]), int(part[b])) for a, b in zip(np.asarray(joints.a), np.asarray(joints.b), strict=True)}
+    apart = "".join(f'<exclude body1="part{a}" body2="part{b}"/>' for a, b in sorted(joined))
     return (
         f'<mujoco><option timestep="{timestep:.10g}" gravity="{numbers(gravity)}" cone="elliptic" integrator="implicitfast"/>'
         f'<default><geom solimp=".95 .99 .001"/></default><asset>{"".join(assets)}</asset>'
-        f"<worldbody>{free}</worldbody></mujoco>"
+        f"<worldbody>{free}</worldbody><contact>{apart}</contact></mujoco>"
     )
 
 

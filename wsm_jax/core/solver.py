@@ -141,7 +141,7 @@ def solve(
     sharing = jnp.zeros(parts).at[contacts.a].add(contacts.active).at[contacts.b].add(contacts.active)
     sharing = jnp.maximum(sharing.at[rows.a].add(1.0).at[rows.b].add(1.0), 1.0)
     split = Inverse(sharing * inverse.mass, sharing[:, None, None] * inverse.inertia)
-    stiffness = jax.vmap(lambda row: _row_stiffness(row, split))(rows)
+    response = jnp.linalg.inv(jax.vmap(lambda row: _row_stiffness(row, split))(rows))
 
     def sweep(_, impulses: Impulses) -> Impulses:
         linear, angular = totals(contacts, rows, impulses, parts)
@@ -150,7 +150,7 @@ def solve(
             contacts, target, impulses.normal, impulses.tangent, impulses.turning
         )
         wrong = error(now, angular) * rows.holds
-        change = jnp.linalg.solve(stiffness, wrong[..., None])[..., 0]
+        change = jnp.einsum("jrs,js->jr", response, wrong, precision=_EXACT)
         return Impulses(normal, tangent, turning, impulses.joint - change * rows.holds)
 
     return jax.lax.fori_loop(0, sweeps, sweep, impulses)
