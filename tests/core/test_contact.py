@@ -123,6 +123,19 @@ def test_derivatives_are_finite_differences():
     np.testing.assert_allclose(jax.jacfwd(ball)(0.0), [0, 1 / 0.5, 0], atol=2e-3)
 
 
+def test_a_normal_beside_a_kink_of_the_support_function_is_finite():
+    """Two boxes, an edge in a face: the Hessian of the margin leaves float32."""
+    a = wave(
+        (0.33175424, 0.41345963, 0.4810901), (0.2, 0.25, 0.15), (0.1, 0.1), (0.41383013, -0.8092239, 0.41142568, 0.06804597)
+    )
+    turn = (-0.07923857, -0.50438493, 0.35957196, -0.7810411)
+    b = wave((0.40638697, 0.21559809, 0.19506), (0.07231554, 0.28926218, 0.14463109), (0.1, 1.2), turn)
+    for iterations, starts in ((6, 2), (16, 4)):
+        found = jax.jit(contact, static_argnames=("iterations", "starts"))(a, b, iterations=iterations, starts=starts)
+        np.testing.assert_allclose(np.linalg.norm(found.normal), 1.0, rtol=1e-5)
+        assert np.isfinite(found.point_a).all() and np.isfinite(found.point_b).all()
+
+
 def test_degenerate_pairs_are_finite():
     a = wave((0, 0, 0), (0.3, 0.4, 0.5))
     found = _contact(a, a)

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsm_jax.core.contact import contact
-from wsm_jax.core.dynamics import GRAVITY_M_S2, bodies
+from wsm_jax.core.dynamics import GRAVITY_M_S2, Gravity, bodies
 from wsm_jax.core.geometry import Geometry, multiply
 from wsm_jax.core.interpolate import interpolate
 from wsm_jax.core.matter import Matter
@@ -36,7 +36,7 @@ def residual(
     matter: Matter,
     *,
     tick_s: float | Array = 1.0 / TICK_HZ,
-    gravity: tuple[float, float, float] | Array = GRAVITY_M_S2,
+    gravity: Gravity = GRAVITY_M_S2,
 ) -> Float[Array, "inner N 6"]:
     """The impulse that each inner tick of a core [K N ...] needs beside gravity: minus the left side of (2), one row a part.
 
@@ -67,10 +67,10 @@ def residual(
 def stationarity(
     core: Waves,
     matter: Matter,
-    free: Bool[NpOrJax, "K-1 N"] | None = None,
+    free: Bool[NpOrJax, "intervals N"] | None = None,
     *,
     tick_s: float | Array = 1.0 / TICK_HZ,
-    gravity: tuple[float, float, float] | Array = GRAVITY_M_S2,
+    gravity: Gravity = GRAVITY_M_S2,
 ) -> Float[Array, ""]:
     """Mean square of the acceleration (m^2/s^4) that nothing explains: |residual|^2 / (m h)^2 in the metric of kinetic energy.
 
@@ -95,7 +95,7 @@ def stationarity(
 
 def free_intervals(
     core: Waves, matter: Matter, *, tick_s: float = 1.0 / TICK_HZ, margin: float = 5e-3, samples: int = 8
-) -> Bool[np.ndarray, "K-1 N"]:
+) -> Bool[np.ndarray, "intervals N"]:
     """Whether each part touches nothing between tick k and k+1, [K-1 N]: the split at impacts.
 
     Every pair of present waves of different parts is looked at in `samples` + 1 instants of the interpolated core, those of the

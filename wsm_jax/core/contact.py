@@ -80,7 +80,9 @@ def _slopes(a: Geometry, b: Geometry, normal: Array, plane: Array) -> tuple[Arra
     mean, difference = 0.5 * (hessian[0, 0] + hessian[1, 1]), 0.5 * (hessian[0, 0] - hessian[1, 1])
     largest = mean + jnp.sqrt(jnp.square(difference) + jnp.square(hessian[0, 1]) + 1e-30)
     floor = 1e-3 * jnp.mean(jnp.asarray(a.scale) + jnp.asarray(b.scale))
-    return gradient, hessian - jnp.maximum(largest + floor, 0.0) * jnp.eye(2)
+    hessian = hessian - jnp.maximum(largest + floor, 0.0) * jnp.eye(2)
+    # at a kink of the support function the Hessian may leave float32: so curved that the normal stays where it is
+    return gradient, jnp.where(jnp.all(jnp.isfinite(hessian)), hessian, -1e12 * jnp.eye(2))
 
 
 def _solved(matrix: Array, vector: Array) -> Array:
@@ -97,8 +99,6 @@ def _ascend(a: Geometry, b: Geometry, normal: Array, iterations: int) -> tuple[A
         plane = _tangents(normal)
         gradient, hessian = _slopes(a, b, normal, plane)
         way = -_solved(hessian, gradient)
-        # beside a kink of the support function the Hessian may leave float32
-        way = jnp.where(jnp.all(jnp.isfinite(way)), way, 0.0)
         way = way * jnp.minimum(1.0, 1.0 / (jnp.linalg.norm(way) + 1e-12))
         tried = normal + jnp.asarray(_STEPS)[:, None] * (way @ plane)
         tried = tried / jnp.linalg.norm(tried, axis=-1, keepdims=True)

@@ -34,6 +34,8 @@ from wsm_jax.core.solver import Contacts, Impulses, Inverse, Motion, Rows, after
 from wsm_jax.snapshot import FIELDS, TICK_HZ, Waves, quaternion_to_matrix
 from wsm_jax.typing import Array, Float, NpOrJax, pytree
 
+Gravity = tuple[float | Array, float | Array, float | Array] | NpOrJax
+"""Three numbers, m/s^2."""
 GRAVITY_M_S2 = (0.0, 0.0, -9.81)
 SUBSTEPS = 40
 """Substeps of a tick: 320 Hz."""
@@ -298,7 +300,7 @@ def step(
     *,
     tick_s: float | Array = 1.0 / TICK_HZ,
     substeps: int = SUBSTEPS,
-    gravity: tuple[float, float, float] | Array = GRAVITY_M_S2,
+    gravity: Gravity = GRAVITY_M_S2,
 ) -> Waves:
     """The waves [N ...] one tick of `tick_s` seconds later, by `substeps` substeps; gravity in m/s^2.
 
@@ -325,7 +327,7 @@ def rollout(
     ticks: int,
     tick_s: float | Array = 1.0 / TICK_HZ,
     substeps: int = SUBSTEPS,
-    gravity: tuple[float, float, float] | Array = GRAVITY_M_S2,
+    gravity: Gravity = GRAVITY_M_S2,
 ) -> Waves:
     """The waves [K+1 N ...] at `ticks` ticks from the given ones [N ...] on, those included: `step` after `step`."""
     first = Waves(**{name: jnp.asarray(getattr(waves, name)) for name in FIELDS})

@@ -1,5 +1,6 @@
 """What the waves of a core are made of, and how they hang together: all that physics needs and a snapshot does not show."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -89,8 +90,8 @@ def joint(
     kind: Literal["fixed", "hinge", "ball", "slide"],
     a: int,
     b: int,
-    anchor: tuple[float, float, float] | NpOrJax,
-    axis: tuple[float, float, float] | NpOrJax = (0.0, 0.0, 1.0),
+    anchor: Sequence[float | int] | NpOrJax,
+    axis: Sequence[float | int] | NpOrJax = (0.0, 0.0, 1.0),
 ) -> Joints:
     """One joint of waves [N] between slots `a` and `b`, at the world point `anchor` (m) about (or along) a world `axis`.
 
