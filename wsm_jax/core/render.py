@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from wsm_jax.core import ray, superquadric, tile
 from wsm_jax.core.ray import MISS, NEAR_M, cast
-from wsm_jax.snapshot import Camera, Waves, ground, project, quaternion_to_matrix, rays
+from wsm_jax.snapshot import Camera, Waves, ground, project, quaternion_to_matrix
 from wsm_jax.snapshot.camera import pixel_plane
 from wsm_jax.typing import Array, Float, NpOrJax
 
@@ -48,15 +48,12 @@ def _weights(depth: Array, alpha: Array) -> Array:
         clear = jnp.concatenate([jnp.ones_like(alpha[..., :1, :]), 1.0 - sorted_alpha[..., :-1, :]], -2)
         weight = sorted_alpha * jnp.cumprod(clear, -2)
         return jnp.take_along_axis(weight, jnp.argsort(order, axis=-2), -2)
-    rows = []
-    for i in range(count):
-        through = alpha[..., i, :]
-        for j in range(count):
-            if j != i:
-                nearer = depth[..., j, :] < depth[..., i, :] if j > i else depth[..., j, :] <= depth[..., i, :]
-                through = through * jnp.where(nearer, 1.0 - alpha[..., j, :], 1.0)
-        rows.append(through)
-    return jnp.stack(rows, -2)
+    weight, place = alpha, jnp.arange(count)[:, None]
+    for j in range(count):
+        other = depth[..., j : j + 1, :]
+        nearer = (other < depth) | ((other == depth) & (place > j))
+        weight = weight * jnp.where(nearer, 1.0 - alpha[..., j : j + 1, :], 1.0)
+    return weight
 
 
 class _View(NamedTuple):
@@ -98,7 +95,7 @@ def _surface_of_tiles(
     first = jnp.argmax(weight, -2)[..., None, :] == jnp.arange(count)[:, None]
 
     def of(values: Array) -> Array:
-        """Of the first wave of each ray: [M K] -> [M R]. A sum of one term costs less than a gather, and so does its gradient."""
+        """Of the first wave of each ray: [M K] -> [M R]. A sum of one term costs less than a gather."""
         return jnp.sum(jnp.where(first, values[..., None] if values.ndim == 2 else values, 0), -2)
 
     def vector(values: Array) -> list[Array]:
@@ -113,12 +110,13 @@ def _surface_of_tiles(
     arm = [point[i] - centre[i] for i in range(3)]
     local = [sum(turn[i][j] * arm[i] for i in range(3)) for j in range(3)]
     own = superquadric.normal(jnp.stack(local, -1), jnp.stack(scale, -1), jnp.stack(vector(waves.exponents), -1))
-    normal = [sum(turn[i][j] * own[..., j] for j in range(3)) for i in range(3)]
+    normal = [turn[i][0] * own[..., 0] + turn[i][1] * own[..., 1] + turn[i][2] * own[..., 2] for i in range(3)]
     to_camera = quaternion_to_matrix(view.camera.rotation)
     rate = vector(waves.velocity), vector(waves.angular_velocity)
 
     def turned(values: list[Array]) -> list[Array]:
-        return [sum(to_camera[i, j] * values[i] for i in range(3)) for j in range(3)]
+        x, y, z = values
+        return [to_camera[0, j] * x + to_camera[1, j] * y + to_camera[2, j] * z for j in range(3)]
 
     found = {
         "depth": [jnp.where(coverage > 1e-4, 1.0 / jnp.maximum(nearness, 1e-6), 0.0)],
@@ -166,7 +164,7 @@ def surface(
     later: Camera | None = None,
     dt: NpOrJax | float = 1e-2,
     softness: float = 0.0,
-    rays_per_chunk: int = 4096,
+    rays_per_chunk: int = 1024,
     channels: Sequence[str] | None = None,
     cull: bool = True,
 ) -> dict[str, Float[Array, "H W C"]]:
@@ -198,39 +196,51 @@ def surface(
     return out | ({"ground": jnp.asarray(ground(camera, height, width))} if "ground" in names else {})
 
 
+def _rays(camera: Camera, plane: Array) -> tuple[Array, Array]:
+    """World origins and directions [3 M R] of rays at (x, y) of the camera frame [2 M R], as `snapshot.rays` has them."""
+    turn, position = quaternion_to_matrix(camera.rotation), jnp.asarray(camera.position)
+    x, y = plane
+    across = [turn[i, 0] * x + turn[i, 1] * y for i in range(3)]
+    ahead = jnp.stack([jnp.broadcast_to(turn[i, 2], x.shape) for i in range(3)])
+    if camera.orthographic:
+        return jnp.stack([position[i] + across[i] for i in range(3)]), ahead
+    return jnp.broadcast_to(position[:, None, None], (3, 1, 1)), jnp.stack(across) + ahead
+
+
 def _picture(view: _View, height: int, width: int, softness: float, limit: int, wanted: list[str], cull: bool) -> Array:
     """The wanted channels side by side, [H W C]."""
-    origin, direction = rays(view.camera, height, width)
     side = tile.side_of(height, width)
-    direction = tile.to_tiles(jnp.moveaxis(direction, -1, 0), side)
-    apart = jnp.ndim(origin) > 1  # the rays of an orthographic camera start apart
-    origin = tile.to_tiles(jnp.moveaxis(origin, -1, 0), side) if apart else origin[:, None, None]
-    slots, tiles = view.waves.count, direction.shape[1]
-    if cull:
-        seen = tile.candidates(view.waves, view.camera, *pixel_plane(view.camera, height, width), side, softness)
-    else:
-        seen = jnp.ones((tiles, slots), bool)
+    x, y = (jnp.asarray(values) for values in pixel_plane(view.camera, height, width))
+    slots = view.waves.count
+    plane = tile.to_tiles(jnp.stack([x, y]), side)
+    tiles = plane.shape[1]
+    everything = jnp.ones((tiles, slots), bool)
+    seen = tile.candidates(view.waves, view.camera, x, y, side, softness) if cull else everything
     sizes = _sizes(slots) if cull else [slots]
     chunk = min(max(limit // side**2, 1), tiles)
     components = sum(SURFACE[name] for name in wanted)
 
     def program(count: int):
-        def run(view: _View, seen: Array, origin: Array, direction: Array) -> Array:
+        def run(view: _View, seen: Array, plane: Array, pick: Array) -> Array:
             if count == 0:
-                return jnp.zeros((chunk, components, side**2), direction.dtype)
-            return _surface_of_tiles(view, seen, origin, direction, count, softness, wanted)
+                return jnp.zeros((chunk, components, side**2), plane.dtype)
+            return _surface_of_tiles(view, seen[pick], *_rays(view.camera, plane[:, pick]), count, softness, wanted)
 
         return jax.checkpoint(run)
 
-    def cast_chunk(pick: Array) -> Array:
-        level = jnp.searchsorted(jnp.asarray(sizes), jnp.max(jnp.sum(seen[pick], -1)))
-        starts = origin[:, pick] if apart else origin
-        return jax.lax.switch(level, [program(count) for count in sizes], view, seen[pick], starts, direction[:, pick])
+    programs = [program(count) for count in sizes]
+
+    def cast_chunk(inputs: tuple[Array, Array]) -> Array:
+        level, pick = inputs
+        return jax.lax.switch(level, programs, view, seen, plane, pick)
 
     # fewest candidates first; the last chunk is filled up with its last tile
-    order = jnp.argsort(jnp.sum(seen, -1), stable=True)
+    counts = jnp.sum(seen, -1)
+    order = jnp.argsort(counts, stable=True)
     chunks = -(-tiles // chunk)
     picks = jnp.pad(order, (0, chunks * chunk - tiles), mode="edge").reshape(chunks, chunk)
-    parts = jax.lax.map(cast_chunk, picks) if chunks > 1 else cast_chunk(picks[0])
-    parts = parts.reshape(chunks * chunk, components, side**2)[jnp.argsort(order)]
+    levels = jnp.sum(counts[picks[:, -1:]] > jnp.asarray(sizes), -1)
+    parts = jax.lax.map(cast_chunk, (levels, picks)) if chunks > 1 else cast_chunk((levels[0], picks[0]))[None]
+    place = jnp.zeros(tiles, order.dtype).at[order].set(jnp.arange(tiles, dtype=order.dtype))
+    parts = parts.reshape(chunks * chunk, components, side**2)[place]
     return tile.from_tiles(parts, side, height, width)

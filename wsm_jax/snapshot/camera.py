@@ -9,6 +9,8 @@ so a point origin + z R d lies at depth z (distance along the optical axis, m). 
 `lens`). An orthographic camera sees along (0, 0, 1) everywhere, from ((u - cx) / f, (v - cy) / f, 0) in its frame.
 """
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 
@@ -118,7 +120,7 @@ def pixel_plane(camera: Camera, height: int, width: int) -> tuple[Float[NpOrJax,
     x = ((xp.arange(width) + 0.5) / height - width / (2 * height) - offset[..., 0, None]) / focal[..., None]
     y = ((xp.arange(height) + 0.5) / height - 0.5 - offset[..., 1, None]) / focal[..., None]
     x, y = xp.broadcast_arrays(x[..., None, :], y[..., :, None])
-    return (x, y) if _undistorted(camera) else lens.undistort(x, y, camera.distortion)
+    return (x, y) if _undistorted(camera) else lens.undistort(x, y, xp.asarray(camera.distortion))
 
 
 def _namespace(camera: Camera):
@@ -127,7 +129,7 @@ def _namespace(camera: Camera):
 
 def _undistorted(camera: Camera) -> bool:
     if camera.orthographic and camera.distortion is not None:
-        raise ValueError("Camera: distortion given for an orthographic camera; needed None, distortion is of perspective lenses")
+        raise ValueError("Camera: distortion given for an orthographic camera; needed None or a perspective one")
     return camera.distortion is None
 
 
@@ -194,7 +196,7 @@ def level_with(seen: Float[NpOrJax, "H W 2"], like: Camera) -> Camera:
     side = np.cross(along, up)  # to the right of it
     rotation = matrix_to_quaternion(np.stack([cos * along + sin * side, sin * along - cos * side, up]))
     position = np.array([*np.asarray(like.position)[:2], np.clip(1.0 / size, 0.2, 20.0)], np.float32)
-    return like.replace(position=position, rotation=rotation)
+    return dataclasses.replace(like, position=position, rotation=rotation)
 
 
 def project(

@@ -105,7 +105,9 @@ def undistort(x: NpOrJax, y: NpOrJax, coefficients: NpOrJax) -> tuple[NpOrJax, N
     return u + xp.where(solved, step_x, 0.0), v + xp.where(solved, step_y, 0.0)
 
 
-def _step(u: NpOrJax, v: NpOrJax, x: NpOrJax, y: NpOrJax, k: list[NpOrJax], xp: Any, jacobian: Any = None) -> tuple[NpOrJax, NpOrJax]:
+def _step(
+    u: NpOrJax, v: NpOrJax, x: NpOrJax, y: NpOrJax, k: list[NpOrJax], xp: Any, jacobian: Any = None
+) -> tuple[NpOrJax, NpOrJax]:
     """Newton's step towards the direction that is seen at (x, y); none where the lens folds."""
     a, b, d = _jacobian(u, v, k) if jacobian is None else jacobian
     found_x, found_y = _polynomial(u, v, k)
