@@ -83,7 +83,7 @@ def flops_of_a_step() -> tuple[float, float]:
 
 @functools.partial(jax.jit, static_argnums=(2, 3))
 def _picture(waves: Waves, camera: Camera, side: int, cull: bool) -> dict[str, jax.Array]:
-    return render.surface(waves, camera, side, side, channels=CHANNELS, cull=cull, rays_per_chunk=1024 if cull else 4096)
+    return render.surface(waves, camera, side, side, channels=CHANNELS, cull=cull)
 
 
 @functools.partial(jax.jit, static_argnums=(2,))
