@@ -12,7 +12,8 @@ from wsm_jax.snapshot import look_at
 from wsm_jax.snapshot.camera import pixel_plane
 from wsm_jax.snapshot.waves import empty
 
-COUNT, SIDE = 12, 40
+COUNT, SIDE = 6, 32
+CHANNELS = ("depth", "instance", "coverage")
 LENS = np.float32([-0.2, 0.03, 0.002, -0.001, 0.0])
 
 
@@ -39,7 +40,7 @@ def cameras():
 
 @partial(jax.jit, static_argnames=("height", "width", "cull", "softness"))
 def picture(waves, camera, height, width, cull, softness=0.0):
-    return render.surface(waves, camera, height, width, cull=cull, softness=softness, rays_per_chunk=256)
+    return render.surface(waves, camera, height, width, cull=cull, softness=softness, rays_per_chunk=256, channels=CHANNELS)
 
 
 @pytest.mark.parametrize("kind", ["pinhole", "lens", "orthographic"])
@@ -56,7 +57,7 @@ def test_a_culled_picture_is_the_picture(kind):
 def test_a_culled_soft_picture_is_the_picture():
     camera, waves = cameras()["pinhole"], scene(2, scale=(0.05, 0.2))
     whole, culled = (picture(waves, camera, SIDE, SIDE, cull, softness=0.004) for cull in (False, True))
-    for name in ("coverage", "base_colour"):
+    for name in ("coverage",):
         np.testing.assert_allclose(culled[name], whole[name], atol=3e-6, err_msg=name)
 
 
@@ -70,7 +71,7 @@ def test_no_tile_loses_a_wave_and_most_lose_most():
         depth = render.cast(waves, np.broadcast_to(camera.position, way.shape), np.float32(way @ turn.T))
         hit = np.asarray(tile.to_tiles((depth < 1e6).reshape(COUNT, SIDE, SIDE).astype(np.float32), 8)).any(-1).T
         assert (seen >= hit).all()
-        assert hit.sum() <= seen.sum() < 0.4 * seen.size
+        assert hit.sum() <= seen.sum() < 0.6 * seen.size
 
 
 def test_waves_behind_the_camera_are_left_out_of_every_tile():
@@ -88,9 +89,9 @@ def test_tiles_are_a_permutation_of_the_pixels():
 
 def test_the_chosen_are_the_candidates_in_order():
     seen = np.random.default_rng(0).random((30, COUNT)) < 0.2
-    slots, filled = tile.chosen(jnp.asarray(seen), 6)
+    slots, filled = tile.chosen(jnp.asarray(seen), 4)
     for row, found, there in zip(seen, np.asarray(slots), np.asarray(filled), strict=True):
-        np.testing.assert_array_equal(found[there], np.flatnonzero(row)[:6])
+        np.testing.assert_array_equal(found[there], np.flatnonzero(row)[:4])
 
 
 def test_many_waves_on_one_ray_composite_as_few_do():

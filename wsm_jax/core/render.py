@@ -164,7 +164,7 @@ def surface(
     later: Camera | None = None,
     dt: NpOrJax | float = 1e-2,
     softness: float = 0.0,
-    rays_per_chunk: int = 8192,
+    rays_per_chunk: int = 1024,
     channels: Sequence[str] | None = None,
     cull: bool = True,
 ) -> dict[str, Float[Array, "H W C"]]:
@@ -217,8 +217,7 @@ def _picture(view: _View, height: int, width: int, softness: float, limit: int, 
     everything = jnp.ones((tiles, slots), bool)
     seen = tile.candidates(view.waves, view.camera, x, y, side, softness) if cull else everything
     sizes = _sizes(slots) if cull else [slots]
-    # small chunks see alike tiles and stay in the cache, but each costs some microseconds: at most about 256 of them
-    chunk = min(max(limit // side**2, 1), max(1024 // side**2, -(-tiles // 256)), tiles)
+    chunk = min(max(limit // side**2, 1), tiles)
     components = sum(SURFACE[name] for name in wanted)
 
     def program(count: int):

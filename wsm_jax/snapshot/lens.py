@@ -59,7 +59,7 @@ def limit(coefficients: NpOrJax) -> NpOrJax:
     for _ in range(_BISECTIONS):
         middle = 0.5 * (low + high)
         low, high = xp.where(grows(middle), middle, low), xp.where(grows(middle), high, middle)
-    return 0.999 * xp.sqrt(low[..., 0])
+    return xp.asarray(0.999 * xp.sqrt(low[..., 0]))
 
 
 def _within(x: NpOrJax, y: NpOrJax, radius: NpOrJax, xp: Any) -> tuple[NpOrJax, NpOrJax]:
