@@ -17,7 +17,7 @@ CHANNELS = ("depth", "instance", "coverage")
 LENS = np.float32([-0.2, 0.03, 0.002, -0.001, 0.0])
 
 
-def scene(seed, scale=(0.02, 0.5), presence=1.0):
+def scene(seed, scale=(0.1, 0.9), presence=1.0):
     rng = np.random.default_rng(seed)
     q = rng.normal(size=(COUNT, 4))
     return empty(COUNT).replace(
@@ -49,7 +49,7 @@ def test_a_culled_picture_is_the_picture(kind):
     for seed, presence in ((0, 1.0), (1, np.random.default_rng(1).random(COUNT))):
         waves = scene(seed, presence=presence)
         whole, culled = (picture(waves, camera, SIDE, SIDE - 5, cull) for cull in (False, True))
-        assert 0.1 < np.mean(whole["coverage"] > 0.05) < 0.95
+        assert 0.05 < np.mean(whole["coverage"] > 0.05) < 0.95
         for name, values in whole.items():
             np.testing.assert_allclose(culled[name], values, rtol=1e-5, atol=1e-5, err_msg=name)
 
@@ -71,7 +71,7 @@ def test_no_tile_loses_a_wave_and_most_lose_most():
         depth = render.cast(waves, np.broadcast_to(camera.position, way.shape), np.float32(way @ turn.T))
         hit = np.asarray(tile.to_tiles((depth < 1e6).reshape(COUNT, SIDE, SIDE).astype(np.float32), 8)).any(-1).T
         assert (seen >= hit).all()
-        assert hit.sum() <= seen.sum() < 0.6 * seen.size
+        assert hit.sum() <= seen.sum() < 0.8 * seen.size
 
 
 def test_waves_behind_the_camera_are_left_out_of_every_tile():
