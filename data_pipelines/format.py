@@ -80,7 +80,8 @@ class Dataset:
         if not self.layout.camera:
             return None
         found = self._read(clip, [f"camera/{key}" for key in records.CAMERA_FIELDS], frames)
-        return Camera(**{key: found[f"camera/{key}"] for key in records.CAMERA_FIELDS})
+        fields: dict[str, Any] = {key: found[f"camera/{key}"] for key in records.CAMERA_FIELDS}
+        return Camera(**fields)
 
     def core(self, clip: Index, ticks: Steps = None) -> tuple[Waves, np.ndarray] | None:
         """The waves [K N ...] and their times [K] s, at some ticks (all by default); None when the dataset has no core."""

@@ -62,6 +62,10 @@ def _numbers(clip: WSV, layout: Layout) -> dict[str, tuple[np.ndarray, tuple[int
     if layout.frames:
         table["frame_time"] = (np.asarray(clip.frame_time), (layout.frames,))
     if clip.camera is not None:
+        if not clip.camera.plain:
+            raise ValueError(
+                "camera: got an orthographic or a distorting one; WSV version 1 holds pinholes alone, rectify first"
+            )
         for name, parts in records.CAMERA_FIELDS.items():
             table[f"camera/{name}"] = np.asarray(getattr(clip.camera, name)), (layout.frames, *([parts] if parts else []))
     if clip.core is not None:

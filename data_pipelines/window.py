@@ -168,9 +168,12 @@ def example(dataset: Dataset, clip: int, window: Window, rng: np.random.Generato
     }
 
 
+_LENS = ("distortion", "orthographic")  # a dataset holds pinholes
+
+
 def _arrays(tree: Camera | Waves) -> dict[str, np.ndarray]:
     """The fields as arrays of their own, which a transform may change: the tracks are kept."""
-    return {field.name: np.array(getattr(tree, field.name)) for field in dataclasses.fields(tree)}
+    return {name: np.array(value) for name, value in vars(tree).items() if name not in _LENS}
 
 
 def read(

@@ -298,7 +298,7 @@ def test_every_contraction_runs_in_full_precision(scene, camera):
     """Accelerators multiply float32 matrices in bfloat16 or tf32 unless told; a picture of metres must not."""
     trace = str(jax.make_jaxpr(partial(render.surface, height=4, width=4, softness=0.1))(scene, camera))
     contractions = [part.split("preferred_element_type")[0] for part in trace.split("dot_general[")[1:]]
-    assert len(contractions) >= 8
+    assert len(contractions) >= 2  # of the two projections of the motion; all else is written out
     assert all("HIGHEST" in part for part in contractions)
 
 

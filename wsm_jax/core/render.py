@@ -1,108 +1,32 @@
 """The surface that a camera sees of a set of waves: exact, differentiable, at any resolution.
 
-Along a ray o + t d the gauge of a wave is convex, so Newton's iteration on g = 1 started in front of the wave,
+Every ray meets the waves that its tile of the picture can see (`tile`), by Newton's iteration on the convex gauge (`ray`), and
+what it meets is composited front to back: wave i, in order of depth, weighs
 
-    t <- t - (g - 1) / (dg/dt)                                                                                          (1)
+    w_i = alpha_i prod_{j < i} (1 - alpha_j)                                                                            (1)
 
-grows monotonically to the entry and never steps past it; a slope that turns positive while g > 1 proves a miss. There is
-no step size and no tunnelling. t is depth along the optical axis (m), since `rays` have unit depth. Gradients do not run
-through the iteration: one last step of (1) with a frozen slope carries the exact implicit derivative of the entry.
+with alpha its presence where the ray enters it (hard, for data) or its occupancy at the closest approach (soft, for learning).
 """
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from wsm_jax.core import superquadric
-from wsm_jax.snapshot import Camera, Waves, ground, project, quaternion_to_matrix, rays
+from wsm_jax.core import ray, superquadric, tile
+from wsm_jax.core.ray import MISS, NEAR_M, cast
+from wsm_jax.snapshot import Camera, Waves, ground, project, quaternion_to_matrix
+from wsm_jax.snapshot.camera import pixel_plane
 from wsm_jax.typing import Array, Float, NpOrJax
 
-NEAR_M = 0.05
-_MISS = 1e6
-_ITERATIONS = 32
-_EXACT = "highest"  # geometry in metres: accelerators by default multiply float32 matrices in 8 to 11 bits
+SURFACE = {
+    "depth": 1, "normal": 3, "instance": 1, "semantic": 1, "motion": 2, "coverage": 1, "base_colour": 3, "local": 3,
+    "extent": 3, "centre": 3,
+}  # fmt: skip
+"""What a ray can tell of the surface -> components."""
 
-
-def _local_rays(waves: Waves, origin: Array, direction: Array) -> tuple[Array, Array]:
-    """Rays in the frame of each wave, components first: origins and directions, [3 N R]."""
-    matrix = quaternion_to_matrix(waves.rotation)
-    start = jnp.einsum("nij,rni->jnr", matrix, origin[:, None, :] - jnp.asarray(waves.centre)[None], precision=_EXACT)
-    return start, jnp.einsum("nij,ri->jnr", matrix, direction, precision=_EXACT)
-
-
-def _shape(waves: Waves) -> tuple[Array, Array]:
-    """1/a and (2/e1, 2/e2), components first, with a ray axis to broadcast: [3 N 1] and [2 N 1]."""
-    return (1.0 / jnp.asarray(waves.scale)).T[..., None], (2.0 / jnp.asarray(waves.exponents)).T[..., None]
-
-
-def _log_gauge_and_gradient(point: Array, shape: tuple[Array, Array]) -> tuple[Array, Array]:
-    """log g [N R] and its spatial gradient [3 N R] at wave-local points [3 N R]."""
-    log_g, weights = superquadric.log_gauge_weights(point, *shape)
-    return log_g, jnp.stack(weights) * point / (point * point + 1e-12 / (shape[0] * shape[0]))
-
-
-def _log_gauge_and_slope(start: Array, direction: Array, t: Array, shape: tuple[Array, Array]) -> tuple[Array, Array]:
-    """log g and d(log g)/dt at parameter t of every ray, [N R]."""
-    log_g, gradient = _log_gauge_and_gradient(start + t * direction, shape)
-    return log_g, jnp.sum(gradient * direction, 0)
-
-
-def _entry(start: Array, direction: Array, shape: tuple[Array, Array], near: float) -> Array:
-    """Parameter of the first surface point of each wave on each ray, [N R]; _MISS where there is none."""
-
-    def advance(state):
-        i, t, log_g, slope, missed = state
-        missed = missed | ((slope >= -1e-7) & (log_g > 0))
-        step = jnp.where(log_g > 0, -jnp.expm1(-log_g) / jnp.minimum(slope, -1e-7), 0.0)
-        t = jnp.where(missed, t, jnp.minimum(t - step, _MISS))
-        return i + 1, t, *_log_gauge_and_slope(start, direction, t, shape), missed
-
-    def unfinished(state):
-        i, t, log_g, _, missed = state
-        return (i < _ITERATIONS) & jnp.any(~missed & (log_g > 1e-5) & (t < _MISS))
-
-    t = jnp.full(start.shape[1:], near, start.dtype)
-    log_g, slope = _log_gauge_and_slope(start, direction, t, shape)
-    _, t, log_g, _, missed = jax.lax.while_loop(unfinished, advance, (0, t, log_g, slope, log_g < 0))
-    return jnp.where(missed | (log_g > 2e-3), _MISS, t)
-
-
-def _closest(start: Array, direction: Array, shape: tuple[Array, Array], near: float) -> Array:
-    """Parameter where the gauge is least on each ray, [N R], by bisection of the sign of its slope.
-
-    The gauge is a norm, so g(t d) <= g(o + t d) + g(o) <= 2 g(o) at the least point, which bounds t by 2 g(o) / g(d).
-    """
-    start, direction, shape = jax.lax.stop_gradient((start, direction, shape))
-    log_start, _ = superquadric.log_gauge_weights(start, *shape)
-    log_way, _ = superquadric.log_gauge_weights(direction, *shape)
-    reach = 2.0 * jnp.exp(log_start - log_way) + near
-
-    def halve(_, bounds):
-        low, high = bounds
-        middle = 0.5 * (low + high)
-        _, slope = _log_gauge_and_slope(start, direction, middle, shape)
-        return jnp.where(slope < 0, middle, low), jnp.where(slope < 0, high, middle)
-
-    low, high = jax.lax.fori_loop(0, 24, halve, (jnp.full_like(reach, near), reach))
-    return 0.5 * (low + high)
-
-
-def cast(
-    waves: Waves, origin: Float[NpOrJax, "R 3"], direction: Float[NpOrJax, "R 3"], near: float = NEAR_M
-) -> Float[Array, "N R"]:
-    """Depth at which each ray enters each wave, in units of the direction's length; 1e6 where it does not.
-
-    A wave that holds the ray's start is not entered. Absent waves (presence < 1/2) are entered too: weigh by presence.
-    Differentiable in the waves, the origin and the direction by the implicit function theorem. The entry of a ray that grazes
-    the surface moves without bound; its derivative is held to what the ray would have at an incidence of cosine 1e-3.
-    """
-    start, way = _local_rays(waves, jnp.asarray(origin), jnp.asarray(direction))
-    shape = _shape(waves)
-    frozen = jax.lax.stop_gradient
-    t = _entry(frozen(start), frozen(way), jax.tree.map(frozen, shape), near)
-    log_g, gradient = _log_gauge_and_gradient(start + t * way, shape)
-    grazing = -1e-3 * jnp.linalg.norm(gradient, axis=0) * jnp.linalg.norm(way, axis=0)
-    refined = t - log_g / frozen(jnp.minimum(jnp.sum(gradient * way, 0), grazing))
-    return jnp.where(t < _MISS, refined, _MISS)
+_PAIRWISE = 8  # up to so many waves a ray, comparing all pairs is cheaper than sorting
 
 
 def visible(waves: Waves, points: Float[NpOrJax, "R 3"], direction: Float[NpOrJax, "3"]) -> Float[Array, " R"]:
@@ -111,78 +35,124 @@ def visible(waves: Waves, points: Float[NpOrJax, "R 3"], direction: Float[NpOrJa
     Start the points a little off their own surface.
     """
     way = jnp.broadcast_to(jnp.asarray(direction), jnp.shape(points))
-    hit = cast(waves, points, way, near=1e-4) < _MISS
+    hit = cast(waves, points, way, near=1e-4) < MISS
     return jnp.prod(jnp.where(hit, 1.0 - jnp.asarray(waves.presence)[:, None], 1.0), 0)
 
 
 def _weights(depth: Array, alpha: Array) -> Array:
-    """Front-to-back compositing weights [N R]: alpha_i times the transmittance of everything nearer."""
-    nearer = (depth[None] < depth[:, None]) | (
-        (depth[None] == depth[:, None]) & (jnp.arange(len(depth))[None] < jnp.arange(len(depth))[:, None])[..., None]
-    )
-    through = jnp.prod(jnp.where(nearer, 1.0 - alpha[None], 1.0), 1)
-    return alpha * through
+    """Front-to-back compositing weights of eq. (1), [... K R]; of waves at one depth the first comes first."""
+    count = depth.shape[-2]
+    if count > _PAIRWISE:
+        order = jnp.argsort(jax.lax.stop_gradient(depth), axis=-2, stable=True)
+        sorted_alpha = jnp.take_along_axis(alpha, order, -2)
+        clear = jnp.concatenate([jnp.ones_like(alpha[..., :1, :]), 1.0 - sorted_alpha[..., :-1, :]], -2)
+        weight = sorted_alpha * jnp.cumprod(clear, -2)
+        return jnp.take_along_axis(weight, jnp.argsort(order, axis=-2), -2)
+    weight, place = alpha, jnp.arange(count)[:, None]
+    for j in range(count):
+        other = depth[..., j : j + 1, :]
+        nearer = (other < depth) | ((other == depth) & (place > j))
+        weight = weight * jnp.where(nearer, 1.0 - alpha[..., j : j + 1, :], 1.0)
+    return weight
 
 
-def _alpha_and_depth(waves: Waves, origin: Array, direction: Array, softness: float) -> tuple[Array, Array]:
-    """Coverage by each wave alone and depth of its surface (closest approach where a soft edge misses it), [N R]."""
-    presence = jnp.asarray(waves.presence)[:, None]
-    depth = cast(waves, origin, direction)
-    hit = depth < _MISS
+class _View(NamedTuple):
+    """Everything but the rays that a picture depends on."""
+
+    waves: Waves
+    camera: Camera
+    later: Camera
+    dt: NpOrJax | float
+
+
+def _alpha_and_depth(waves: Waves, rays_: ray.LocalRays, filled: Array, softness: float) -> tuple[Array, Array]:
+    """Coverage by each wave alone and depth of its surface (closest approach where a soft edge misses it), [M K R]."""
+    presence = jnp.where(filled, jnp.asarray(waves.presence), 0.0)[..., None]
+    depth = ray.entry(rays_, NEAR_M)
+    hit = depth < MISS
     if softness == 0.0:
         return jnp.where(hit, presence, 0.0), depth
-    start, way = _local_rays(waves, origin, direction)
-    shape = _shape(waves)
-    t = _closest(start, way, shape, NEAR_M)
-    log_g, _ = _log_gauge_and_slope(start, way, t, shape)
-    alpha = superquadric.occupancy(log_g, jnp.asarray(waves.scale)[:, None], presence, softness)
+    t, log_g = ray.closest(rays_, NEAR_M)
+    alpha = superquadric.occupancy(log_g, jnp.asarray(waves.scale)[..., None, :], presence, softness)
     return alpha, jnp.where(hit, depth, t)
 
 
-def _surface_of_rays(
-    waves: Waves, origin: Array, direction: Array, camera: Camera, later: Camera, dt: NpOrJax | float, softness: float
-) -> dict[str, Array]:
-    """Every surface channel for R rays of one camera, [R C], physical units."""
-    alpha, depth = _alpha_and_depth(waves, origin, direction, softness)
+def _surface_of_tiles(
+    view: _View, seen: Array, origin: Array, direction: Array, count: int, softness: float, channels: Sequence[str]
+) -> Array:
+    """The channels of M tiles of R rays that see at most `count` waves each, one after the other, [M C R], physical units.
+
+    `seen` [M N] says which; `origin` and `direction` are [3 M R].
+    """
+    slots, filled = tile.chosen(seen, count)
+    waves = jax.tree.map(lambda x: jnp.asarray(x)[slots], view.waves)
+    local_rays = ray.local_rays(waves, origin[:, :, None], direction[:, :, None])
+    alpha, depth = _alpha_and_depth(waves, local_rays, filled, softness)
     weight = _weights(depth, alpha)
-    coverage = jnp.sum(weight, 0)
-    share = weight / jnp.maximum(coverage, 1e-6)
-    seen = coverage > 0.5
-    first = jnp.argmax(weight, 0)
-    ray = jnp.arange(len(first))
-    near = jnp.sum(share / jnp.maximum(depth, NEAR_M), 0)
-    z = jnp.where(coverage > 1e-4, 1.0 / jnp.maximum(near, 1e-6), 0.0)
-    point = origin + depth[first, ray][:, None] * direction
+    coverage = jnp.sum(weight, -2)
+    share = weight / jnp.maximum(coverage, 1e-6)[..., None, :]
+    mask = coverage > 0.5
+    first = jnp.argmax(weight, -2)[..., None, :] == jnp.arange(count)[:, None]
 
-    def of(values: NpOrJax) -> Array:
-        return jnp.asarray(values)[first]
+    def of(values: Array) -> Array:
+        """Of the first wave of each ray: [M K] -> [M R]. A sum of one term costs less than a gather."""
+        return jnp.sum(jnp.where(first, values[..., None] if values.ndim == 2 else values, 0), -2)
 
-    turn = quaternion_to_matrix(waves.rotation)[first]
-    local = jnp.einsum("rij,ri->rj", turn, point - of(waves.centre), precision=_EXACT)
-    normal = superquadric.normal(local, of(waves.scale), of(waves.exponents))
-    normal = jnp.einsum("rij,rj->ri", turn, normal, precision=_EXACT)
+    def vector(values: Array) -> list[Array]:
+        return [of(values[..., i]) for i in range(values.shape[-1])]
 
-    def to_camera(vectors: Array) -> Array:
-        return jnp.matmul(vectors, quaternion_to_matrix(camera.rotation), precision=_EXACT)
+    nearness = jnp.sum(share / jnp.maximum(depth, NEAR_M), -2)
+    t = of(depth)
+    point = [origin[i] + t * direction[i] for i in range(3)]
+    centre, scale = vector(waves.centre), vector(waves.scale)
+    matrix = quaternion_to_matrix(waves.rotation)
+    turn = [[of(matrix[..., i, j]) for j in range(3)] for i in range(3)]
+    arm = [point[i] - centre[i] for i in range(3)]
+    local = [sum(turn[i][j] * arm[i] for i in range(3)) for j in range(3)]
+    own = superquadric.normal(jnp.stack(local, -1), jnp.stack(scale, -1), jnp.stack(vector(waves.exponents), -1))
+    normal = [turn[i][0] * own[..., 0] + turn[i][1] * own[..., 1] + turn[i][2] * own[..., 2] for i in range(3)]
+    to_camera = quaternion_to_matrix(view.camera.rotation)
+    rate = vector(waves.velocity), vector(waves.angular_velocity)
 
-    velocity = of(waves.velocity) + jnp.cross(of(waves.angular_velocity), point - of(waves.centre))
-    # an unseen pixel has its "point" at the miss distance: bring it near before anything is projected
-    safe = jnp.where(seen[:, None], point, origin + direction)
-    here, _ = project(camera, safe)
-    there, _ = project(later, safe + dt * jnp.where(seen[:, None], velocity, 0.0))
-    mask = seen[:, None]
-    return {
-        "depth": z[:, None] * mask,
-        "normal": jnp.where(mask, to_camera(normal), 0.0),
-        "instance": jnp.where(mask, (first[:, None] + 1).astype(jnp.float32), 0.0),
-        "semantic": jnp.where(mask, of(waves.semantic)[:, None].astype(jnp.float32), 0.0),
-        "motion": jnp.where(mask, (there - here) / dt, 0.0),
-        "coverage": coverage[:, None],
-        "base_colour": jnp.einsum("nr,nc->rc", share, jnp.asarray(waves.colour), precision=_EXACT) * (coverage > 1e-4)[:, None],
-        "local": jnp.where(mask, local / of(waves.scale), 0.0),
-        "extent": jnp.where(mask, of(waves.scale), 0.0),
-        "centre": jnp.where(mask, to_camera(of(waves.centre) - point), 0.0),
+    def turned(values: list[Array]) -> list[Array]:
+        x, y, z = values
+        return [to_camera[0, j] * x + to_camera[1, j] * y + to_camera[2, j] * z for j in range(3)]
+
+    found = {
+        "depth": [jnp.where(coverage > 1e-4, 1.0 / jnp.maximum(nearness, 1e-6), 0.0)],
+        "normal": turned(normal),
+        "instance": [of((slots + 1).astype(depth.dtype))],
+        "semantic": [of(waves.semantic.astype(depth.dtype))],
+        "motion": _motion(view, origin, direction, point, arm, mask, rate) if "motion" in channels else [],
+        "coverage": [coverage],
+        "base_colour": [jnp.sum(share * waves.colour[..., i, None], -2) * (coverage > 1e-4) for i in range(3)],
+        "local": [local[i] / scale[i] for i in range(3)],
+        "extent": scale,
+        "centre": turned([-x for x in arm]),
     }
+    soft = ("coverage", "base_colour")  # what a ray that is mostly sky still has
+    return jnp.stack([x if name in soft else jnp.where(mask, x, 0.0) for name in channels for x in found[name]], 1)
+
+
+def _motion(view: _View, origin: Array, direction: Array, point: list, arm: list, mask: Array, rate: tuple) -> list[Array]:
+    """Motion of the seen points on the canvas, image heights per second, [M R] each."""
+    drift, spin = rate
+    moved = [drift[i] + spin[(i + 1) % 3] * arm[(i + 2) % 3] - spin[(i + 2) % 3] * arm[(i + 1) % 3] for i in range(3)]
+    # an unseen pixel has its "point" at the miss distance: bring it near before anything is projected
+    safe = jnp.stack([jnp.where(mask, point[i], origin[i] + direction[i]) for i in range(3)], -1).reshape(-1, 3)
+    speed = jnp.stack([jnp.where(mask, x, 0.0) for x in moved], -1).reshape(-1, 3)
+    here, _ = project(view.camera, safe)
+    there, _ = project(view.later, safe + view.dt * speed)
+    motion = ((there - here) / view.dt).reshape(*mask.shape, 2)
+    return [motion[..., 0], motion[..., 1]]
+
+
+def _sizes(slots: int) -> list[int]:
+    """Numbers of candidates for which a tile's program is compiled: the least that holds all of a chunk's is run.
+
+    A size fourfold the last costs at most a fourfold of what is needed, and keeps compilation short.
+    """
+    return [0, *(n for n in (2, 8, 32, 128) if 2 * n < slots), slots]
 
 
 def surface(
@@ -194,29 +164,83 @@ def surface(
     later: Camera | None = None,
     dt: NpOrJax | float = 1e-2,
     softness: float = 0.0,
-    rays_per_chunk: int = 65536,
+    rays_per_chunk: int = 1024,
+    channels: Sequence[str] | None = None,
+    cull: bool = True,
 ) -> dict[str, Float[Array, "H W C"]]:
     """The surface channels of one instant seen by one camera, and its "ground", in physical units (see the channel table).
 
     `softness` 0 gives hard edges (for data); > 0 (m) gives edges with coverage gradients (for learning). `later` is the camera
-    `dt` seconds on, for the `motion` channel of a moving camera. The instance channel holds slot + 1. Memory is bounded by
-    `rays_per_chunk` * N. Differentiable in waves and camera; labels are constant, and so is the depth of a soft edge where the
-    ray passes its wave by.
+    `dt` seconds on, for the `motion` channel of a moving camera. The instance channel holds slot + 1. `channels` names those
+    that are wanted; without it, all. Differentiable in waves and camera; labels are constant, and so is the depth of a soft
+    edge where the ray passes its wave by.
+
+    Tiles of the picture are cast in chunks, those that see equally many waves together, against these waves alone; the time
+    grows with the pixels that waves cover, and memory is bounded by `rays_per_chunk` * N, also for gradients, which cast anew.
+    Without `cull` every ray meets every wave: the same picture, and the form for `vmap`, under which XLA runs every branch.
+
+    Raises ValueError for a channel that is no surface channel.
     """
-    origin, direction = rays(camera, height, width)
-    flat = direction.reshape(-1, 3)
-    later = camera if later is None else later
+    names = [*SURFACE, "ground"] if channels is None else list(channels)
+    if unknown := [name for name in names if name not in SURFACE and name != "ground"]:
+        raise ValueError(f"surface: channels {unknown}; needed some of {[*SURFACE, 'ground']}")
+    wanted = [name for name in names if name in SURFACE]
+    out = {}
+    if wanted:
+        view = _View(waves, camera, camera if later is None else later, dt)
+        picture = _picture(view, height, width, softness, rays_per_chunk, wanted, cull)
+        first = 0
+        for name in wanted:
+            out[name] = picture[..., first : first + SURFACE[name]]
+            first += SURFACE[name]
+    return out | ({"ground": jnp.asarray(ground(camera, height, width))} if "ground" in names else {})
 
-    def chunk(part: Array) -> dict[str, Array]:
-        start = jnp.broadcast_to(origin, part.shape)
-        return _surface_of_rays(waves, start, part, camera, later, dt, softness)
 
-    count = flat.shape[0]
-    if count <= rays_per_chunk:
-        out = chunk(flat)
-    else:
-        padding = -count % rays_per_chunk
-        parts = jnp.pad(flat, ((0, padding), (0, 0)), mode="edge").reshape(-1, rays_per_chunk, 3)
-        out = jax.tree.map(lambda x: x.reshape(-1, x.shape[-1])[:count], jax.lax.map(chunk, parts))
-    channels = {name: values.reshape(height, width, -1) for name, values in out.items()}
-    return channels | {"ground": jnp.asarray(ground(camera, height, width))}
+def _rays(camera: Camera, plane: Array) -> tuple[Array, Array]:
+    """World origins and directions [3 M R] of rays at (x, y) of the camera frame [2 M R], as `snapshot.rays` has them."""
+    turn, position = quaternion_to_matrix(camera.rotation), jnp.asarray(camera.position)
+    x, y = plane
+    across = [turn[i, 0] * x + turn[i, 1] * y for i in range(3)]
+    ahead = jnp.stack([jnp.broadcast_to(turn[i, 2], x.shape) for i in range(3)])
+    if camera.orthographic:
+        return jnp.stack([position[i] + across[i] for i in range(3)]), ahead
+    return jnp.broadcast_to(position[:, None, None], (3, 1, 1)), jnp.stack(across) + ahead
+
+
+def _picture(view: _View, height: int, width: int, softness: float, limit: int, wanted: list[str], cull: bool) -> Array:
+    """The wanted channels side by side, [H W C]."""
+    side = tile.side_of(height, width)
+    x, y = (jnp.asarray(values) for values in pixel_plane(view.camera, height, width))
+    slots = view.waves.count
+    plane = tile.to_tiles(jnp.stack([x, y]), side)
+    tiles = plane.shape[1]
+    everything = jnp.ones((tiles, slots), bool)
+    seen = tile.candidates(view.waves, view.camera, x, y, side, softness) if cull else everything
+    sizes = _sizes(slots) if cull else [slots]
+    chunk = min(max(limit // side**2, 1), tiles)
+    components = sum(SURFACE[name] for name in wanted)
+
+    def program(count: int):
+        def run(view: _View, seen: Array, plane: Array, pick: Array) -> Array:
+            if count == 0:
+                return jnp.zeros((chunk, components, side**2), plane.dtype)
+            return _surface_of_tiles(view, seen[pick], *_rays(view.camera, plane[:, pick]), count, softness, wanted)
+
+        return jax.checkpoint(run)
+
+    programs = [program(count) for count in sizes]
+
+    def cast_chunk(inputs: tuple[Array, Array]) -> Array:
+        level, pick = inputs
+        return jax.lax.switch(level, programs, view, seen, plane, pick)
+
+    # fewest candidates first; the last chunk is filled up with its last tile
+    counts = jnp.sum(seen, -1)
+    order = jnp.argsort(counts, stable=True)
+    chunks = -(-tiles // chunk)
+    picks = jnp.pad(order, (0, chunks * chunk - tiles), mode="edge").reshape(chunks, chunk)
+    levels = jnp.sum(counts[picks[:, -1:]] > jnp.asarray(sizes), -1)
+    parts = jax.lax.map(cast_chunk, (levels, picks)) if chunks > 1 else cast_chunk((levels[0], picks[0]))[None]
+    place = jnp.zeros(tiles, order.dtype).at[order].set(jnp.arange(tiles, dtype=order.dtype))
+    parts = parts.reshape(chunks * chunk, components, side**2)[place]
+    return tile.from_tiles(parts, side, height, width)

@@ -286,7 +286,7 @@ class World:
         if "ground" not in channels:
             return default_camera(frames)
         one = level_with(np.median(channels["ground"], axis=0), default_camera()[0])
-        return Camera(*(np.repeat(np.asarray(getattr(one, f.name))[None], frames, 0) for f in dataclasses.fields(Camera)))
+        return jax.tree.map(lambda x: np.repeat(np.asarray(x)[None], frames, 0), one)
 
     def _canvas(self, rgb: Float[np.ndarray, "T H W 3"]) -> Float[np.ndarray, "T h w 3"]:
         """The pictures at the resolution that the bridge was trained at, whole patches wide."""

@@ -1,17 +1,21 @@
-"""A pinhole camera with resolution-free intrinsics, and camera paths.
+"""A camera with resolution-free intrinsics, perspective or orthographic, and camera paths.
 
 Intrinsics are in units of the image height, so that a camera means the same at any resolution: a pixel at row i, column j
 of an H x W image has canvas coordinates v = (i + 1/2)/H in 0..1 and u = (j + 1/2)/H in 0..W/H, and sees the direction
 
     d = ((u - cx) / f, (v - cy) / f, 1)      in the camera frame (x right, y down, z forward),   cx = W/(2H) + ox, cy = 1/2 + oy
 
-so a point origin + z R d lies at depth z (distance along the optical axis, m).
+so a point origin + z R d lies at depth z (distance along the optical axis, m). A lens that distorts bends (x, y) of d (see
+`lens`). An orthographic camera sees along (0, 0, 1) everywhere, from ((u - cx) / f, (v - cy) / f, 0) in its frame.
 """
+
+import dataclasses
 
 import jax.numpy as jnp
 import numpy as np
 
-from wsm_jax.typing import Array, Float, NpOrJax, array_namespace, pytree
+from wsm_jax.snapshot import lens
+from wsm_jax.typing import Array, Float, NpOrJax, array_namespace, pytree, static
 
 
 @pytree
@@ -23,15 +27,27 @@ class Camera:
     rotation: Float[NpOrJax, "*lead 4"]
     """Unit quaternion (w, x, y, z), camera frame to world frame."""
     focal: Float[NpOrJax, "*lead"]
-    """Focal length in image heights; the vertical field of view is 2 atan(1 / (2 focal))."""
+    """Focal length in image heights; the vertical field of view is 2 atan(1 / (2 focal)).
+
+    Of an orthographic camera, image heights per metre: the picture is 1 / focal metres high.
+    """
     offset: Float[NpOrJax, "*lead 2"]
     """(ox, oy): offset of the principal point from the image centre, in image heights."""
+    distortion: Float[NpOrJax, "*lead 5"] | None = None
+    """Coefficients (k1, k2, p1, p2, k3) of a perspective lens, OpenCV's order; None is none."""
+    orthographic: bool = static(default=False)
 
     def __getitem__(self, index) -> "Camera":
         """Indexes the leading axes."""
         focal = self.focal[index]
         focal = np.asarray(focal) if isinstance(focal, np.generic) else focal  # NumPy gives a scalar, not an array of shape ()
-        return Camera(self.position[index], self.rotation[index], focal, self.offset[index])
+        bent = None if self.distortion is None else self.distortion[index]
+        return Camera(self.position[index], self.rotation[index], focal, self.offset[index], bent, self.orthographic)
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is a pinhole: perspective, without distortion."""
+        return self.distortion is None and not self.orthographic
 
 
 def quaternion_to_matrix(q: Float[NpOrJax, "*lead 4"]) -> Float[Array, "*lead 3 3"]:
@@ -94,55 +110,80 @@ def orbit(
     return look_at(position, np.broadcast_to(np.asarray(target, np.float32), position.shape), fov)
 
 
-def rays(camera: Camera, height: int, width: int) -> tuple[Float[Array, "*lead 3"], Float[Array, "*lead H W 3"]]:
-    """World origin and world directions of the pixel rays; directions have unit depth, so `origin + depth * d` is the point."""
-    v = (jnp.arange(height) + 0.5) / height
-    u = (jnp.arange(width) + 0.5) / height
-    offset, focal = jnp.asarray(camera.offset), jnp.asarray(camera.focal)
-    x = (u - width / (2 * height) - offset[..., 0, None]) / focal[..., None]
-    y = (v - 0.5 - offset[..., 1, None]) / focal[..., None]
-    x, y = jnp.broadcast_arrays(x[..., None, :], y[..., :, None])
-    local = jnp.stack([x, y, jnp.ones_like(x)], -1)
+def pixel_plane(camera: Camera, height: int, width: int) -> tuple[Float[NpOrJax, "*lead H W"], Float[NpOrJax, "*lead H W"]]:
+    """(x, y) of every pixel in the camera frame: its direction (x, y, 1), or of an orthographic camera its start (x, y, 0), m.
+
+    NumPy stays NumPy. Raises ValueError for an orthographic camera with a distorting lens.
+    """
+    xp = _namespace(camera)
+    focal, offset = xp.asarray(camera.focal), xp.asarray(camera.offset)
+    x = ((xp.arange(width) + 0.5) / height - width / (2 * height) - offset[..., 0, None]) / focal[..., None]
+    y = ((xp.arange(height) + 0.5) / height - 0.5 - offset[..., 1, None]) / focal[..., None]
+    x, y = xp.broadcast_arrays(x[..., None, :], y[..., :, None])
+    return (x, y) if _undistorted(camera) else lens.undistort(x, y, xp.asarray(camera.distortion))
+
+
+def _namespace(camera: Camera):
+    return array_namespace(camera.position, camera.rotation, camera.focal, camera.offset, camera.distortion)
+
+
+def _undistorted(camera: Camera) -> bool:
+    if camera.orthographic and camera.distortion is not None:
+        raise ValueError("Camera: distortion given for an orthographic camera; needed None or a perspective one")
+    return camera.distortion is None
+
+
+def rays(camera: Camera, height: int, width: int) -> tuple[Float[Array, "*origins 3"], Float[Array, "*lead H W 3"]]:
+    """World origin and world directions of the pixel rays; directions have unit depth, so `origin + depth * d` is the point.
+
+    The origin is [*lead 3]; for an orthographic camera, whose pixels start apart, [*lead H W 3].
+    """
+    x, y = (jnp.asarray(values) for values in pixel_plane(camera, height, width))
     matrix = quaternion_to_matrix(camera.rotation)
-    return jnp.asarray(camera.position), jnp.einsum("...ij,...hwj->...hwi", matrix, local, precision="highest")
+    local = jnp.stack([x, y, (jnp.zeros_like if camera.orthographic else jnp.ones_like)(x)], -1)
+    turned = jnp.einsum("...ij,...hwj->...hwi", matrix, local, precision="highest")
+    position = jnp.asarray(camera.position)
+    if camera.orthographic:
+        return position[..., None, None, :] + turned, jnp.broadcast_to(matrix[..., None, None, :, 2], turned.shape)
+    return position, turned
 
 
 def ground(camera: Camera, height: int, width: int) -> Float[NpOrJax, "*lead H W 2"]:
     """What a camera says about its pixels: where the plane z = 0 lies, and how steeply each ray looks up.
 
-    With d the ray of unit depth, u the world's up and h the height of the camera above z = 0 (m), the components are
+    With d the ray of unit depth, u the world's up and h the height of its start above z = 0 (m), the components are
 
         -(u . d) / h      inverse depth of the plane along the optical axis, 1/m; negative where the ray misses it
         (u . d) / |d|     sine of the elevation of the ray
 
-    Together they give gravity and height, whatever the lens. A camera nearer than 1 mm to the plane counts as 1 mm off it.
+    Together they give gravity and height, whatever the lens. A start nearer than 1 mm to the plane counts as 1 mm off it.
     NumPy stays NumPy.
     """
-    xp = array_namespace(*vars(camera).values())
-    rotation, offset, focal = (xp.asarray(x) for x in (camera.rotation, camera.offset, camera.focal))
-    w, i, j, k = (rotation[..., n] for n in range(4))
+    xp = _namespace(camera)
+    rotation = xp.asarray(camera.rotation)
+    w, i, j, k = (rotation[..., n, None, None] for n in range(4))
     norm = w * w + i * i + j * j + k * k
     up = [2 * (i * k - w * j) / norm, 2 * (j * k + w * i) / norm, 1 - 2 * (i * i + j * j) / norm]
-    y = ((xp.arange(height) + 0.5) / height - 0.5 - offset[..., 1, None]) / focal[..., None]
-    x = ((xp.arange(width) + 0.5) / height - width / (2 * height) - offset[..., 0, None]) / focal[..., None]
-    x, y = x[..., None, :], y[..., :, None]
-    rise = up[0][..., None, None] * x + up[1][..., None, None] * y + up[2][..., None, None]
-    above = xp.asarray(camera.position)[..., 2]
+    x, y = pixel_plane(camera, height, width)
+    across = up[0] * x + up[1] * y
+    above, rise, length = xp.asarray(camera.position)[..., 2, None, None], across + up[2], xp.sqrt(x * x + y * y + 1.0)
+    if camera.orthographic:
+        above, rise, length = above + across, xp.broadcast_to(up[2], across.shape), 1.0
     above = xp.where(above < 0, xp.minimum(above, -1e-3), xp.maximum(above, 1e-3))
-    out = xp.stack([-rise / above[..., None, None], rise / xp.sqrt(x * x + y * y + 1.0)], -1)
-    return out.astype(xp.float32)
+    return xp.stack([-rise / above, rise / length], -1).astype(xp.float32)
 
 
 def level_with(seen: Float[NpOrJax, "H W 2"], like: Camera) -> Camera:
     """The camera whose `ground` is nearest to the one seen: its height and tilt; heading, lens and place are those of `like`.
 
     The inverse depth of the plane is linear over the picture, -(u . d)/h, so least squares gives -u/h in the camera frame.
-    Parts beyond 1/m, where the channel clips, do not count. The height is held to 0.2 .. 20 m.
+    Parts beyond 1/m, where the channel clips, do not count. The height is held to 0.2 .. 20 m. Raises ValueError for an
+    orthographic camera, whose depth of the plane is another function.
     """
+    if like.orthographic:
+        raise ValueError("level_with: got an orthographic camera; needed a perspective one")
     height, width = seen.shape[:2]
-    focal, offset = float(np.asarray(like.focal)), np.asarray(like.offset)
-    y, x = np.meshgrid((np.arange(height) + 0.5) / height, (np.arange(width) + 0.5) / height, indexing="ij")
-    x, y = (x - width / (2 * height) - offset[0]) / focal, (y - 0.5 - offset[1]) / focal
+    x, y = (np.asarray(values, np.float64) for values in pixel_plane(like, height, width))
     near = np.asarray(seen, np.float64)[..., 0]
     counts = np.abs(near) < 0.98
     plane = np.linalg.lstsq(np.stack([x, y, np.ones_like(x)], -1)[counts], near[counts], rcond=None)[0]
@@ -155,7 +196,7 @@ def level_with(seen: Float[NpOrJax, "H W 2"], like: Camera) -> Camera:
     side = np.cross(along, up)  # to the right of it
     rotation = matrix_to_quaternion(np.stack([cos * along + sin * side, sin * along - cos * side, up]))
     position = np.array([*np.asarray(like.position)[:2], np.clip(1.0 / size, 0.2, 20.0)], np.float32)
-    return Camera(position, rotation, like.focal, like.offset)
+    return dataclasses.replace(like, position=position, rotation=rotation)
 
 
 def project(
@@ -165,7 +206,10 @@ def project(
     matrix = quaternion_to_matrix(camera.rotation)
     offset = jnp.asarray(points) - jnp.asarray(camera.position)[..., None, :]
     local = jnp.einsum("...ji,...nj->...ni", matrix, offset, precision="highest")
-    depth = local[..., 2]
-    safe = jnp.where(jnp.abs(depth) < 1e-6, 1e-6, depth)
-    centre = jnp.asarray(camera.offset) + jnp.asarray([0.5 * aspect, 0.5])
-    return centre[..., None, :] + jnp.asarray(camera.focal)[..., None, None] * local[..., :2] / safe[..., None], depth
+    depth, centre = local[..., 2], jnp.asarray(camera.offset) + jnp.asarray([0.5 * aspect, 0.5])
+    plane = local[..., :2]
+    if not camera.orthographic:
+        plane = plane / jnp.where(jnp.abs(depth) < 1e-6, 1e-6, depth)[..., None]
+    if not _undistorted(camera):
+        plane = jnp.stack(lens.distort(plane[..., 0], plane[..., 1], jnp.asarray(camera.distortion)), -1)
+    return centre[..., None, :] + jnp.asarray(camera.focal)[..., None, None] * plane, depth

@@ -1,5 +1,6 @@
 """WSG, WSV and WSF: one snapshot, snapshots over time, snapshots over viewpoints."""
 
+import jax
 import numpy as np
 
 from wsm_jax.snapshot.camera import Camera
@@ -113,7 +114,8 @@ def from_snapshots(snapshots: list[WSG]) -> WSV:
     cameras = [s.camera for s in snapshots]
     camera = None
     if all(c is not None for c in cameras):
-        fields = ("position", "rotation", "focal", "offset")
-        camera = Camera(*(np.stack([np.asarray(getattr(c, f)) for c in cameras]) for f in fields))
+        if len({jax.tree.structure(c) for c in cameras}) > 1:
+            raise ValueError("from_snapshots: cameras of different kinds (orthographic, distortion); needed one kind")
+        camera = jax.tree.map(lambda *parts: np.stack([np.asarray(x) for x in parts]), *cameras)
     text = tuple(s.text for s in snapshots[:1] if s.text)
     return WSV(channels, np.asarray([float(s.time) for s in snapshots]), camera, text=text).check()

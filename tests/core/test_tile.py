@@ -1,0 +1,110 @@
+"""Culling by tiles changes no picture, and leaves out what a tile cannot see."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from wsm_jax.core import render, tile
+from wsm_jax.snapshot import look_at
+from wsm_jax.snapshot.camera import pixel_plane
+from wsm_jax.snapshot.waves import empty
+
+COUNT, SIDE = 6, 32
+CHANNELS = ("depth", "instance", "coverage")
+LENS = np.float32([-0.2, 0.03, 0.002, -0.001, 0.0])
+
+
+def scene(seed, scale=(0.1, 0.9), presence=1.0):
+    rng = np.random.default_rng(seed)
+    q = rng.normal(size=(COUNT, 4))
+    return empty(COUNT).replace(
+        presence=np.float32(np.broadcast_to(presence, COUNT)),
+        centre=rng.uniform(-1.2, 1.2, (COUNT, 3)).astype(np.float32),
+        scale=np.exp(rng.uniform(*np.log(scale), (COUNT, 3))).astype(np.float32),
+        rotation=(q / np.linalg.norm(q, axis=-1, keepdims=True)).astype(np.float32),
+        exponents=rng.uniform(0.1, 1.9, (COUNT, 2)).astype(np.float32),
+        colour=rng.random((COUNT, 3)).astype(np.float32),
+    )
+
+
+def cameras():
+    plain = look_at(np.float32([2.2, -1.7, 1.2]), np.zeros(3, np.float32))
+    flat = look_at(np.float32([3.0, -1.0, 2.0]), np.zeros(3, np.float32)).replace(
+        focal=np.asarray(0.4, np.float32), orthographic=True
+    )
+    return {"pinhole": plain, "lens": plain.replace(distortion=LENS), "orthographic": flat}
+
+
+@partial(jax.jit, static_argnames=("height", "width", "cull", "softness"))
+def picture(waves, camera, height, width, cull, softness=0.0):
+    return render.surface(waves, camera, height, width, cull=cull, softness=softness, rays_per_chunk=256, channels=CHANNELS)
+
+
+@pytest.mark.parametrize("kind", ["pinhole", "lens", "orthographic"])
+def test_a_culled_picture_is_the_picture(kind):
+    camera = cameras()[kind]
+    for seed, presence in ((0, 1.0), (1, np.random.default_rng(1).random(COUNT))):
+        waves = scene(seed, presence=presence)
+        whole, culled = (picture(waves, camera, SIDE, SIDE - 5, cull) for cull in (False, True))
+        assert 0.05 < np.mean(whole["coverage"] > 0.05) < 0.95
+        for name, values in whole.items():
+            np.testing.assert_allclose(culled[name], values, rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+def test_a_culled_soft_picture_is_the_picture():
+    camera, waves = cameras()["pinhole"], scene(2, scale=(0.05, 0.2))
+    whole, culled = (picture(waves, camera, SIDE, SIDE, cull, softness=0.004) for cull in (False, True))
+    for name in ("coverage",):
+        np.testing.assert_allclose(culled[name], whole[name], atol=3e-6, err_msg=name)
+
+
+def test_no_tile_loses_a_wave_and_most_lose_most():
+    for seed in range(4):
+        waves, camera = scene(seed), cameras()["pinhole"]
+        x, y = (jnp.asarray(v) for v in pixel_plane(camera, SIDE, SIDE))
+        seen = np.asarray(tile.candidates(waves, camera, x, y, 8))
+        way = np.stack([x, y, np.ones_like(x)], -1).reshape(-1, 3)
+        turn = np.asarray(render.quaternion_to_matrix(camera.rotation))
+        depth = render.cast(waves, np.broadcast_to(camera.position, way.shape), np.float32(way @ turn.T))
+        hit = np.asarray(tile.to_tiles((depth < 1e6).reshape(COUNT, SIDE, SIDE).astype(np.float32), 8)).any(-1).T
+        assert (seen >= hit).all()
+        assert hit.sum() <= seen.sum() < 0.8 * seen.size
+
+
+def test_waves_behind_the_camera_are_left_out_of_every_tile():
+    waves, camera = scene(3), look_at(np.float32([9, 0, 0]), np.float32([20, 0, 1]))
+    x, y = (jnp.asarray(v) for v in pixel_plane(camera, SIDE, SIDE))
+    assert not np.asarray(tile.candidates(waves, camera, x, y, 8)).any()
+
+
+def test_tiles_are_a_permutation_of_the_pixels():
+    pixels = np.arange(2 * 20 * 27, dtype=np.float32).reshape(2, 20, 27)
+    tiles = tile.to_tiles(jnp.asarray(pixels), 8)
+    assert tiles.shape == (2, 12, 64)
+    np.testing.assert_array_equal(np.moveaxis(tile.from_tiles(jnp.moveaxis(tiles, 0, 1), 8, 20, 27), -1, 0), pixels)
+
+
+def test_the_chosen_are_the_candidates_in_order():
+    seen = np.random.default_rng(0).random((30, COUNT)) < 0.2
+    slots, filled = tile.chosen(jnp.asarray(seen), 4)
+    for row, found, there in zip(seen, np.asarray(slots), np.asarray(filled), strict=True):
+        np.testing.assert_array_equal(found[there], np.flatnonzero(row)[:4])
+
+
+def test_many_waves_on_one_ray_composite_as_few_do():
+    """Sorting and comparing pairs give one answer, for ties too."""
+    rng = np.random.default_rng(5)
+    depth, alpha = rng.integers(1, 6, (3, 8, 10)).astype(np.float32), rng.random((3, 8, 10)).astype(np.float32)
+    few = render._weights(depth, jnp.asarray(alpha))
+    padded = np.pad(depth, ((0, 0), (0, 4), (0, 0)), constant_values=1e6), np.pad(alpha, ((0, 0), (0, 4), (0, 0)))
+    np.testing.assert_allclose(
+        render._weights(jnp.asarray(padded[0]), jnp.asarray(padded[1]))[:, :8], few, rtol=1e-5, atol=1e-7
+    )
+
+
+def test_unknown_channels_are_refused():
+    with pytest.raises(ValueError, match="'shine'"):
+        render.surface(scene(0), cameras()["pinhole"], 8, 8, channels=("depth", "shine"))

@@ -1,0 +1,117 @@
+"""Lens distortion after Brown (1966) and Conrady (1919), in the order of coefficients and signs of OpenCV: k1 k2 p1 p2 k3.
+
+A direction (x, y, 1) of the camera frame, with s = x^2 + y^2 and R(s) = 1 + k1 s + k2 s^2 + k3 s^3, is seen where a pinhole
+would see (x', y', 1):
+
+    x' = x R + 2 p1 x y + p2 (s + 2 x^2)
+    y' = y R + p1 (s + 2 y^2) + 2 p2 x y                                                                                (1)
+
+Such a polynomial is a lens only as far out as the distorted radius r R grows with r. Beyond that `limit` a picture holds
+nothing: directions and pixels farther out are taken to lie on the limit's circle. NumPy stays NumPy.
+"""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from wsm_jax.typing import NpOrJax, array_namespace
+
+_FARTHEST = 1e4  # s of a direction 89.4 degrees off the axis
+_BISECTIONS, _NEWTON_STEPS = 30, 6
+
+
+def _parts(coefficients: NpOrJax, like: NpOrJax, xp: Any) -> list[NpOrJax]:
+    """The coefficients [*lead 5] one by one, with axes to broadcast against `like` [*lead ...]."""
+    values = xp.asarray(coefficients)
+    lead = values.shape[:-1]
+    return [values[..., i].reshape(*lead, *[1] * (like.ndim - len(lead))) for i in range(5)]
+
+
+def _polynomial(x: NpOrJax, y: NpOrJax, k: list[NpOrJax]) -> tuple[NpOrJax, NpOrJax]:
+    """Eq. (1)."""
+    k1, k2, p1, p2, k3 = k
+    s = x * x + y * y
+    radial = 1.0 + s * (k1 + s * (k2 + s * k3))
+    return x * radial + 2 * p1 * x * y + p2 * (s + 2 * x * x), y * radial + p1 * (s + 2 * y * y) + 2 * p2 * x * y
+
+
+def _jacobian(x: NpOrJax, y: NpOrJax, k: list[NpOrJax]) -> tuple[NpOrJax, NpOrJax, NpOrJax]:
+    """dx'/dx, dx'/dy = dy'/dx, and dy'/dy."""
+    k1, k2, p1, p2, k3 = k
+    s = x * x + y * y
+    radial, slope = 1.0 + s * (k1 + s * (k2 + s * k3)), k1 + s * (2 * k2 + 3 * s * k3)
+    cross = 2 * x * y * slope + 2 * p1 * x + 2 * p2 * y
+    return radial + 2 * x * x * slope + 2 * p1 * y + 6 * p2 * x, cross, radial + 2 * y * y * slope + 6 * p1 * y + 2 * p2 * x
+
+
+def limit(coefficients: NpOrJax) -> NpOrJax:
+    """The radius sqrt(x^2 + y^2) [*lead] up to which the distorted radius grows: 0.999 of the first root of d(r R)/dr."""
+    xp = array_namespace(coefficients)
+    k1, k2, _, _, k3 = (xp.asarray(coefficients)[..., i, None] for i in range(5))
+
+    def grows(s: NpOrJax) -> NpOrJax:
+        return 1.0 + s * (3 * k1 + s * (5 * k2 + s * 7 * k3)) > 0
+
+    grid = xp.asarray(np.concatenate([[0.0], np.geomspace(1e-4, _FARTHEST, 500)]), k1.dtype)
+    last = xp.sum(xp.cumprod(grows(grid), -1), -1, keepdims=True) - 1
+    low, high = grid[last], grid[xp.minimum(last + 1, len(grid) - 1)]
+    for _ in range(_BISECTIONS):
+        middle = 0.5 * (low + high)
+        low, high = xp.where(grows(middle), middle, low), xp.where(grows(middle), high, middle)
+    return xp.asarray(0.999 * xp.sqrt(low[..., 0]))
+
+
+def _within(x: NpOrJax, y: NpOrJax, radius: NpOrJax, xp: Any) -> tuple[NpOrJax, NpOrJax]:
+    """Points brought onto the disc of that radius."""
+    inside = xp.minimum(1.0, radius / xp.sqrt(xp.maximum(x * x + y * y, 1e-24)))
+    return x * inside, y * inside
+
+
+def distort(x: NpOrJax, y: NpOrJax, coefficients: NpOrJax) -> tuple[NpOrJax, NpOrJax]:
+    """Where the lens shows the directions (x, y, 1), [*lead ...]; beyond the limit, where it shows the limit."""
+    xp = array_namespace(x, y, coefficients)
+    radius = limit(coefficients)
+    radius = radius.reshape(*radius.shape, *[1] * (x.ndim - radius.ndim))
+    return _polynomial(*_within(x, y, radius, xp), _parts(coefficients, x, xp))
+
+
+def undistort(x: NpOrJax, y: NpOrJax, coefficients: NpOrJax) -> tuple[NpOrJax, NpOrJax]:
+    """The directions (x, y, 1) that the lens shows at the given places [*lead ...]: the inverse of `distort`.
+
+    The radius is found by bisection of the radial part, then both components by Newton's iteration. The derivative is that of
+    one last step, and so exact; places beyond the limit get a direction on its circle and no derivative.
+    """
+    xp = array_namespace(x, y, coefficients)
+    frozen = jax.lax.stop_gradient if xp is not np else lambda tree: tree
+    k = _parts(coefficients, x, xp)
+    seen_x, seen_y, still, radius = frozen((x, y, k, limit(coefficients)))
+    radius = radius.reshape(*radius.shape, *[1] * (x.ndim - radius.ndim))
+    seen = xp.sqrt(xp.maximum(seen_x * seen_x + seen_y * seen_y, 1e-24))
+    k1, k2, _, _, k3 = still
+    low, high = xp.zeros_like(seen), radius + xp.zeros_like(seen)
+    for _ in range(_BISECTIONS):
+        r = 0.5 * (low + high)
+        short = r * (1.0 + r * r * (k1 + r * r * (k2 + r * r * k3))) < seen
+        low, high = xp.where(short, r, low), xp.where(short, high, r)
+    u, v = seen_x * low / seen, seen_y * low / seen
+    for _ in range(_NEWTON_STEPS):
+        step_x, step_y = _step(u, v, seen_x, seen_y, still, xp)
+        u, v = _within(u + step_x, v + step_y, radius, xp)
+    found_x, found_y = _polynomial(u, v, still)
+    solved = xp.abs(found_x - seen_x) + xp.abs(found_y - seen_y) < 1e-4 * (1.0 + seen)
+    u, v = frozen((u, v))
+    step_x, step_y = _step(u, v, x, y, k, xp, frozen(_jacobian(u, v, k)))
+    return u + xp.where(solved, step_x, 0.0), v + xp.where(solved, step_y, 0.0)
+
+
+def _step(
+    u: NpOrJax, v: NpOrJax, x: NpOrJax, y: NpOrJax, k: list[NpOrJax], xp: Any, jacobian: Any = None
+) -> tuple[NpOrJax, NpOrJax]:
+    """Newton's step towards the direction that is seen at (x, y); none where the lens folds."""
+    a, b, d = _jacobian(u, v, k) if jacobian is None else jacobian
+    found_x, found_y = _polynomial(u, v, k)
+    determinant = a * d - b * b
+    inverse = xp.where(determinant > 1e-4, 1.0 / xp.maximum(determinant, 1e-4), 0.0)
+    miss_x, miss_y = x - found_x, y - found_y
+    return inverse * (d * miss_x - b * miss_y), inverse * (a * miss_y - b * miss_x)
