@@ -3,7 +3,7 @@
 By symmetry the point is folded into the first octant, where the closest point x is too. Points of the surface there have two
 coordinates, both logarithms of ratios, s = log x^ - log y^ and t = log r^ - log z^ with x^ = x / a and r^ = ||(x^, y^)||_p2:
 
-    log r^ = -softplus(-p1 t) / p1,   log z^ = log r^ - t,   log x^ = log r^ - softplus(-p2 s) / p2,   log y^ = log x^ - s     (1)
+    log r^ = -softplus(-p1 t) / p1,  log z^ = log r^ - t,  log x^ = log r^ - softplus(-p2 s) / p2,  log y^ = log x^ - s     (1)
 
 In them the squared distance f(s, t) = 1/2 |x(s, t) - p|^2 is smooth for every exponent, and no constraint is left. Newton's
 method with the Hessian's eigenvalues made positive and a trust region descends from eight starts: the radial projection and

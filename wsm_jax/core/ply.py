@@ -1,6 +1,6 @@
 """PLY files, read strictly: ascii and binary of both byte orders, scalar columns, and lists of vertex indices.
 
-Nothing is allocated by what a header claims before the size of the file has been held against it. Written: binary little-endian.
+Nothing is allocated by what a header claims before the size of the file is held against it. Written: binary little-endian.
 """
 
 import dataclasses
@@ -128,16 +128,15 @@ def _binary_element(data: bytes, start: int, element: Element, order: str, path:
             raise _short(path, element)
         rows = np.frombuffer(data, dtype, element.count, start) if element.count else np.zeros(0, dtype)
         return {name: rows[name].astype(dtype[name].newbyteorder("=")) for name, _ in scalars}, {}, end
-    dtypes = {name: (np.dtype(order + kind), length and np.dtype(order + length)) for name, (kind, length) in _items(element)}
+    dtypes = {
+        name: (np.dtype(order + kind), np.dtype(order + length) if length else None)
+        for name, (kind, length) in element.properties.items()
+    }
     least = sum(length.itemsize if length else kind.itemsize for kind, length in dtypes.values())
     if start + element.count * least > len(data):
         raise _short(path, element)
     even = _even_rows(data, start, element, dtypes)
     return even if even is not None else _uneven_rows(data, start, element, dtypes, path)
-
-
-def _items(element: Element) -> list[tuple[str, tuple[str, str | None]]]:
-    return list(element.properties.items())
 
 
 def _is_face_list(element: Element, name: str) -> bool:
@@ -240,7 +239,9 @@ def _triangles(lengths: np.ndarray, values: np.ndarray) -> np.ndarray:
     return np.stack([values[first], values[first + step + 1], values[first + step + 2]], -1).astype(np.int64)
 
 
-def write(path: str | Path, vertex: Mapping[str, Shaped[np.ndarray, " n"]], faces: Int[np.ndarray, "F 3"] | None = None) -> None:
+def write(
+    path: str | Path, vertex: Mapping[str, Shaped[np.ndarray, " n"]], faces: Int[np.ndarray, "F 3"] | None = None
+) -> None:
     """Writes columns of equal length, in order, and triangles, if any; whole or not at all. Column types are kept."""
     dtype = np.dtype([(name, "<" + values.dtype.str[1:]) for name, values in vertex.items()])
     rows = np.empty(len(next(iter(vertex.values()))), dtype)

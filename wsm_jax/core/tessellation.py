@@ -3,7 +3,7 @@
 The surface of a cube, cut into a grid, is laid onto the wave. With r = max(|X|, |Y|) the square ring through (X, Y, Z) becomes
 the ring of the e2-norm, and the square (r, Z) the profile of the e1-norm (orders p1 = 2/e1, p2 = 2/e2):
 
-    d = (X, Y) / ||(X, Y)||_p2 ,    (r', z) = (r, Z) / ||(r, Z)||_p1 ,    point = (a1 r' d_x, a2 r' d_y, a3 z)                (1)
+    d = (X, Y) / ||(X, Y)||_p2 ,   (r', z) = (r, Z) / ||(r, Z)||_p1 ,    point = (a1 r' d_x, a2 r' d_y, a3 z)                (1)
 
 so that the edges of the cube fall onto the rims of the wave, whatever its exponents. The grid is warped by tan^s(pi t / 4),
 s = sqrt(exponent): equal angles for a sphere, denser towards the rims of a box. The normal is the gradient of the gauge
@@ -56,8 +56,9 @@ def _warped(share: np.ndarray, exponent: np.ndarray) -> np.ndarray:
 
 
 def _norm(a: np.ndarray, b: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """||(a, b)||_order of numbers in 0..1 of which one is 1."""
-    return (a**order + b**order) ** (1.0 / order)
+    """||(a, b)||_order of numbers from 0; of their greater one first, so that nothing underflows."""
+    most = np.maximum(np.maximum(a, b), 1e-300)
+    return most * ((a / most) ** order + (b / most) ** order) ** (1.0 / order)
 
 
 def unit_surface(
@@ -106,3 +107,27 @@ def tessellate(waves: Waves, detail: int = DETAIL) -> tuple[list[Mesh], Float[np
 def rotation_matrices(waves: Waves) -> Float[np.ndarray, "N 3 3"]:
     """Local-to-world rotation of every wave, float64, from quaternions of any length."""
     return Rotation.from_quat(np.asarray(waves.rotation, np.float64), scalar_first=True).as_matrix()
+
+
+def onto(
+    waves: Waves, index: Int[np.ndarray, " n"], points: Float[np.ndarray, "n 3"]
+) -> tuple[Float[np.ndarray, "n 3"], Float[np.ndarray, "n 3"]]:
+    """World points moved along their rays from the centre onto the surface of wave `index`, and the normals there.
+
+    In NumPy and float64, for points that are near the surface already: v / g(v), with g by the powers of its definition.
+    """
+    matrix, scale = rotation_matrices(waves)[index], np.asarray(waves.scale, np.float64)[index]
+    centre, exponents = np.asarray(waves.centre, np.float64)[index], np.asarray(waves.exponents, np.float64)[index]
+    p1, p2 = (2.0 / exponents).T
+    unit = np.einsum("nji,nj->ni", matrix, points - centre) / scale
+    x, y, z = np.abs(unit.T)
+    ring = _norm(x, y, p2)
+    gauge = _norm(ring, z, p1)
+    x, y, z, ring = (v / gauge for v in (x, y, z, ring))
+    safe = np.maximum(ring, 1e-300)
+    tilt = ring ** (p1 - 1.0)
+    normals = np.stack([tilt * (x / safe) ** (p2 - 1.0), tilt * (y / safe) ** (p2 - 1.0), z ** (p1 - 1.0)], -1)
+    normals = np.sign(unit) * normals / scale * scale.min(-1, keepdims=True)
+    normals /= np.linalg.norm(normals, axis=-1, keepdims=True)
+    surface = np.einsum("nij,nj->ni", matrix, unit / gauge[:, None] * scale) + centre
+    return surface, np.einsum("nij,nj->ni", matrix, normals)
