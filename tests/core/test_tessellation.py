@@ -56,12 +56,15 @@ def test_normals_point_away_from_the_centre(waves):
 
 def test_onto_leaves_a_surface_point_where_it_is_and_finds_its_normal(waves):
     meshes, normals = tessellate(waves, 6)
+    unit, _ = unit_surface(waves.exponents, 6)
     for i, mesh in enumerate(meshes):
         points = np.asarray(mesh.vertices)
         centre = np.asarray(waves.centre, np.float64)[i]
         moved, found = onto(waves, np.full(len(points), i), centre + 1.1 * (points - centre))
         np.testing.assert_allclose(moved, points, atol=1e-9)
-        np.testing.assert_allclose(found, normals[i], atol=1e-6)
+        # on a ridge of an exponent above 1 the normal turns within less than float64 resolves
+        smooth = np.all(np.abs(unit[i]) > 1e-3, -1)
+        np.testing.assert_allclose(found[smooth], normals[i][smooth], atol=1e-9)
 
 
 def test_joined_parts_come_apart_again_and_an_opened_mesh_is_seen(waves):

@@ -43,8 +43,6 @@ def test_a_box_on_the_lattice_is_exact():
     corners, faces = cube(2)
     box = Mesh(2.0 + corners.astype(float), faces, np.zeros((len(corners), 3)))
     found = voxels.occupancy_of_mesh(box, Grid(np.zeros((6, 7, 8), np.uint8), np.full(3, 0.25), 0.5, "occupancy"))
-    expected = np.zeros((6, 7, 8))
-    expected[0:6, 0:7, 0:8] = 0
     inside = np.all((found.points > 0) & (found.points < 4), -1).reshape(6, 7, 8)
     np.testing.assert_array_equal(found.values.astype(bool), inside)
 
@@ -56,7 +54,7 @@ def test_marching_cubes_of_the_exact_distance_is_the_surface(scene):
     mesh = voxels.to_mesh(grid)
     assert open_edges(mesh.faces) == 0
     volume = float(np.sum(superquadric.volume(scene.scale, scene.exponents)))
-    assert mesh.volume == pytest.approx(volume, rel=0.04)
+    assert mesh.volume == pytest.approx(volume, rel=0.06)
     off = np.asarray(jax.jit(set_distance)(scene, np.float32(mesh.vertices)))
     assert np.abs(off).mean() < 0.06 * grid.spacing
     edt = voxels.distance_of_cells(voxels.occupancy_of_waves(scene, grid))
@@ -65,12 +63,12 @@ def test_marching_cubes_of_the_exact_distance_is_the_surface(scene):
 
 def test_solids_that_reach_the_border_are_closed_and_empty_ones_refused():
     pytest.importorskip("skimage")
-    full = Grid(np.ones((4, 5, 6), np.uint8), np.zeros(3), 0.5, "occupancy")
+    full = Grid(np.ones((16, 17, 18), np.uint8), np.zeros(3), 0.5, "occupancy")
     mesh = voxels.to_mesh(full)
-    assert open_edges(mesh.faces) == 0 and mesh.volume == pytest.approx(4 * 5 * 6 / 8, rel=0.08)
+    assert open_edges(mesh.faces) == 0 and mesh.volume == pytest.approx(16 * 17 * 18 / 8, rel=0.05)
     with pytest.raises(ValueError, match="no cell"):
-        voxels.to_mesh(full.like(np.zeros((4, 5, 6), np.uint8), "occupancy"))
-    with pytest.raises(ValueError, match="120 of 120 cells are solid"):
+        voxels.to_mesh(full.like(np.zeros((16, 17, 18), np.uint8), "occupancy"))
+    with pytest.raises(ValueError, match="4896 of 4896 cells are solid"):
         voxels.distance_of_cells(full)
     with pytest.raises(ValueError, match="needed a finite box"):
         voxels.frame(np.zeros(3), np.zeros(3), 32)

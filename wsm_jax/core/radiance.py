@@ -18,7 +18,7 @@ from wsm_jax.typing import Array, Float, NpOrJax
 
 
 def field(
-    waves: Waves, points: Float[NpOrJax, "n 3"], delta: float, softness: float
+    waves: Waves, points: Float[NpOrJax, "n 3"], delta: NpOrJax | float, softness: NpOrJax | float
 ) -> tuple[Float[Array, " n"], Float[Array, "n 3"]]:
     """Density (1/m) and colour (sRGB) at world points, by (1) from the shape probability with an edge of `softness` m.
 
@@ -41,6 +41,6 @@ def field(
     return depth / delta, weighted / jnp.maximum(depth, 1e-12)[:, None]
 
 
-def probability(density: Float[NpOrJax, "*lead"], delta: float) -> Float[Array, "*lead"]:
+def probability(density: Float[NpOrJax, "*lead"], delta: NpOrJax | float) -> Float[Array, "*lead"]:
     """Shape probability of a density (1/m), by (1)."""
     return -jnp.expm1(-jnp.asarray(density) * delta)
