@@ -53,7 +53,7 @@ def test_too_many_splats_are_bounded_and_it_is_said(scene, options):
     ("field", "value", "message"),
     [
         ("scale", [1e-9, 0.1, 0.1], "semi-axes 1e-09"),
-        ("scale", [1e-5, 10.0, 10.0], "the thinnest wave 1:1e[+]06"),
+        ("scale", [1e-5, 10.0, 10.0], ".*the thinnest wave 1:1e[+]06"),
         ("exponents", [0.05, 1.0], "exponents 0.05"),
         ("exponents", [1.0, 2.5], "exponents .*2.5; needed 0.1..1.9"),
         ("centre", [1e9, 0, 0], "a centre 1e[+]09 m away"),

@@ -39,19 +39,20 @@ def test_damaged_files_are_read_or_refused(scene, options, tmp_path):
         thing = convert(scene, goal, options(samples=200, detail=2, resolution=8))
         for name in files:
             scene_file.write(thing, tmp_path / name, 2)
-            whole.append((tmp_path / name).suffix)
-            whole[-1] = (whole[-1], (tmp_path / name).read_bytes())
+            whole.append(((tmp_path / name).suffix, (tmp_path / name).read_bytes()))
     refused = 0
     for n in range(COUNT):
         suffix, data = whole[n % len(whole)]
         path = tmp_path / f"damaged{suffix}"
         path.write_bytes(damaged(np.random.default_rng(n), data, n // len(whole) % 4))
         begin = time.monotonic()
+        message = None
         try:
             scene_file.read(path, spacing=0.1)
         except ValueError as error:
-            assert str(path) in str(error)
-            refused += 1
+            message = str(error)
+        assert message is None or str(path) in message
+        refused += message is not None
         assert time.monotonic() - begin < 10
     assert refused > COUNT // 3
 
@@ -61,6 +62,6 @@ def test_suffixes_that_are_not_known_are_named(tmp_path):
         scene_file.read(tmp_path / "a.fbx")
     with pytest.raises(ValueError, match="is not written; needed one of"):
         scene_file.goal("a.fbx", None, "waves")
-    with pytest.raises(ValueError, match=".stl does not hold splats; it holds mesh"):
+    with pytest.raises(ValueError, match=r"\.stl does not hold splats; it holds mesh"):
         scene_file.goal("a.stl", "splats", "waves")
     assert [scene_file.goal("a.ply", None, start) for start in ("waves", "splats", "points")] == ["mesh", "splats", "points"]
