@@ -275,6 +275,6 @@ def convert(thing: Thing, goal: str, options: Options) -> Thing:
     way = route(form(thing), goal)
     for first, then in itertools.pairwise(way):
         on_surface = (first, then, options.splats) == ("splats", "waves", "surface")
-        step: Step = _splats_to_surface_waves if on_surface else STEPS[first, then]
-        thing = step(thing, options)
+        steps = STEPS | {("splats", "waves"): _splats_to_surface_waves} if on_surface else STEPS
+        thing = steps[first, then](thing, options)
     return thing
