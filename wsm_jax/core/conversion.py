@@ -218,7 +218,7 @@ def _splats_to_waves(cloud: Splats, options: Options) -> Waves:
     return splats.to_waves(kept)
 
 
-def _splats_to_surface_waves(cloud: Splats, options: Options) -> Waves:
+def _splats_to_surface_waves(cloud: Any, options: Options) -> Waves:
     return _points_to_waves(_splats_to_points(cloud, options), options)
 
 
@@ -275,6 +275,6 @@ def convert(thing: Thing, goal: str, options: Options) -> Thing:
     way = route(form(thing), goal)
     for first, then in itertools.pairwise(way):
         on_surface = (first, then, options.splats) == ("splats", "waves", "surface")
-        steps = STEPS | {("splats", "waves"): _splats_to_surface_waves} if on_surface else STEPS
+        steps: dict[tuple[str, str], Step] = STEPS | {("splats", "waves"): _splats_to_surface_waves} if on_surface else STEPS
         thing = steps[first, then](thing, options)
     return thing
