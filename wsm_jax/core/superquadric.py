@@ -174,7 +174,7 @@ def sample_surface(key: Key, count: int, scale: Float[NpOrJax, "3"], exponents: 
     return unit[jnp.clip(jnp.searchsorted(mass, quantiles), 0, 8 * count - 1)] * jnp.asarray(scale)
 
 
-def occupancy(log_g: Array, scale: Float[NpOrJax, "*q 3"], presence: NpOrJax | float, softness: float) -> Array:
+def occupancy(log_g: Array, scale: Float[NpOrJax, "*q 3"], presence: NpOrJax | float, softness: NpOrJax | float) -> Array:
     """Shape probability of a point: presence * sigmoid(-(g - 1) r / softness), r the geometric mean semi-axis (m)."""
     radius = jnp.exp(jnp.mean(jnp.log(jnp.asarray(scale)), -1))
     return jnp.asarray(presence) * jax.nn.sigmoid(-jnp.expm1(jnp.minimum(log_g, 20.0)) * radius / softness)

@@ -1,0 +1,12 @@
+"""Packages of the optional extra `convert`, imported where they are needed."""
+
+import importlib
+from types import ModuleType
+
+
+def extra(name: str) -> ModuleType:
+    """The module `name` of the extra. Raises ModuleNotFoundError that says how to install it."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f"{name} is not installed; pip install 'wsm_jax[convert]' brings it", name=name) from error
