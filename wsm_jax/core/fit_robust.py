@@ -85,6 +85,7 @@ def fit_robust(
     noise: NpOrJax | float,
     volume: NpOrJax | float,
     outliers: NpOrJax | float = 0.0,
+    vacant: Float[NpOrJax, " n"] | None = None,
     prior: Mapping[str, Any] | None = None,
     free: tuple[str, ...] = tuple(PARTS),
     iterations: int = 30,
@@ -92,7 +93,9 @@ def fit_robust(
     """The wave that explains `points` (world, m) by (1), from `initial` on.
 
     `noise` is the least sigma (m), `volume` is V (m^3), `outliers` the greatest share of outliers (0: every point counts in
-    full). `prior` as in fit_wave. A point of weight 0 is not looked at. Runs under jit and vmap; never NaN for finite points.
+    full). Where `vacant` is 1 the point is no point of a surface but of empty space (a ray of light passed): there only lying
+    inside counts, d = min(d, 0). `prior` as in fit_wave. A point of weight 0 is not looked at. Runs under jit and vmap; never
+    NaN for finite points.
     """
     prior = {} if prior is None else prior
     weights = jnp.maximum(jnp.asarray(weights), 0.0)
@@ -100,6 +103,11 @@ def fit_robust(
     total = jnp.maximum(jnp.sum(weights), 1e-30)
     noise, volume, most = (jnp.asarray(x, jnp.float32) for x in (noise, volume, outliers))
     movable = movable_parts(free)
+    hollow = jnp.zeros_like(weights) if vacant is None else jnp.asarray(vacant)
+
+    def distance(geometry: Geometry) -> Array:
+        d = first_order_distance(points, geometry)
+        return jnp.where(hollow > 0, jnp.minimum(d, 0.0), d)
 
     def posterior(d: Array, geometry: Geometry, sigma: Array, share: Array) -> tuple[Array, Array]:
         on, off = _log_terms(d, geometry, sigma, share, volume)
@@ -109,7 +117,7 @@ def fit_robust(
 
     def residuals(u: Array, root: Array, count: Array, log_area: Array) -> tuple[Array, Array]:
         geometry = placed(initial, u, free)
-        d = first_order_distance(points, geometry)
+        d = distance(geometry)
         # r^2 = 2 count (1 + log A - log A now): the area of (1) as a square
         growth = jnp.maximum(1.0 + _log_area(geometry) - log_area, 1e-3)
         area = jnp.sqrt(2.0 * count * growth) * (most > 0)
@@ -134,7 +142,7 @@ def fit_robust(
         return jnp.where(better, there, u), jnp.where(better, there_d, d), damping, sigma, share
 
     start = jnp.zeros_like(movable)
-    d = first_order_distance(points, placed(initial, start, free))
+    d = distance(placed(initial, start, free))
     sigma = jnp.clip(spread(d, jnp.ones_like(d)), noise, jnp.maximum(0.2 * size(initial), noise))
     state = (start, d, jnp.full_like(total, 1e-2), sigma, jnp.minimum(0.3, 0.5 * most))
     u, d, _, sigma, share = jax.lax.fori_loop(0, iterations, iterate, state)
@@ -219,6 +227,7 @@ _SEARCH_POINTS, _POLISH_POINTS = 512, 4096
 def fit_each(
     points: Float[NpOrJax, "B n 3"],
     weights: Float[NpOrJax, "B n"],
+    vacant: Float[NpOrJax, "B n"],
     initial: Geometry,
     noise: Float[NpOrJax, " B"],
     volume: Float[NpOrJax, " B"],
@@ -228,11 +237,11 @@ def fit_each(
 ) -> Fit:
     """`fit_robust` of each wave to its own points."""
 
-    def one(points: Array, weights: Array, initial: Geometry, noise: Array, volume: Array) -> Fit:
-        options = {"noise": noise, "volume": volume, "outliers": outliers, "prior": prior}
+    def one(points: Array, weights: Array, vacant: Array, initial: Geometry, noise: Array, volume: Array) -> Fit:
+        options = {"noise": noise, "volume": volume, "outliers": outliers, "prior": prior, "vacant": vacant}
         return fit_robust(points, weights, initial, **options, iterations=iterations)
 
-    return jax.vmap(one)(*jax.tree.map(jnp.asarray, (points, weights, initial, noise, volume)))
+    return jax.vmap(one)(*jax.tree.map(jnp.asarray, (points, weights, vacant, initial, noise, volume)))
 
 
 def padded(points: Float[np.ndarray, "n 3"], weights: Float[np.ndarray, " n"], most: int) -> tuple[np.ndarray, np.ndarray]:
@@ -274,7 +283,9 @@ def fit_one(
         batch = len(starts.scale)
         inputs = np.broadcast_to(some, (batch, *some.shape)), np.broadcast_to(some_weights, (batch, len(some)))
         sigma = np.full(batch, least, np.float32)
-        fits = fit_each(*inputs, starts, sigma, volume[:batch], np.float32(outliers), PRIOR, iterations=iterations)
+        fits = fit_each(
+            *inputs, np.zeros_like(inputs[1]), starts, sigma, volume[:batch], np.float32(outliers), PRIOR, iterations=iterations
+        )
         best = int(np.nanargmin(np.asarray(fits.loss)))
         return jax.tree.map(lambda x: np.asarray(x)[best], fits)
 

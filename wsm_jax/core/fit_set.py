@@ -3,11 +3,12 @@
 Large planes are carved first (planes.py), if asked for; what is left falls into objects, by its labels or by what hangs
 together; each object is one wave that is split as long as that pays. A split is judged by the description length
 
-    L = sum_k n_k/2 log(mean_k d^2 + noise^2) + 11/2 log(n) K        over the waves k with n_k points each,                   (1)
+    L = sum_k n_k/2 log(mean_k d^2 + noise^2) + 11/2 log(n) K        over the waves k with n_k points each               (1)
 
 n being at most 512, for neighbouring points are not independent; 11 is the number of parameters. Two ways to split the worst
 wave are tried, along its longest axis, and off by residual; both children are fitted from several starts in one vmap, the
-points go to the nearest wave, and all are fitted again. At the end pairs are merged where one wave does as well.
+points go to the nearest wave, and all are fitted again. Where the cloud has a viewpoint, the empty space on its rays counts:
+a point of it inside a wave is a point at that distance. At the end pairs are merged where one wave does as well.
 """
 
 import dataclasses
@@ -21,7 +22,7 @@ from scipy.spatial import cKDTree
 from wsm_jax.core import planes
 from wsm_jax.core.fit_robust import PRIOR, STARTS, Fit, first_order_distance, fit_each, padded, principal_starts
 from wsm_jax.core.geometry import Geometry
-from wsm_jax.core.observations import Cloud, checked_points
+from wsm_jax.core.observations import Cloud, checked_points, vacant_points
 from wsm_jax.snapshot import SEMANTIC_CLASSES, Waves
 from wsm_jax.snapshot.waves import empty
 from wsm_jax.typing import Float, Int
@@ -88,8 +89,11 @@ def fit_set(
         room = min(most - len(waves), most_per_object)
         if room < 1:
             break
-        fits, part = _grow(points[members], float(np.median(spread[members])), room, tolerance, refine)
-        owner[members] = np.where(part >= 0, part + len(waves), -1)
+        scale = float(np.median(spread[members]))
+        low, high = points[members].min(0), points[members].max(0)
+        hollow = vacant_points(cloud, low, high, len(members), 5 * scale + 0.02 * float((high - low).max()))
+        fits, part = _grow(points[members], hollow, scale, room, tolerance, refine)
+        owner[members] = part + len(waves)
         waves += fits
         instance += [number] * len(fits)
     owner = np.maximum(owner, -1)
@@ -137,32 +141,50 @@ def _objects(points: np.ndarray, label: np.ndarray, free: np.ndarray) -> list[np
     return sorted((group for group in groups if len(group) >= LEAST_POINTS), key=len, reverse=True)
 
 
-def _fit_parts(parts: list[np.ndarray], starts: list[Geometry | None], noise: float) -> list[Geometry]:
-    """One wave to each part: from its start, or the best from four starts along its principal axes. Batches of eight."""
-    jobs: list[tuple[int, np.ndarray, np.ndarray, Geometry, float, float, np.ndarray]] = []
+_Job = tuple[int, np.ndarray, np.ndarray, np.ndarray, Geometry, float, float, np.ndarray]
+"""Which part, points, weights, vacancy, start, least sigma, and the unit and middle that scaled them."""
+
+
+def _jobs(parts: list[np.ndarray], starts: list[Geometry | None], hollow: np.ndarray, noise: float) -> list[_Job]:
+    """The fits to make: each part, with the vacant points in its box, at unit size, from its start or from four."""
+    jobs: list[_Job] = []
     for number, (part, start) in enumerate(zip(parts, starts, strict=True)):
         middle = np.median(part, 0).astype(np.float64)
         unit = max(float(np.sqrt(np.mean(np.sum(np.square(part - middle), 1)))), 1e-6)
         some, weight = padded((part - middle) / unit, np.ones(len(part)), _PART_POINTS)
-        some, weight = (np.pad(x, [(0, _PART_POINTS - len(x)), *[(0, 0)] * (x.ndim - 1)]) for x in (some, weight))
+        low, high = part.min(0), part.max(0)
+        room = 0.1 * (high - low)
+        near = hollow[((hollow > low - room) & (hollow < high + room)).all(1)]
+        empty_space, empty_weight = padded((near - middle) / unit, np.ones(len(near)), _PART_POINTS)
+        vacant = np.repeat(np.float32([0, 1]), _PART_POINTS)
+        some, weight = (
+            np.concatenate([np.pad(x, [(0, _PART_POINTS - len(x)), *[(0, 0)] * (x.ndim - 1)]) for x in pair])
+            for pair in ((some, empty_space), (weight, empty_weight))
+        )
         least = max(noise / unit, 1e-3)
         if start is None:
-            rounds = principal_starts(some, weight, 2 * least)
+            rounds = principal_starts(some, weight * (vacant == 0), 2 * least)
             first = [jax.tree.map(lambda x, i=i: x[i], rounds) for i in (0, 1, 2, 3)]
         else:
             first = [Geometry(np.float32((start.centre - middle) / unit), np.float32(start.scale / unit), *_shape(start))]
-        jobs += [(number, some, weight, wave, least, unit, middle) for wave in first]
+        jobs += [(number, some, weight, vacant, wave, least, unit, middle) for wave in first]
+    return jobs
+
+
+def _fit_parts(parts: list[np.ndarray], starts: list[Geometry | None], hollow: np.ndarray, noise: float) -> list[Geometry]:
+    """One wave to each part: from its start, or the best from four starts along its principal axes. Batches of eight."""
+    jobs = _jobs(parts, starts, hollow, noise)
     best: dict[int, tuple[float, Geometry]] = {}
     for begin in range(0, len(jobs), STARTS):
         some_jobs = jobs[begin : begin + STARTS]
         full = some_jobs + [some_jobs[-1]] * (STARTS - len(some_jobs))
-        waves = jax.tree.map(lambda *x: np.stack(x), *(job[3] for job in full))
-        inputs = np.stack([job[1] for job in full]), np.stack([job[2] for job in full])
-        least = np.float32([job[4] for job in full])
+        waves = jax.tree.map(lambda *x: np.stack(x), *(job[4] for job in full))
+        inputs = (np.stack([job[i] for job in full]) for i in (1, 2, 3))
+        least = np.float32([job[5] for job in full])
         fits = fit_each(*inputs, waves, least, np.ones(STARTS, np.float32), np.float32(0.0), PRIOR, iterations=_ITERATIONS)
         for job, fit in zip(some_jobs, _each(fits), strict=False):
             if np.isfinite(fit.loss) and (job[0] not in best or fit.loss < best[job[0]][0]):
-                best[job[0]] = float(fit.loss), _enlarged(fit.geometry, job[5], job[6])
+                best[job[0]] = float(fit.loss), _enlarged(fit.geometry, job[6], job[7])
     return [best[number][1] for number in range(len(parts))]
 
 
@@ -188,10 +210,12 @@ def _length(square: np.ndarray, owner: np.ndarray, count: int, noise: float) -> 
     return float(cost + 0.5 * _PARAMETERS * np.log(n) * count)
 
 
-def _settle(
-    points: np.ndarray, waves: list[Geometry], noise: float, rounds: int
-) -> tuple[list[Geometry], np.ndarray, np.ndarray]:
-    """Points to their nearest waves, waves to their points, `rounds` times; waves without points go. Returns square distances."""
+_Settled = tuple[list[Geometry], np.ndarray, np.ndarray]
+"""Waves, the wave of every point, and its square distance; the last entries are the vacant points inside waves."""
+
+
+def _settle(points: np.ndarray, hollow: np.ndarray, waves: list[Geometry], noise: float, rounds: int) -> _Settled:
+    """Points to their nearest waves, waves to their points, `rounds` times; waves without points go."""
     for turn in range(rounds + 1):
         table = np.square(distances(jax.tree.map(lambda *x: np.stack(x), *waves), points))
         owner = np.argmin(table, 0)
@@ -199,8 +223,15 @@ def _settle(
         if turn == rounds or len(waves) == 1:
             break
         kept = np.flatnonzero(counts >= LEAST_POINTS // 2)
-        waves = _fit_parts([points[owner == k] for k in kept], [waves[k] for k in kept], noise)
-    return waves, owner, table[owner, np.arange(len(points))]
+        waves = _fit_parts([points[owner == k] for k in kept], [waves[k] for k in kept], hollow, noise)
+    square = table[owner, np.arange(len(points))]
+    if len(hollow):
+        inside = np.minimum(distances(jax.tree.map(lambda *x: np.stack(x), *waves), hollow), 0.0)
+        owner = np.concatenate([owner, np.argmin(inside, 0)])
+        square = np.concatenate([square, np.square(inside.min(0))])
+        kept_points = np.concatenate([np.ones(len(points), bool), inside.min(0) < 0])
+        owner, square = owner[kept_points], square[kept_points]
+    return waves, owner, square
 
 
 def _splits(points: np.ndarray, square: np.ndarray) -> list[np.ndarray]:
@@ -217,60 +248,55 @@ def _splits(points: np.ndarray, square: np.ndarray) -> list[np.ndarray]:
     return sides
 
 
-def _grow(points: np.ndarray, noise: float, most: int, tolerance: float, refine: int) -> tuple[list[Geometry], np.ndarray]:
+def _grow(
+    points: np.ndarray, hollow: np.ndarray, noise: float, most: int, tolerance: float, refine: int
+) -> tuple[list[Geometry], np.ndarray]:
     """The waves of one object, and the wave of each of its points."""
-    size = float(np.sqrt(np.sum(np.var(points, axis=0))))
-    good = max(noise, tolerance * size)
-    waves = _fit_parts([points], [None], noise)
-    waves, owner, square = _settle(points, waves, noise, 0)
-    length = _length(square, owner, 1, good)
+    good = max(noise, tolerance * float(np.sqrt(np.sum(np.var(points, axis=0)))))
+    state = _settle(points, hollow, _fit_parts([points], [None], hollow, noise), noise, 0)
+    length = _length(*state[:0:-1], len(state[0]), good)
     spent: set[int] = set()
-    while len(waves) < most:
-        mean = [np.sum(square[owner == k]) if k not in spent else 0.0 for k in range(len(waves))]
-        worst = int(np.argmax(mean))
-        mine = owner == worst
-        if mean[worst] <= 0 or np.mean(square[mine]) <= good**2 or mine.sum() < 2 * LEAST_POINTS:
-            spent.add(worst)
-            if len(spent) >= len(waves):
-                break
-            continue
+    while len(state[0]) < most and len(spent) < len(state[0]):
+        waves, owner, square = state
+        cost = [np.sum(square[owner == k]) if k not in spent else -1.0 for k in range(len(waves))]
+        worst = int(np.argmax(cost))
+        mine = owner[: len(points)] == worst
         trials = []
-        for side in _splits(points[mine], square[mine]):
-            pair = _fit_parts([points[mine][side], points[mine][~side]], [None, None], noise)
-            trial = _settle(points, [*waves[:worst], *pair, *waves[worst + 1 :]], noise, refine)
-            trials.append((_length(trial[2], trial[1], len(trial[0]), good), trial))
-        best = min(trials, key=lambda trial: trial[0], default=(np.inf, None))
-        if best[1] is None or best[0] >= length:
+        if np.mean(square[owner == worst]) > good**2 and mine.sum() >= 2 * LEAST_POINTS:
+            for side in _splits(points[mine], square[: len(points)][mine]):
+                pair = _fit_parts([points[mine][side], points[mine][~side]], [None, None], hollow, noise)
+                trial = _settle(points, hollow, [*waves[:worst], *pair, *waves[worst + 1 :]], noise, refine)
+                trials.append((_length(*trial[:0:-1], len(trial[0]), good), trial))
+        best = min(trials, key=lambda trial: trial[0], default=None)
+        if best is None or best[0] >= length:
             spent.add(worst)
             continue
-        length, (waves, owner, square) = best[0], best[1]
-        spent = set()
-    return _merge(points, waves, noise, good)
+        (length, state), spent = best, set()
+    waves, owner, _ = _merge(points, hollow, state, noise, good)
+    return waves, owner[: len(points)]
 
 
-def _merge(points: np.ndarray, waves: list[Geometry], noise: float, good: float) -> tuple[list[Geometry], np.ndarray]:
+def _merge(points: np.ndarray, hollow: np.ndarray, state: _Settled, noise: float, good: float) -> _Settled:
     """Pairs of waves made one where equation (1) gains by it."""
-    waves, owner, square = _settle(points, waves, noise, 0)
     tried: set[tuple[int, int]] = set()
-    while len(waves) > 1:
+    while len(state[0]) > 1:
+        waves, owner, square = state
         length = _length(square, owner, len(waves), good)
-        centres = np.stack([wave.centre for wave in waves])
-        reach = np.stack([wave.scale.max() for wave in waves])
+        mine = owner[: len(points)]
+        centres, reach = np.stack([wave.centre for wave in waves]), np.stack([wave.scale.max() for wave in waves])
         pairs = [(i, j) for i in range(len(waves)) for j in range(i) if (i, j) not in tried]
         pairs = [(i, j) for i, j in pairs if np.linalg.norm(centres[i] - centres[j]) < 1.2 * (reach[i] + reach[j])]
-        joint = [points[(owner == i) | (owner == j)] for i, j in pairs]
-        merged = False
-        for (i, j), wave in zip(pairs, _fit_parts(joint, [None] * len(joint), noise), strict=True):
-            rest = [w for k, w in enumerate(waves) if k not in (i, j)]
-            trial = _settle(points, [*rest, wave], noise, 0)
-            if _length(trial[2], trial[1], len(trial[0]), good) < length:
-                waves, owner, square = trial
-                tried, merged = set(), True
+        pairs = [(i, j) for i, j in pairs if np.any((mine == i) | (mine == j))]
+        joint = [points[(mine == i) | (mine == j)] for i, j in pairs]
+        for pair, wave in zip(pairs, _fit_parts(joint, [None] * len(joint), hollow, noise), strict=True):
+            trial = _settle(points, hollow, [w for k, w in enumerate(waves) if k not in pair] + [wave], noise, 0)
+            if _length(*trial[:0:-1], len(trial[0]), good) < length:
+                state, tried = trial, set()
                 break
-            tried.add((i, j))
-        if not merged:
+            tried.add(pair)
+        else:
             break
-    return waves, owner
+    return state
 
 
 def to_waves(fit: SetFit, cloud: Cloud | None = None, slots: int | None = None) -> Waves:

@@ -93,7 +93,7 @@ def bounded(cloud: Cloud, limit: int = LIMIT, seed: int = 0) -> Cloud:
 def from_points(
     points: NpOrJax, label: NpOrJax | None = None, colour: NpOrJax | None = None, *, limit: int = LIMIT, seed: int = 0
 ) -> Cloud:
-    """A cloud of world points [n 3] (m), with the instance (1.., 0 unknown) and the colour (sRGB 0..1) of every point if given."""
+    """A cloud of world points [n 3] (m), if given with the instance (1.., 0 unknown) and colour (sRGB 0..1) of every point."""
     array = checked_points(points, "from_points")
     labels = np.zeros(len(array), np.int32) if label is None else np.asarray(label)
     if labels.shape != (len(array),) or labels.dtype.kind not in "iub" or np.any(labels < 0):
@@ -188,9 +188,10 @@ def from_depth(
 ) -> Cloud:
     """The points that a depth map along the optical axis (m; 0 or not finite: nothing measured) says the camera sees.
 
-    `mask` holds the instance of every pixel, 1.. ; 0 unknown. The standard deviation of a point is noise +
-    noise_per_square_metre z^2 (m): a structured-light sensor measures disparity (Khoshelham and Elberink 2012: 1.4 mm at 1 m). Raises ValueError for
-    depth that is no metres (see checked_depth), for a mask of another size, and for a mask that holds no pixel with depth.
+    `mask` holds the instance of every pixel, 1.. ; 0 unknown. The standard deviation of a point is
+    noise + noise_per_square_metre z^2 (m): a structured-light sensor measures disparity (Khoshelham and Elberink 2012: 1.4 mm
+    at 1 m). Raises ValueError for depth that is no metres (see checked_depth), for a mask of another size, and for a mask that
+    holds no pixel with depth.
     """
     z = checked_depth(depth)
     labels = np.zeros(z.shape, np.int32) if mask is None else np.asarray(mask)
@@ -216,3 +217,25 @@ def world_points(depth: Float[np.ndarray, "H W"], camera: Camera) -> Float[np.nd
     local = np.stack([(x - offset[0]) / focal, (y - offset[1]) / focal, np.ones_like(x)], -1) * depth[..., None]
     matrix = np.asarray(quaternion_to_matrix(np.asarray(camera.rotation)), np.float64)
     return (np.asarray(camera.position, np.float64) + local @ matrix.T).astype(np.float32)
+
+
+def vacant_points(cloud: Cloud, low: np.ndarray, high: np.ndarray, count: int, margin: float) -> Float[np.ndarray, "m 3"]:
+    """At most `count` points (m) of a box that surely lie in empty space: on the rays from the viewpoint to the points.
+
+    Three on the part of each ray inside the box that ends `margin` (m) before its point. None without a viewpoint.
+    """
+    if cloud.viewpoint is None:
+        return np.zeros((0, 3), np.float32)
+    ray = cloud.points - cloud.viewpoint
+    length = np.linalg.norm(ray, axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        sides = np.stack([(low - cloud.viewpoint) / ray, (high - cloud.viewpoint) / ray])
+    enter = np.nanmax(sides.min(0), axis=1)
+    leave = np.minimum(np.nanmin(sides.max(0), axis=1), 1.0 - margin / np.maximum(length, 1e-9))
+    through = np.flatnonzero((leave > enter) & (leave > 0))
+    share = (np.arange(3) + 0.5) / 3
+    t = np.maximum(enter[through], 0.0)[:, None]
+    t = t + share * (leave[through, None] - t)
+    found = (cloud.viewpoint + t[..., None] * ray[through, None]).reshape(-1, 3)
+    chosen = np.linspace(0, len(found) - 1, min(count, len(found))).round().astype(int)
+    return found[chosen].astype(np.float32)

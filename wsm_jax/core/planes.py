@@ -17,7 +17,7 @@ _NEIGHBOURS = 16
 _PROPOSALS = 384
 _COS = np.cos(np.deg2rad(25.0))
 _CUT = 0.12
-"""A cut of a rectangle must save this share of its area."""
+"""What a cut of a rectangle must save: a share of its area, or holes as a share of its points."""
 
 
 def normals(points: Float[np.ndarray, "n 3"]) -> tuple[np.ndarray, np.ndarray]:
@@ -55,7 +55,7 @@ def carve(
         region = _largest(points[free], normal[free], spread[free], gap)
         if region is None or np.ptp(points[free[region]], axis=0).max() < extent:
             break
-        for part, wave in _slabs(points[free[region]], spread[free[region]], gap, viewpoint):
+        for part, wave in _slabs(points[free[region]], spread[free[region]], gap, viewpoint, points):
             owner[free[region][part]] = len(waves)
             waves.append(wave)
     return waves, owner
@@ -99,9 +99,9 @@ def _plane(points: np.ndarray, spread: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def _slabs(
-    points: np.ndarray, spread: np.ndarray, gap: float, viewpoint: np.ndarray | None
+    points: np.ndarray, spread: np.ndarray, gap: float, viewpoint: np.ndarray | None, everything: np.ndarray
 ) -> list[tuple[np.ndarray, Geometry]]:
-    """The region as thin boxes: for each, which points, and the wave."""
+    """The region as thin boxes: for each, which points, and the wave. Rays to `everything` that pass it are its holes."""
     middle, axes = _plane(points, spread)
     flat = (points - middle) @ axes[:, 1:]
     turn = _least_rectangle(flat)
@@ -114,7 +114,14 @@ def _slabs(
         behind = half if (viewpoint - middle) @ n < 0 else -half
     rotation = matrix_to_quaternion(np.stack([sides[:, 0], sides[:, 1], n], -1))
     slabs = []
-    for part in _rectangles(flat, 3 * gap):
+    holes = np.zeros((0, 2))
+    if viewpoint is not None:
+        ray = everything - viewpoint
+        slope = ray @ n
+        t = ((middle - viewpoint) @ n) / np.where(np.abs(slope) > 1e-9, slope, 1e-9)
+        past = (t > 0) & (t < 1) & (np.abs((everything - middle) @ n) > 6 * half)
+        holes = (viewpoint + t[past, None] * ray[past] - middle) @ sides
+    for part in _rectangles(flat, holes, 3 * gap):
         low, high = np.quantile(flat[part], 0.005, axis=0), np.quantile(flat[part], 0.995, axis=0)
         centre = middle + sides @ (0.5 * (low + high)) + behind * n
         scale = np.array([*np.maximum(0.5 * (high - low) + 0.5 * gap, half), half])
@@ -135,23 +142,34 @@ def _least_rectangle(flat: np.ndarray) -> np.ndarray:
     return turns[int(np.argmin(area))]
 
 
-def _rectangles(flat: np.ndarray, cell: float, depth: int = 3) -> list[np.ndarray]:
-    """The points of a region, cut by lines along the axes where two tight boxes save a share _CUT of the area of one."""
+def _rectangles(flat: np.ndarray, holes: np.ndarray, cell: float, depth: int = 4) -> list[np.ndarray]:
+    """The points of a region, cut by lines along the axes where that pays: where tight boxes hold fewer holes, or less area.
+
+    The cost of a box is its area over that of the whole, or the holes in it over the points of the region, whichever is
+    more to be gained.
+    """
     everything = np.arange(len(flat))
+    low, high = flat.min(0), flat.max(0)
+    holes = holes[((holes > low) & (holes < high)).all(1)]
     if depth == 0 or len(flat) < 200:
         return [everything]
-    box = np.prod(np.ptp(flat, axis=0) + cell)
-    best, cut = 1.0, None
+
+    def cost(part: np.ndarray) -> float:
+        low, high = np.quantile(part, 0.005, axis=0), np.quantile(part, 0.995, axis=0)
+        inside = np.count_nonzero(((holes > low) & (holes < high)).all(1))
+        return inside / len(flat) + float(np.prod(high - low + cell) / box)
+
+    box = float(np.prod(high - low + cell))
+    best, cut = cost(flat), None
+    limit = best - _CUT
     for axis in range(2):
-        order = np.sort(flat[:, axis])
-        for level in np.arange(order[0] + cell, order[-1], max(cell, np.ptp(order) / 48)):
+        for level in np.linspace(low[axis], high[axis], 40)[1:-1]:
             below = flat[:, axis] < level
-            sides = [flat[below], flat[~below]]
-            if min(len(side) for side in sides) < 50:
+            if min(below.sum(), (~below).sum()) < 50:
                 continue
-            share = sum(np.prod(np.ptp(side, axis=0) + cell) for side in sides) / box
-            best, cut = (share, below) if share < best else (best, cut)
-    if cut is None or best > 1.0 - _CUT:
+            total = cost(flat[below]) + cost(flat[~below])
+            best, cut = (total, below) if total < min(best, limit) else (best, cut)
+    if cut is None:
         return [everything]
     parts = [everything[cut], everything[~cut]]
-    return [part[inner] for part in parts for inner in _rectangles(flat[part], cell, depth - 1)]
+    return [part[inner] for part in parts for inner in _rectangles(flat[part], holes, cell, depth - 1)]
