@@ -6,6 +6,7 @@ a1 = a2 and e2 = 1 the angle about z says nothing, and likewise about every axis
 *nearly* the same body (a box as a turned diamond): there only the geometry, Chamfer distance and IoU, is to be trusted.
 """
 
+from collections.abc import Callable
 from functools import partial
 from itertools import permutations, product
 
@@ -179,15 +180,23 @@ def chamfer(a: Geometry | np.ndarray, b: Geometry | np.ndarray, count: int = 409
     return {"l1": float(0.5 * (there.mean() + back.mean())), "l2": float((there**2).mean() + (back**2).mean())}
 
 
-def iou(a: Geometry, b: Geometry, resolution: int = 48) -> float:
-    """Intersection over union of the bodies of two waves or sets of waves, on a grid of resolution^3 over their common box."""
-    sets = as_set(a), as_set(b)
-    boxes = [bounds(_padded(waves)) for waves in sets]
-    low = np.min([np.asarray(box[0]).min(0) for box in boxes], 0)
-    high = np.max([np.asarray(box[1]).max(0) for box in boxes], 0)
+Body = Geometry | Callable[[np.ndarray], np.ndarray]
+"""A wave, a set of waves, or a function: points [n 3] (m) -> whether each lies inside [n]."""
+
+
+def iou(a: Body, b: Body, resolution: int = 48, box: tuple[np.ndarray, np.ndarray] | None = None) -> float:
+    """Intersection over union of two bodies, on a grid of resolution^3 over their common box.
+
+    A body that is a function needs `box`, its lowest and highest coordinates (m).
+    """
+    bodies = [x if callable(x) else as_set(x) for x in (a, b)]
+    boxes = [] if box is None else [box]
+    boxes += [bounds(_padded(waves)) for waves in bodies if isinstance(waves, Geometry)]
+    low = np.min([np.atleast_2d(corner).min(0) for corner, _ in boxes], 0)
+    high = np.max([np.atleast_2d(corner).max(0) for _, corner in boxes], 0)
     steps = (np.arange(resolution) + 0.5) / resolution
     grid = low + (high - low) * np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), -1).reshape(-1, 3)
-    one, two = (np.any(log_gauges(waves, grid) < 0, axis=0) for waves in sets)
+    one, two = (np.any(log_gauges(x, grid) < 0, axis=0) if isinstance(x, Geometry) else x(grid) for x in bodies)
     return float(np.sum(one & two) / max(np.sum(one | two), 1))
 
 

@@ -30,6 +30,9 @@ from wsm_jax.typing import Float, Int
 LEAST_POINTS = 40
 """Points that an object needs; fewer stay unexplained."""
 
+_PATIENCE = 3
+"""Splits in a row that may lengthen the description before the growth ends: a table pays only from top and four legs on."""
+
 _PART_POINTS, _ITERATIONS, _PARAMETERS, _INDEPENDENT = 256, 20, 11, 512
 
 
@@ -254,9 +257,11 @@ def _grow(
     """The waves of one object, and the wave of each of its points."""
     good = max(noise, tolerance * float(np.sqrt(np.sum(np.var(points, axis=0)))))
     state = _settle(points, hollow, _fit_parts([points], [None], hollow, noise), noise, 0)
-    length = _length(*state[:0:-1], len(state[0]), good)
+    best = length = _length(*state[:0:-1], len(state[0]), good)
+    kept = state
     spent: set[int] = set()
-    while len(state[0]) < most and len(spent) < len(state[0]):
+    since = 0
+    while len(state[0]) < most and len(spent) < len(state[0]) and since < _PATIENCE:
         waves, owner, square = state
         cost = [np.sum(square[owner == k]) if k not in spent else -1.0 for k in range(len(waves))]
         worst = int(np.argmax(cost))
@@ -267,12 +272,13 @@ def _grow(
                 pair = _fit_parts([points[mine][side], points[mine][~side]], [None, None], hollow, noise)
                 trial = _settle(points, hollow, [*waves[:worst], *pair, *waves[worst + 1 :]], noise, refine)
                 trials.append((_length(*trial[:0:-1], len(trial[0]), good), trial))
-        best = min(trials, key=lambda trial: trial[0], default=None)
-        if best is None or best[0] >= length:
+        if not trials:
             spent.add(worst)
             continue
-        (length, state), spent = best, set()
-    waves, owner, _ = _merge(points, hollow, state, noise, good)
+        (length, state), spent = min(trials, key=lambda trial: trial[0]), set()
+        since = 0 if length < best else since + 1
+        best, kept = (length, state) if length < best else (best, kept)
+    waves, owner, _ = _merge(points, hollow, kept, noise, good)
     return waves, owner[: len(points)]
 
 
