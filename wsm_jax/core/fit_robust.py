@@ -111,7 +111,7 @@ def fit_robust(
 
     def posterior(d: Array, geometry: Geometry, sigma: Array, share: Array) -> tuple[Array, Array]:
         on, off = _log_terms(d, geometry, sigma, share, volume)
-        inlier = jnp.where(most > 0, jax.nn.sigmoid(on - off), 1.0)
+        inlier = jnp.where((most > 0) & (hollow == 0), jax.nn.sigmoid(on - off), 1.0)
         loss = -jnp.sum(weights * jnp.where(most > 0, jnp.logaddexp(on, off), on)) / total
         return inlier, loss
 
@@ -132,7 +132,7 @@ def fit_robust(
         sigma = jnp.clip(spread(d, inlier), noise, jnp.maximum(sigma, noise))
         share = jnp.clip(1.0 - jnp.sum(weights * inlier) / total, 0.0, most)
         root = jnp.sqrt(weights * inlier) / sigma
-        frozen = root, jnp.sum(weights * inlier), _log_area(placed(initial, u, free))
+        frozen = root, jnp.sum(weights * inlier * (1.0 - hollow)), _log_area(placed(initial, u, free))
         residual = residuals(u, *frozen)[0]
         jacobian, _ = jax.jacfwd(residuals, has_aux=True)(u, *frozen)
         there = u + damped_step(jacobian * movable, residual, damping)
@@ -310,8 +310,8 @@ def _back(fit: Fit, points: np.ndarray, weights: np.ndarray, middle: np.ndarray,
         rotation=fit.geometry.rotation,
         exponents=fit.geometry.exponents,
     )
-    sigma = np.asarray(unit * fit.sigma, np.float32)
-    return Fit(geometry, sigma, fit.outliers, fit.loss, inlier.astype(np.float32))
+    sigma, share, loss = (np.asarray(x, np.float32) for x in (unit * fit.sigma, fit.outliers, fit.loss))
+    return Fit(geometry, sigma, share, loss, inlier.astype(np.float32))
 
 
 _distance = jax.jit(first_order_distance)

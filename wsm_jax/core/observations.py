@@ -176,21 +176,21 @@ def checked_depth(depth: NpOrJax, source: str = "from_depth") -> np.ndarray:
 
 
 def from_depth(
-    depth: Float[NpOrJax, "H W"],
+    depth: NpOrJax,
     camera: Camera,
-    mask: Int[NpOrJax, "H W"] | None = None,
-    colour: Float[NpOrJax, "H W 3"] | None = None,
+    mask: NpOrJax | None = None,
+    colour: NpOrJax | None = None,
     *,
     noise: float = 0.0,
     noise_per_square_metre: float = 0.0015,
     limit: int = LIMIT,
     seed: int = 0,
 ) -> Cloud:
-    """The points that a depth map along the optical axis (m; 0 or not finite: nothing measured) says the camera sees.
+    """The points that a depth map [H W] along the optical axis (m; 0 or not finite: nothing measured) says the camera sees.
 
-    `mask` holds the instance of every pixel, 1.. ; 0 unknown. The standard deviation of a point is
-    noise + noise_per_square_metre z^2 (m): a structured-light sensor measures disparity (Khoshelham and Elberink 2012: 1.4 mm
-    at 1 m). Raises ValueError for depth that is no metres (see checked_depth), for a mask of another size, and for a mask that
+    `mask` [H W] holds the instance of every pixel, 1.. ; 0 unknown; `colour` [H W 3] sRGB in 0..1. The standard deviation of a
+    point is noise + noise_per_square_metre z^2 (m): a structured-light sensor measures disparity (Khoshelham and Elberink 2012:
+    1.4 mm at 1 m). Raises ValueError for depth that is no metres (see checked_depth), for a mask of another size, and for one that
     holds no pixel with depth.
     """
     z = checked_depth(depth)
@@ -199,6 +199,8 @@ def from_depth(
         raise ValueError(
             f"from_depth: mask of shape {labels.shape}, {labels.dtype}, depth {z.shape}; needed whole numbers alike"
         )
+    if colour is not None and np.shape(colour) != (*z.shape, 3):
+        raise ValueError(f"from_depth: colours of shape {np.shape(colour)} for depth {z.shape}; needed [H, W, 3]")
     seen = z > 0
     if mask is not None and not np.any(seen & (labels > 0)):
         raise ValueError("from_depth: the mask holds no pixel with a depth; needed instance numbers 1.. where objects are")
