@@ -25,7 +25,7 @@ from wsm_jax.core.compare import chamfer, iou, surface_samples
 from wsm_jax.core.fit_robust import fit_one
 from wsm_jax.core.fit_set import fit_set
 from wsm_jax.core.geometry import Geometry, to_local
-from wsm_jax.core.observations import Cloud, from_mesh, from_points
+from wsm_jax.core.observations import Cloud, float32, from_mesh, from_points
 from wsm_jax.snapshot import quaternion_to_matrix
 from wsm_jax.snapshot.camera import matrix_to_quaternion
 
@@ -50,10 +50,10 @@ def random_wave(rng: np.random.Generator) -> Geometry:
     """One of the random superquadrics of this benchmark."""
     turn = rng.normal(size=4)
     return Geometry(
-        np.float32(rng.normal(size=3)),
-        np.float32(0.5 * np.exp(rng.uniform(-0.7, 0.7, 3))),
-        np.float32(turn / np.linalg.norm(turn)),
-        np.float32(rng.uniform(0.1, 1.9, 2)),
+        float32(rng.normal(size=3)),
+        float32(0.5 * np.exp(rng.uniform(-0.7, 0.7, 3))),
+        float32(turn / np.linalg.norm(turn)),
+        float32(rng.uniform(0.1, 1.9, 2)),
     )
 
 
@@ -102,7 +102,7 @@ def single(count: int, points: int, seed: int) -> dict[str, np.ndarray]:
 
 def box(centre: tuple[float, ...], half: tuple[float, ...], exponents: tuple[float, float] = (0.1, 0.1)) -> Geometry:
     """An upright wave (m)."""
-    return Geometry(np.float32(centre), np.float32(half), matrix_to_quaternion(np.eye(3)), np.float32(exponents))
+    return Geometry(float32(centre), float32(half), matrix_to_quaternion(np.eye(3)), float32(exponents))
 
 
 def together(*waves: Geometry) -> Geometry:
@@ -121,10 +121,10 @@ def composites() -> dict[str, Geometry]:
             box((-0.6, 0, 0), (0.3, 0.3, 0.3), ball),
             box((0.6, 0, 0), (0.3, 0.3, 0.3), ball),
             Geometry(
-                np.float32([0, 0, 0]),
-                np.float32([0.1, 0.1, 0.5]),
+                float32([0, 0, 0]),
+                float32([0.1, 0.1, 0.5]),
                 matrix_to_quaternion(np.array([[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]])),
-                np.float32([0.1, 1.0]),
+                float32([0.1, 1.0]),
             ),
         ),
         "snowman (3 balls)": together(*(box((0, 0, z), (r, r, r), ball) for z, r in ((0.4, 0.4), (0.95, 0.28), (1.35, 0.2)))),

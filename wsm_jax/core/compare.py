@@ -18,6 +18,7 @@ from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
 from wsm_jax.core.geometry import Geometry, bounds, to_local
+from wsm_jax.core.observations import float32
 from wsm_jax.core.render import surface
 from wsm_jax.core.superquadric import log_gauge, log_gauge_weights, sample_surface, sphere_directions
 from wsm_jax.snapshot import Camera, Waves, quaternion_to_matrix
@@ -144,7 +145,7 @@ def _padded(waves: Geometry) -> Geometry:
     """The set with its last wave repeated up to a power of two, so that few sizes are compiled."""
     count = len(waves.scale)
     fill = (1 << max(count - 1, 0).bit_length()) - count
-    return jax.tree.map(lambda x: np.float32(np.concatenate([x, np.repeat(x[-1:], fill, 0)])), waves)
+    return jax.tree.map(lambda x: float32(np.concatenate([x, np.repeat(x[-1:], fill, 0)])), waves)
 
 
 def surface_samples(waves: Geometry, count: int = 2048, seed: int = 0) -> Float[np.ndarray, "n 3"]:
@@ -165,7 +166,7 @@ def log_gauges(waves: Geometry, points: Float[np.ndarray, "n 3"]) -> Float[np.nd
     """log g of world points (m) in every wave of a set, on the host; points and waves are padded to powers of two."""
     waves = as_set(waves)
     fill = (1 << max(len(points) - 1, 0).bit_length()) - len(points)
-    values = _gauges(_padded(waves), np.pad(np.float32(points), ((0, fill), (0, 0))))
+    values = _gauges(_padded(waves), np.pad(float32(points), ((0, fill), (0, 0))))
     return np.asarray(values)[: len(waves.scale), : len(points)]
 
 

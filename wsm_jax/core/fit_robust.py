@@ -27,7 +27,7 @@ from scipy.spatial import cKDTree
 from wsm_jax.core.compare import surface_area
 from wsm_jax.core.fit import DAMPING, PARTS, damped_step, movable_parts, placed, pulls, size
 from wsm_jax.core.geometry import Geometry, to_local
-from wsm_jax.core.observations import checked_points, extent
+from wsm_jax.core.observations import checked_points, extent, float32
 from wsm_jax.core.superquadric import EXPONENT_RANGE, log_gauge_weights
 from wsm_jax.snapshot.camera import matrix_to_quaternion
 from wsm_jax.typing import Array, Float, NpOrJax, pytree
@@ -254,7 +254,7 @@ def padded(points: Float[np.ndarray, "n 3"], weights: Float[np.ndarray, " n"], m
         points, weights = points[chosen], weights[chosen]
     count = max(64, 1 << max(len(points) - 1, 0).bit_length())
     fill = count - len(points)
-    return np.pad(np.float32(points), ((0, fill), (0, 0))), np.pad(np.float32(weights), (0, fill))
+    return np.pad(float32(points), ((0, fill), (0, 0))), np.pad(float32(weights), (0, fill))
 
 
 def fit_one(
@@ -284,7 +284,7 @@ def fit_one(
         inputs = np.broadcast_to(some, (batch, *some.shape)), np.broadcast_to(some_weights, (batch, len(some)))
         sigma = np.full(batch, least, np.float32)
         fits = fit_each(
-            *inputs, np.zeros_like(inputs[1]), starts, sigma, volume[:batch], np.float32(outliers), PRIOR, iterations=iterations
+            *inputs, np.zeros_like(inputs[1]), starts, sigma, volume[:batch], float32(outliers), PRIOR, iterations=iterations
         )
         best = int(np.nanargmin(np.asarray(fits.loss)))
         return jax.tree.map(lambda x: np.asarray(x)[best], fits)
@@ -306,7 +306,7 @@ def _back(fit: Fit, points: np.ndarray, weights: np.ndarray, middle: np.ndarray,
     inlier = np.where(fit.outliers > 0, np.asarray(jax.nn.sigmoid(on - off)), 1.0)[: len(points)] * (weights > 0)
     geometry = Geometry(
         centre=(middle + unit * np.float64(fit.geometry.centre)).astype(np.float32),
-        scale=np.float32(unit * fit.geometry.scale),
+        scale=float32(unit * fit.geometry.scale),
         rotation=fit.geometry.rotation,
         exponents=fit.geometry.exponents,
     )

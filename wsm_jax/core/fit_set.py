@@ -22,10 +22,10 @@ from scipy.spatial import cKDTree
 from wsm_jax.core import planes
 from wsm_jax.core.fit_robust import PRIOR, STARTS, Fit, first_order_distance, fit_each, padded, principal_starts
 from wsm_jax.core.geometry import Geometry
-from wsm_jax.core.observations import Cloud, checked_points, vacant_points
+from wsm_jax.core.observations import Cloud, checked_points, float32, vacant_points
 from wsm_jax.snapshot import SEMANTIC_CLASSES, Waves
 from wsm_jax.snapshot.waves import empty
-from wsm_jax.typing import Float, Int
+from wsm_jax.typing import Float, Int, NpOrJax
 
 LEAST_POINTS = 40
 """Points that an object needs; fewer stay unexplained."""
@@ -119,7 +119,7 @@ def _touching(waves: list[Geometry], points: np.ndarray, owner: np.ndarray, reac
 
 
 @jax.jit
-def _distances(waves: Geometry, points: np.ndarray) -> jax.Array:
+def _distances(waves: Geometry, points: NpOrJax) -> jax.Array:
     return jax.vmap(lambda wave: first_order_distance(points, wave))(waves)
 
 
@@ -127,7 +127,7 @@ def distances(waves: Geometry, points: Float[np.ndarray, "n 3"]) -> Float[np.nda
     """First-order distance (m, negative inside) of points to every wave of a set, on the host; sizes are padded."""
     count = len(waves.scale)
     fill = (1 << max(count - 1, 0).bit_length()) - count
-    full = jax.tree.map(lambda x: np.float32(np.concatenate([x, np.repeat(x[-1:], fill, 0)])), waves)
+    full = jax.tree.map(lambda x: float32(np.concatenate([x, np.repeat(x[-1:], fill, 0)])), waves)
     local, _ = padded(points, np.ones(len(points)), len(points))
     return np.asarray(_distances(full, local))[:count, : len(points)]
 
@@ -159,7 +159,7 @@ def _jobs(parts: list[np.ndarray], starts: list[Geometry | None], hollow: np.nda
         room = 0.1 * (high - low)
         near = hollow[((hollow > low - room) & (hollow < high + room)).all(1)]
         empty_space, empty_weight = padded((near - middle) / unit, np.ones(len(near)), _PART_POINTS)
-        vacant = np.repeat(np.float32([0, 1]), _PART_POINTS)
+        vacant = np.repeat(float32([0, 1]), _PART_POINTS)
         some, weight = (
             np.concatenate([np.pad(x, [(0, _PART_POINTS - len(x)), *[(0, 0)] * (x.ndim - 1)]) for x in pair])
             for pair in ((some, empty_space), (weight, empty_weight))
@@ -169,7 +169,7 @@ def _jobs(parts: list[np.ndarray], starts: list[Geometry | None], hollow: np.nda
             rounds = principal_starts(some, weight * (vacant == 0), 2 * least)
             first = [jax.tree.map(lambda x, i=i: x[i], rounds) for i in (0, 1, 2, 3)]
         else:
-            first = [Geometry(np.float32((start.centre - middle) / unit), np.float32(start.scale / unit), *_shape(start))]
+            first = [Geometry(float32((start.centre - middle) / unit), float32(start.scale / unit), *_shape(start))]
         jobs += [(number, some, weight, vacant, wave, least, unit, middle) for wave in first]
     return jobs
 
@@ -183,8 +183,8 @@ def _fit_parts(parts: list[np.ndarray], starts: list[Geometry | None], hollow: n
         full = some_jobs + [some_jobs[-1]] * (STARTS - len(some_jobs))
         waves = jax.tree.map(lambda *x: np.stack(x), *(job[4] for job in full))
         inputs = (np.stack([job[i] for job in full]) for i in (1, 2, 3))
-        least = np.float32([job[5] for job in full])
-        fits = fit_each(*inputs, waves, least, np.ones(STARTS, np.float32), np.float32(0.0), PRIOR, iterations=_ITERATIONS)
+        least = float32([job[5] for job in full])
+        fits = fit_each(*inputs, waves, least, np.ones(STARTS, np.float32), float32(0.0), PRIOR, iterations=_ITERATIONS)
         for job, fit in zip(some_jobs, _each(fits), strict=False):
             if np.isfinite(fit.loss) and (job[0] not in best or fit.loss < best[job[0]][0]):
                 best[job[0]] = float(fit.loss), _enlarged(fit.geometry, job[6], job[7])
@@ -192,7 +192,7 @@ def _fit_parts(parts: list[np.ndarray], starts: list[Geometry | None], hollow: n
 
 
 def _shape(wave: Geometry) -> tuple[np.ndarray, np.ndarray]:
-    return np.float32(wave.rotation), np.float32(wave.exponents)
+    return float32(wave.rotation), float32(wave.exponents)
 
 
 def _each(fits: Fit) -> list[Fit]:
@@ -201,8 +201,8 @@ def _each(fits: Fit) -> list[Fit]:
 
 
 def _enlarged(wave: Geometry, unit: float, middle: np.ndarray) -> Geometry:
-    centre = np.float32(middle + unit * np.float64(wave.centre))
-    return Geometry(centre, np.float32(unit * wave.scale), *_shape(wave))
+    centre = float32(middle + unit * np.float64(wave.centre))
+    return Geometry(centre, float32(unit * wave.scale), *_shape(wave))
 
 
 def _length(square: np.ndarray, owner: np.ndarray, count: int, noise: float) -> float:

@@ -6,6 +6,7 @@ shape, with what was found and what is needed.
 
 import dataclasses
 import logging
+from typing import Any
 
 import numpy as np
 
@@ -40,6 +41,11 @@ class Cloud:
         """Some of the points, by index or mask."""
         spread, colour = (None if x is None else x[chosen] for x in (self.spread, self.colour))
         return Cloud(self.points[chosen], self.label[chosen], self.viewpoint, spread, colour)
+
+
+def float32(values: Any) -> np.ndarray:
+    """The values as a float32 array, never a NumPy scalar."""
+    return np.asarray(values, np.float32)
 
 
 def checked_points(points: NpOrJax, source: str, least: int = 4) -> np.ndarray:
@@ -190,8 +196,8 @@ def from_depth(
 
     `mask` [H W] holds the instance of every pixel, 1.. ; 0 unknown; `colour` [H W 3] sRGB in 0..1. The standard deviation of a
     point is noise + noise_per_square_metre z^2 (m): a structured-light sensor measures disparity (Khoshelham and Elberink 2012:
-    1.4 mm at 1 m). Raises ValueError for depth that is no metres (see checked_depth), for a mask of another size, and for one that
-    holds no pixel with depth.
+    1.4 mm at 1 m). Raises ValueError for depth that is no metres (see checked_depth), for a mask of another size, and for one
+    that holds no pixel with depth.
     """
     z = checked_depth(depth)
     labels = np.zeros(z.shape, np.int32) if mask is None else np.asarray(mask)

@@ -10,6 +10,7 @@ from scipy import ndimage
 from scipy.spatial import ConvexHull, QhullError, cKDTree
 
 from wsm_jax.core.geometry import Geometry
+from wsm_jax.core.observations import float32
 from wsm_jax.snapshot.camera import matrix_to_quaternion
 from wsm_jax.typing import Float
 
@@ -67,7 +68,7 @@ def _largest(points: np.ndarray, normal: np.ndarray, spread: np.ndarray, gap: fl
         return None
     seeds = np.linspace(0, len(points) - 1, min(_PROPOSALS, len(points))).astype(int)
 
-    def belongs(n: np.ndarray, level: np.ndarray) -> np.ndarray:
+    def belongs(n: np.ndarray, level: float) -> np.ndarray:
         return (np.abs(points @ n - level) < 3 * spread) & (np.abs(normal @ n) > _COS)
 
     score = [np.count_nonzero(belongs(normal[i], points[i] @ normal[i])) for i in seeds]
@@ -125,7 +126,7 @@ def _slabs(
         low, high = np.quantile(flat[part], 0.005, axis=0), np.quantile(flat[part], 0.995, axis=0)
         centre = middle + sides @ (0.5 * (low + high)) + behind * n
         scale = np.array([*np.maximum(0.5 * (high - low) + 0.5 * gap, half), half])
-        slabs.append((part, Geometry(np.float32(centre), np.float32(scale), rotation, np.full(2, 0.1, np.float32))))
+        slabs.append((part, Geometry(float32(centre), float32(scale), rotation, np.full(2, 0.1, np.float32))))
     return slabs
 
 

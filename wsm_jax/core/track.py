@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from scipy.spatial.transform import Rotation
 
 from wsm_jax.core.fit_robust import fit_robust, padded
 from wsm_jax.core.fit_set import distances
 from wsm_jax.core.geometry import Geometry
-from wsm_jax.core.observations import Cloud, checked_points
+from wsm_jax.core.observations import Cloud, checked_points, float32
 from wsm_jax.core.project import motion_from_poses
 from wsm_jax.snapshot import FIELDS, Waves
 from wsm_jax.typing import Float, NpOrJax
@@ -36,7 +37,7 @@ def _follow(points: NpOrJax, weights: NpOrJax, waves: Geometry, noise: NpOrJax, 
         options = {"noise": noise, "volume": 1.0, "prior": held, "free": ("centre", "rotation"), "iterations": iterations}
         return fit_robust(points, weights, wave, **options).geometry
 
-    return jax.vmap(one)(points, weights, waves, prior["centre"])
+    return jax.vmap(one)(*jax.tree.map(jnp.asarray, (points, weights, waves, prior["centre"])))
 
 
 def track(
@@ -55,9 +56,8 @@ def track(
     standard deviation of its prior. The slots in `still` do not move. Raises ValueError for no clouds and what is no cloud.
     """
     if not clouds or not rate > 0 or not reach > 0 or not noise > 0 or first.presence.ndim != 1:
-        raise ValueError(
-            f"track: {len(clouds)} clouds, rate {rate}, reach {reach}, noise {noise}; needed [N] waves and all above 0"
-        )
+        got = f"{first.presence.ndim} axes of waves, {len(clouds)} clouds, rate {rate}, reach {reach}, noise {noise}"
+        raise ValueError(f"track: {got}; needed waves [N], and all others above 0")
     now = jax.tree.map(np.asarray, Geometry.of(first))
     before = now
     presence = np.array(first.presence, np.float32)
@@ -106,7 +106,7 @@ def _step(
     full = np.concatenate([active, np.repeat(active[-1:], (1 << (len(active) - 1).bit_length()) - len(active))])
     some = [padded(points[owner == k], np.ones(np.count_nonzero(owner == k)), _POINTS) for k in full]
     inputs = [np.stack([np.pad(x[i], [(0, _POINTS - len(x[i])), *[(0, 0)] * (x[i].ndim - 1)]) for x in some]) for i in (0, 1)]
-    prior = {"centre": np.full(len(full), reach, np.float32), "rotation": np.float32(turn)}
-    fitted = _follow(*inputs, jax.tree.map(lambda x: np.float32(x[full]), waves), np.float32(noise), prior)
+    prior = {"centre": np.full(len(full), reach, np.float32), "rotation": float32(turn)}
+    fitted = _follow(*inputs, jax.tree.map(lambda x: float32(x[full]), waves), float32(noise), prior)
     new = jax.tree.map(lambda old, x: _put(old, active, np.asarray(x)[: len(active)]), waves, fitted)
     return new, seen
