@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy.optimize import linear_sum_assignment
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from scipy.spatial.transform import Rotation
 
 from wsm_jax.core.geometry import Geometry, bounds, to_local
@@ -177,7 +177,7 @@ def chamfer(a: Geometry | np.ndarray, b: Geometry | np.ndarray, count: int = 409
     have gaps, so that equal surfaces are about half a spacing, 0.5 sqrt(area / count), apart, and not 0.
     """
     first, second = (x if isinstance(x, np.ndarray) else surface_samples(x, count, seed) for seed, x in enumerate((a, b)))
-    there, back = cKDTree(second).query(first)[0], cKDTree(first).query(second)[0]
+    there, back = KDTree(second).query(first)[0], KDTree(first).query(second)[0]
     return {"l1": float(0.5 * (there.mean() + back.mean())), "l2": float((there**2).mean() + (back**2).mean())}
 
 

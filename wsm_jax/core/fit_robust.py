@@ -22,7 +22,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from wsm_jax.core.compare import surface_area
 from wsm_jax.core.fit import DAMPING, PARTS, damped_step, movable_parts, placed, pulls, size
@@ -176,7 +176,7 @@ def principal_starts(
     kept = points[weights > 0]
     near = kept
     if outliers > 0:  # they turn the axes; on a surface points lie denser than in space
-        gap = cKDTree(kept).query(kept, min(9, len(kept)))[0][:, -1]
+        gap = KDTree(kept).query(kept, min(9, len(kept)))[0][:, -1]
         near = kept[gap <= np.quantile(gap, 1.0 - outliers)]
     _, axes = np.linalg.eigh(np.cov((near - near.mean(0)).T))
     frames = _frames(axes)

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from scipy.cluster.vq import kmeans2
 from scipy.sparse.csgraph import connected_components
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from wsm_jax.core import planes
 from wsm_jax.core.fit_robust import PRIOR, STARTS, Fit, first_order_distance, fit_each, padded, principal_starts
@@ -138,7 +138,7 @@ def _objects(points: np.ndarray, label: np.ndarray, free: np.ndarray) -> list[np
     loose = free[label[free] == 0]
     if len(loose) >= LEAST_POINTS:
         reach = 3.0 * planes.spacing(points[loose])
-        pairs = cKDTree(points[loose]).sparse_distance_matrix(cKDTree(points[loose]), reach, output_type="coo_matrix")
+        pairs = KDTree(points[loose]).sparse_distance_matrix(KDTree(points[loose]), reach, output_type="coo_matrix")
         part = connected_components(pairs, directed=False)[1]
         groups += [loose[part == value] for value in np.flatnonzero(np.bincount(part) >= LEAST_POINTS)]
     return sorted((group for group in groups if len(group) >= LEAST_POINTS), key=len, reverse=True)
