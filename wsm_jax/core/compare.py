@@ -36,7 +36,7 @@ def _turns() -> np.ndarray:
         matrix[range(3), order] = signs
         if np.linalg.det(matrix) > 0:
             found.append(matrix)
-    return np.stack(sorted(found, key=lambda m: abs(m[2, 2]) < 0.5))
+    return np.stack(sorted(found, key=lambda m: bool(np.abs(np.asarray(m)[2, 2]) < 0.5)))
 
 
 TURNS = _turns()
@@ -122,7 +122,7 @@ def _samples(key: jax.Array, waves: Geometry, count: int) -> tuple[jax.Array, ja
     def one(key: jax.Array, wave: Geometry) -> tuple[jax.Array, jax.Array]:
         local = sample_surface(key, count, wave.scale, wave.exponents)
         turned = jnp.einsum("ij,nj->ni", quaternion_to_matrix(wave.rotation), local, precision="highest")
-        return wave.centre + turned, surface_area(wave.scale, wave.exponents)
+        return jnp.asarray(wave.centre) + turned, surface_area(wave.scale, wave.exponents)
 
     return jax.vmap(one)(jax.random.split(key, len(waves.scale)), waves)
 
@@ -206,7 +206,8 @@ def match(a: Geometry, b: Geometry, resolution: int = 24) -> tuple[np.ndarray, n
     first, second = as_set(a), as_set(b)
     table = np.zeros((len(first.scale), len(second.scale)))
     for i, j in product(*(range(n) for n in table.shape)):
-        table[i, j] = iou(*(jax.tree.map(lambda x, k=k: x[k], w) for w, k in ((first, i), (second, j))), resolution)
+        one, two = (jax.tree.map(lambda x, k=k: x[k], w) for w, k in ((first, i), (second, j)))
+        table[i, j] = iou(one, two, resolution)
     rows, columns = linear_sum_assignment(-table)
     return rows, columns, table[rows, columns]
 

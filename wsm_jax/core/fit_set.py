@@ -182,7 +182,8 @@ def _fit_parts(parts: list[np.ndarray], starts: list[Geometry | None], hollow: n
         some_jobs = jobs[begin : begin + STARTS]
         full = some_jobs + [some_jobs[-1]] * (STARTS - len(some_jobs))
         waves = jax.tree.map(lambda *x: np.stack(x), *(job[4] for job in full))
-        inputs = (np.stack([job[i] for job in full]) for i in (1, 2, 3))
+        arrays = [(job[1], job[2], job[3]) for job in full]
+        inputs = (np.stack([np.asarray(part[i]) for part in arrays]) for i in range(3))
         least = float32([job[5] for job in full])
         fits = fit_each(*inputs, waves, least, np.ones(STARTS, np.float32), float32(0.0), PRIOR, iterations=_ITERATIONS)
         for job, fit in zip(some_jobs, _each(fits), strict=False):
@@ -205,8 +206,10 @@ def _enlarged(wave: Geometry, unit: float, middle: np.ndarray) -> Geometry:
     return Geometry(centre, float32(unit * wave.scale), *_shape(wave))
 
 
-def _length(square: np.ndarray, owner: np.ndarray, count: int, noise: float) -> float:
+def _length(state: "_Settled", noise: float) -> float:
     """Equation (1), nats."""
+    waves, owner, square = state
+    count = len(waves)
     n = min(len(square), _INDEPENDENT)
     shares = [(np.mean(owner == k), np.mean(square[owner == k])) for k in range(count) if np.any(owner == k)]
     cost = sum(0.5 * n * share * np.log(mean + noise**2) for share, mean in shares)
@@ -257,7 +260,7 @@ def _grow(
     """The waves of one object, and the wave of each of its points."""
     good = max(noise, tolerance * float(np.sqrt(np.sum(np.var(points, axis=0)))))
     state = _settle(points, hollow, _fit_parts([points], [None], hollow, noise), noise, 0)
-    best = length = _length(*state[:0:-1], len(state[0]), good)
+    best = length = _length(state, good)
     kept = state
     spent: set[int] = set()
     since = 0
@@ -271,7 +274,7 @@ def _grow(
             for side in _splits(points[mine], square[: len(points)][mine]):
                 pair = _fit_parts([points[mine][side], points[mine][~side]], [None, None], hollow, noise)
                 trial = _settle(points, hollow, [*waves[:worst], *pair, *waves[worst + 1 :]], noise, refine)
-                trials.append((_length(*trial[:0:-1], len(trial[0]), good), trial))
+                trials.append((_length(trial, good), trial))
         if not trials:
             spent.add(worst)
             continue
@@ -286,8 +289,8 @@ def _merge(points: np.ndarray, hollow: np.ndarray, state: _Settled, noise: float
     """Pairs of waves made one where equation (1) gains by it."""
     tried: set[tuple[int, int]] = set()
     while len(state[0]) > 1:
-        waves, owner, square = state
-        length = _length(square, owner, len(waves), good)
+        waves, owner, _ = state
+        length = _length(state, good)
         mine = owner[: len(points)]
         centres, reach = np.stack([wave.centre for wave in waves]), np.stack([wave.scale.max() for wave in waves])
         pairs = [(i, j) for i in range(len(waves)) for j in range(i) if (i, j) not in tried]
@@ -296,7 +299,7 @@ def _merge(points: np.ndarray, hollow: np.ndarray, state: _Settled, noise: float
         joint = [points[(mine == i) | (mine == j)] for i, j in pairs]
         for pair, wave in zip(pairs, _fit_parts(joint, [None] * len(joint), hollow, noise), strict=True):
             trial = _settle(points, hollow, [w for k, w in enumerate(waves) if k not in pair] + [wave], noise, 0)
-            if _length(*trial[:0:-1], len(trial[0]), good) < length:
+            if _length(trial, good) < length:
                 state, tried = trial, set()
                 break
             tried.add(pair)
