@@ -29,7 +29,8 @@ PARTS = {"centre": slice(0, 3), "scale": slice(3, 6), "rotation": slice(6, 9), "
 _EXACT = "highest"
 _LOGIT_LIMIT = 6.0
 _STEP_LIMIT = 0.5
-_DAMPING = (1e-5, 1e6)
+DAMPING = (1e-5, 1e6)
+"""Least and greatest damping of a step."""
 
 
 def _turned(rotation: Array, vector: Array) -> Array:
@@ -40,7 +41,7 @@ def _turned(rotation: Array, vector: Array) -> Array:
     return jnp.concatenate([(w0 * w - jnp.sum(v0 * v))[None], w0 * v + w * v0 + jnp.cross(v0, v)])
 
 
-def _moved(initial: Geometry, u: Array) -> Geometry:
+def moved(initial: Geometry, u: Array) -> Geometry:
     """Equation (1)."""
     low, high = EXPONENT_RANGE
     centre, scale, rotation, exponents = (jnp.asarray(x) for x in jax.tree.leaves(initial))
@@ -48,14 +49,26 @@ def _moved(initial: Geometry, u: Array) -> Geometry:
     limit = jax.nn.sigmoid(_LOGIT_LIMIT)
     logit = jax.scipy.special.logit(jnp.clip(share, 1.0 - limit, limit)) + u[PARTS["exponents"]]
     return Geometry(
-        centre=centre + _size(initial) * u[PARTS["centre"]],
+        centre=centre + size(initial) * u[PARTS["centre"]],
         scale=scale * jnp.exp(u[PARTS["scale"]]),
         rotation=_turned(rotation / jnp.linalg.norm(rotation), u[PARTS["rotation"]]),
         exponents=low + (high - low) * jax.nn.sigmoid(logit),
     )
 
 
-def _size(geometry: Geometry) -> Array:
+def placed(initial: Geometry, u: Array, free: tuple[str, ...]) -> Geometry:
+    """Equation (1) for the free fields; the others stay as they are."""
+    there = moved(initial, u)
+    return Geometry(**{name: getattr(there if name in free else initial, name) for name in PARTS})
+
+
+def movable_parts(free: tuple[str, ...]) -> Array:
+    """1 where u may move, else 0."""
+    return jnp.concatenate([jnp.full(part.stop - part.start, float(name in free)) for name, part in PARTS.items()])
+
+
+def size(geometry: Geometry) -> Array:
+    """Mean (geometric) semi-axis, m."""
     return jnp.exp(jnp.mean(jnp.log(jnp.asarray(geometry.scale))))
 
 
@@ -63,18 +76,18 @@ def _distances(points: Array, geometry: Geometry) -> Array:
     return radial_distance(to_local(geometry, points), geometry.scale, geometry.exponents)
 
 
-def _pulls(prior: Mapping[str, Any], initial: Geometry, u: Array, geometry: Geometry) -> list[Array]:
+def pulls(prior: Mapping[str, Any], initial: Geometry, u: Array, geometry: Geometry) -> list[Array]:
     """The residuals of the priors: how far each held value has moved, in standard deviations."""
-    moved = {
-        "centre": _size(initial) * u[PARTS["centre"]],
+    offsets = {
+        "centre": size(initial) * u[PARTS["centre"]],
         "scale": u[PARTS["scale"]],
         "rotation": u[PARTS["rotation"]],
         "exponents": geometry.exponents - jnp.asarray(initial.exponents),
     }
-    return [moved[name] / deviation for name, deviation in prior.items()]
+    return [offsets[name] / deviation for name, deviation in prior.items()]
 
 
-def _step(jacobian: Array, residual: Array, damping: Array) -> Array:
+def damped_step(jacobian: Array, residual: Array, damping: Array) -> Array:
     """The damped step, at most 1/2 long in any component; 0 along what the residuals do not see."""
     normal = jnp.einsum("ij,ik->jk", jacobian, jacobian, precision=_EXACT)
     slope = jnp.einsum("ij,i->j", jacobian, residual, precision=_EXACT)
@@ -116,34 +129,30 @@ def fit_wave(
     weights = jnp.maximum(jnp.asarray(weights), 0.0)
     points = jnp.where(weights[:, None] > 0, jnp.asarray(points), jnp.asarray(initial.centre))
     total = jnp.maximum(jnp.sum(weights), 1e-30)
-    movable = jnp.concatenate([jnp.full(part.stop - part.start, float(name in free)) for name, part in PARTS.items()])
+    movable = movable_parts(free)
 
     def residuals(geometry: Geometry, u: Array) -> Array:
-        return jnp.concatenate([jnp.sqrt(weights) * _distances(points, geometry), *_pulls(prior, initial, u, geometry)])
-
-    def place(u: Array) -> Geometry:
-        moved = _moved(initial, u)
-        return Geometry(**{name: getattr(moved if name in free else initial, name) for name in PARTS})
+        return jnp.concatenate([jnp.sqrt(weights) * _distances(points, geometry), *pulls(prior, initial, u, geometry)])
 
     def residuals_twice(u: Array) -> tuple[Array, Array]:
-        value = residuals(place(u), u)
+        value = residuals(placed(initial, u, free), u)
         return value, value
 
     def iterate(_, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         u, cost, damping = state
         jacobian, residual = jax.jacfwd(residuals_twice, has_aux=True)(u)
-        there = u + _step(jacobian * movable, residual, damping)
-        there_cost = jnp.sum(jnp.square(residuals(place(there), there)))
+        there = u + damped_step(jacobian * movable, residual, damping)
+        there_cost = jnp.sum(jnp.square(residuals(placed(initial, there, free), there)))
         better = there_cost < cost
-        damping = jnp.clip(jnp.where(better, 0.2 * damping, 4.0 * damping), *_DAMPING)
+        damping = jnp.clip(jnp.where(better, 0.2 * damping, 4.0 * damping), *DAMPING)
         return jnp.where(better, there, u), jnp.where(better, there_cost, cost), damping
 
     start = jnp.zeros_like(movable)
-    start_cost = jnp.sum(jnp.square(residuals(place(start), start)))
+    start_cost = jnp.sum(jnp.square(residuals(placed(initial, start, free), start)))
     u, cost, _ = jax.lax.fori_loop(0, iterations, iterate, (start, start_cost, jnp.full_like(total, 1e-2)))
     mean = jnp.sum(weights[:, None] * points, 0) / total
     spread = jnp.sqrt(jnp.sum(weights[:, None] * jnp.square(points - mean)) / total)
     initial_cost = jnp.sum(jnp.square(residuals(initial, start)))
-    keep = (spread > 1e-4 * _size(initial)) & (cost < initial_cost)
-    fitted = jax.tree.map(lambda new, old: jnp.where(keep, new, old), place(u), initial)
+    keep = (spread > 1e-4 * size(initial)) & (cost < initial_cost)
+    fitted = jax.tree.map(lambda new, old: jnp.where(keep, new, old), placed(initial, u, free), initial)
     return fitted, jnp.sqrt(jnp.sum(weights * jnp.square(_distances(points, fitted))) / total)

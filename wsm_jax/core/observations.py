@@ -1,0 +1,249 @@
+"""What is seen, as points in the world: from points, a mesh, a signed distance, or posed depth; checked, bounded, named.
+
+Every function here works on the host (NumPy in, NumPy out; JAX arrays are taken too) and raises ValueError for what tells no
+shape, with what was found and what is needed.
+"""
+
+import dataclasses
+import logging
+from typing import Any
+
+import numpy as np
+
+from wsm_jax.snapshot import Camera, quaternion_to_matrix
+from wsm_jax.typing import Float, Int, NpOrJax
+
+_LOG = logging.getLogger(__name__)
+
+LIMIT = 65536
+"""Points of a cloud that are kept, at most."""
+
+DEPTH_RANGE_M = (0.02, 200.0)
+"""Where the median of a depth map in metres must lie."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Cloud:
+    """Points that lie on surfaces, in world coordinates."""
+
+    points: Float[np.ndarray, "n 3"]
+    """m, float32."""
+    label: Int[np.ndarray, " n"]
+    """Instance of every point, 1..; 0 where no mask says."""
+    viewpoint: Float[np.ndarray, "3"] | None = None
+    """Where they were seen from (m), if from one place."""
+    spread: Float[np.ndarray, " n"] | None = None
+    """Standard deviation of the measurement of each point (m), if known."""
+    colour: Float[np.ndarray, "n 3"] | None = None
+    """sRGB values of each point, 0..1, if known."""
+
+    def take(self, chosen: np.ndarray) -> "Cloud":
+        """Some of the points, by index or mask."""
+        spread, colour = (None if x is None else x[chosen] for x in (self.spread, self.colour))
+        return Cloud(self.points[chosen], self.label[chosen], self.viewpoint, spread, colour)
+
+
+def float32(values: Any) -> np.ndarray:
+    """The values as a float32 array, never a NumPy scalar."""
+    return np.asarray(values, np.float32)
+
+
+def checked_points(points: NpOrJax, source: str, least: int = 4) -> np.ndarray:
+    """The points as float32 [n 3]. Raises ValueError, naming `source`, for another shape, too few, or values not finite."""
+    array = np.asarray(points)
+    if array.ndim != 2 or array.shape[-1] != 3 or array.dtype.kind not in "fiu":
+        raise ValueError(f"{source}: points of shape {array.shape} and type {array.dtype}; needed numbers [n, 3] in m")
+    if len(array) < least:
+        raise ValueError(f"{source}: {len(array)} points; needed {least} or more")
+    finite = np.isfinite(array).all(-1)
+    if not finite.all():
+        raise ValueError(f"{source}: {np.count_nonzero(~finite)} of {len(array)} points are not finite; leave them out first")
+    if np.abs(array).max() > 1e6:
+        raise ValueError(f"{source}: coordinates up to {np.abs(array).max():g}; needed metres, below 1e6")
+    return array.astype(np.float32)
+
+
+def extent(points: Float[np.ndarray, "n 3"], source: str, outliers: float = 0.0) -> tuple[np.ndarray, float]:
+    """Middle and size (m; root mean square radius of what is no outlier) of points that span a surface in space.
+
+    Raises ValueError for one point, a line, or a plane: they tell no wave (a plane does for `fit_set`, as a thin one).
+    """
+    if len(points) < 4:
+        raise ValueError(f"{source}: {len(points)} points with weight; needed 4 or more")
+    middle = np.median(points, 0).astype(np.float64)
+    offset = points - middle
+    radius = np.linalg.norm(offset, axis=1)
+    near = offset[radius <= np.quantile(radius, 1.0 - outliers) + 1e-12]
+    deviation = np.sqrt(np.maximum(np.linalg.eigvalsh(np.cov((near - near.mean(0)).T)), 0.0))[::-1]
+    names = ("one point", "a line", "a plane")
+    for rank in range(3):
+        if deviation[rank] <= 1e-4 * deviation[0] + 1e-9 * (1.0 + np.abs(middle).max()):
+            raise ValueError(
+                f"{source}: {len(points)} points lie on {names[rank]} (standard deviations "
+                f"{', '.join(f'{x:.3g}' for x in deviation)} m); needed points that span a surface in space"
+            )
+    return middle, float(np.sqrt(np.sum(deviation**2)))
+
+
+def bounded(cloud: Cloud, limit: int = LIMIT, seed: int = 0) -> Cloud:
+    """At most `limit` points of a cloud, drawn without replacement by `seed`; says so in the log where it leaves some out."""
+    if limit < 4:
+        raise ValueError(f"bounded: limit={limit}; needed 4 points or more")
+    count = len(cloud.points)
+    if count <= limit:
+        return cloud
+    _LOG.warning("kept %d of %d points (seed %d)", limit, count, seed)
+    return cloud.take(np.sort(np.random.default_rng(seed).choice(count, limit, replace=False)))
+
+
+def from_points(
+    points: NpOrJax, label: NpOrJax | None = None, colour: NpOrJax | None = None, *, limit: int = LIMIT, seed: int = 0
+) -> Cloud:
+    """A cloud of world points [n 3] (m), if given with the instance (1.., 0 unknown) and colour (sRGB 0..1) of every point."""
+    array = checked_points(points, "from_points")
+    labels = np.zeros(len(array), np.int32) if label is None else np.asarray(label)
+    if labels.shape != (len(array),) or labels.dtype.kind not in "iub" or np.any(labels < 0):
+        raise ValueError(
+            f"from_points: labels of shape {labels.shape}, {labels.dtype}; needed whole numbers from 0, one a point"
+        )
+    return bounded(Cloud(array, labels.astype(np.int32)), limit, seed)
+
+
+def from_mesh(vertices: NpOrJax, faces: NpOrJax, count: int = 8192, seed: int = 0) -> Cloud:
+    """`count` points uniform by area on triangles: faces [m 3] index vertices [v 3] (m).
+
+    Raises ValueError for faces that name no vertex, and for a mesh without area.
+    """
+    corners = checked_points(vertices, "from_mesh", 3)
+    index = np.asarray(faces)
+    if index.ndim != 2 or index.shape[1] != 3 or index.dtype.kind not in "iu" or not len(index):
+        raise ValueError(f"from_mesh: faces of shape {index.shape} and type {index.dtype}; needed vertex numbers [m, 3]")
+    if index.min() < 0 or index.max() >= len(corners):
+        raise ValueError(f"from_mesh: faces name vertices {index.min()}..{index.max()}; there are 0..{len(corners) - 1}")
+    a, b, c = (corners[index[:, i]].astype(np.float64) for i in range(3))
+    area = 0.5 * np.linalg.norm(np.cross(b - a, c - a), axis=1)
+    if not area.sum() > 0:
+        raise ValueError(f"from_mesh: {len(index)} triangles of area 0; needed a surface")
+    rng = np.random.default_rng(seed)
+    # evenly spaced quantiles spread the points better than independent draws
+    quantile = (np.arange(count) + rng.random()) / count * area.sum()
+    face = np.minimum(np.searchsorted(np.cumsum(area), quantile), len(area) - 1)
+    root, share = np.sqrt(rng.random(count))[:, None], rng.random(count)[:, None]
+    points = (1 - root) * a[face] + root * (1 - share) * b[face] + root * share * c[face]
+    return Cloud(points.astype(np.float32), np.zeros(count, np.int32))
+
+
+def from_signed_distance(
+    values: Float[NpOrJax, "x y z"], origin: NpOrJax, spacing: float, *, limit: int = LIMIT, seed: int = 0
+) -> Cloud:
+    """The zero crossings of a signed distance (m, negative inside) on a grid: where each edge of the grid pierces the surface.
+
+    Node (i, j, k) stands at origin + spacing (i, j, k), m; along an edge the distance is taken as linear. Raises ValueError
+    where it nowhere changes sign.
+    """
+    grid = np.asarray(values, np.float64)
+    if grid.ndim != 3 or not np.isfinite(grid).all() or not spacing > 0:
+        raise ValueError(
+            f"from_signed_distance: shape {grid.shape}, spacing {spacing}; needed finite values [x, y, z] and m > 0"
+        )
+    found = []
+    for axis in range(3):
+        here = np.take(grid, range(grid.shape[axis] - 1), axis)
+        there = np.take(grid, range(1, grid.shape[axis]), axis)
+        edge = np.argwhere((here < 0) != (there < 0))
+        a, b = here[tuple(edge.T)], there[tuple(edge.T)]
+        found.append(edge + (a / (a - b))[:, None] * np.eye(3)[axis])
+    points = np.concatenate(found)
+    if not len(points):
+        raise ValueError(
+            f"from_signed_distance: values {grid.min():.3g}..{grid.max():.3g} m have no zero; needed a surface in the grid"
+        )
+    points = np.asarray(origin, np.float64) + spacing * points
+    return from_points(points.astype(np.float32), limit=limit, seed=seed)
+
+
+def checked_depth(depth: NpOrJax, source: str = "from_depth") -> np.ndarray:
+    """A depth map [H W] in metres, 0 where nothing was measured. Raises ValueError that names the range found."""
+    array = np.asarray(depth)
+    if array.ndim != 2:
+        raise ValueError(f"{source}: depth of shape {array.shape}; needed [H, W]")
+    valid = np.isfinite(array) & (array > 0)
+    if not valid.any():
+        raise ValueError(f"{source}: no pixel of {array.shape[0]} x {array.shape[1]} has a depth above 0")
+    low, middle, high = (float(x) for x in np.quantile(array[valid], (0.0, 0.5, 1.0)))
+    found = f"depths {low:.4g}..{high:.4g}, median {middle:.4g}, type {array.dtype}"
+    if array.dtype.kind != "f":
+        raise ValueError(f"{source}: {found}; needed float metres (divide a 16-bit map in mm by 1000)")
+    if not DEPTH_RANGE_M[0] <= middle <= DEPTH_RANGE_M[1]:
+        raise ValueError(
+            f"{source}: {found}; needed metres, a median in {DEPTH_RANGE_M[0]:g}..{DEPTH_RANGE_M[1]:g} (is it mm or inverse?)"
+        )
+    return np.where(valid, array, 0.0).astype(np.float32)
+
+
+def from_depth(
+    depth: NpOrJax,
+    camera: Camera,
+    mask: NpOrJax | None = None,
+    colour: NpOrJax | None = None,
+    *,
+    noise: float = 0.0,
+    noise_per_square_metre: float = 0.0015,
+    limit: int = LIMIT,
+    seed: int = 0,
+) -> Cloud:
+    """The points that a depth map [H W] along the optical axis (m; 0 or not finite: nothing measured) says the camera sees.
+
+    `mask` [H W] holds the instance of every pixel, 1.. ; 0 unknown; `colour` [H W 3] sRGB in 0..1. The standard deviation of a
+    point is noise + noise_per_square_metre z^2 (m): a structured-light sensor measures disparity (Khoshelham and Elberink 2012:
+    1.4 mm at 1 m). Raises ValueError for depth that is no metres (see checked_depth), for a mask of another size, and for one
+    that holds no pixel with depth.
+    """
+    z = checked_depth(depth)
+    labels = np.zeros(z.shape, np.int32) if mask is None else np.asarray(mask)
+    if labels.shape != z.shape or labels.dtype.kind not in "iub":
+        raise ValueError(
+            f"from_depth: mask of shape {labels.shape}, {labels.dtype}, depth {z.shape}; needed whole numbers alike"
+        )
+    if colour is not None and np.shape(colour) != (*z.shape, 3):
+        raise ValueError(f"from_depth: colours of shape {np.shape(colour)} for depth {z.shape}; needed [H, W, 3]")
+    seen = z > 0
+    if mask is not None and not np.any(seen & (labels > 0)):
+        raise ValueError("from_depth: the mask holds no pixel with a depth; needed instance numbers 1.. where objects are")
+    points = world_points(z, camera)[seen]
+    spread = (noise + noise_per_square_metre * np.square(z[seen])).astype(np.float32)
+    position = np.asarray(camera.position, np.float32)
+    seen_colour = None if colour is None else np.asarray(colour, np.float32)[seen]
+    return bounded(Cloud(points, labels[seen].astype(np.int32), position, spread, seen_colour), limit, seed)
+
+
+def world_points(depth: Float[np.ndarray, "H W"], camera: Camera) -> Float[np.ndarray, "H W 3"]:
+    """World points (m) of every pixel of a depth map (m); see snapshot/camera.py for the pixel rays."""
+    height, width = depth.shape
+    y, x = np.meshgrid((np.arange(height) + 0.5) / height - 0.5, (np.arange(width) + 0.5 - width / 2) / height, indexing="ij")
+    offset, focal = np.asarray(camera.offset, np.float64), float(np.asarray(camera.focal))
+    local = np.stack([(x - offset[0]) / focal, (y - offset[1]) / focal, np.ones_like(x)], -1) * depth[..., None]
+    matrix = np.asarray(quaternion_to_matrix(np.asarray(camera.rotation)), np.float64)
+    return (np.asarray(camera.position, np.float64) + local @ matrix.T).astype(np.float32)
+
+
+def vacant_points(cloud: Cloud, low: np.ndarray, high: np.ndarray, count: int, margin: float) -> Float[np.ndarray, "m 3"]:
+    """At most `count` points (m) of a box that surely lie in empty space: on the rays from the viewpoint to the points.
+
+    Three on the part of each ray inside the box that ends `margin` (m) before its point. None without a viewpoint.
+    """
+    if cloud.viewpoint is None:
+        return np.zeros((0, 3), np.float32)
+    ray = cloud.points - cloud.viewpoint
+    length = np.linalg.norm(ray, axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        sides = np.stack([(low - cloud.viewpoint) / ray, (high - cloud.viewpoint) / ray])
+    enter = np.nanmax(sides.min(0), axis=1)
+    leave = np.minimum(np.nanmin(sides.max(0), axis=1), 1.0 - margin / np.maximum(length, 1e-9))
+    through = np.flatnonzero((leave > enter) & (leave > 0))
+    share = (np.arange(3) + 0.5) / 3
+    t = np.maximum(enter[through], 0.0)[:, None]
+    t = t + share * (leave[through, None] - t)
+    found = (cloud.viewpoint + t[..., None] * ray[through, None]).reshape(-1, 3)
+    chosen = np.linspace(0, len(found) - 1, min(count, len(found))).round().astype(int)
+    return found[chosen].astype(np.float32)
