@@ -98,7 +98,7 @@ def test_many_waves_on_one_ray_composite_as_few_do():
     """Sorting and comparing pairs give one answer, for ties too."""
     rng = np.random.default_rng(5)
     depth, alpha = rng.integers(1, 6, (3, 8, 10)).astype(np.float32), rng.random((3, 8, 10)).astype(np.float32)
-    few = render._weights(depth, jnp.asarray(alpha))
+    few = render._weights(jnp.asarray(depth), jnp.asarray(alpha))
     padded = np.pad(depth, ((0, 0), (0, 4), (0, 0)), constant_values=1e6), np.pad(alpha, ((0, 0), (0, 4), (0, 0)))
     np.testing.assert_allclose(
         render._weights(jnp.asarray(padded[0]), jnp.asarray(padded[1]))[:, :8], few, rtol=1e-5, atol=1e-7
