@@ -43,7 +43,7 @@ _T = TypeVar("_T")
 def array_namespace(*arrays: Any) -> Any:
     """jax.numpy where one of the arrays is JAX's or traced, else numpy: for functions in which NumPy stays NumPy.
 
-    On the host that matters: JAX compiles every operation outside `jit` for every shape, a twentieth of a second each.
+    On the host that matters: JAX compiles every operation outside `jit` anew for every shape.
     """
     return jnp if any(isinstance(x, jax.Array) for x in arrays) else np
 

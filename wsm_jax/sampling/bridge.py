@@ -139,9 +139,8 @@ def _transport(
     return unpatch(integrate(velocity, patches(state, network.rows), levels, METHODS[method] if method else EULER))
 
 
-_interpolate = jax.jit(
-    interpolate
-)  # apart from the caster, which then is compiled once a size, whatever the length of the core
+# apart from the caster, which then is compiled once a size, whatever the length of the core
+_interpolate = jax.jit(interpolate)
 
 
 @functools.partial(jax.jit, static_argnames="size")
