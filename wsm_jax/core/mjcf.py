@@ -11,6 +11,7 @@ restitution is
 # (MuJoCo's compiled modules carry no types)
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -38,7 +39,7 @@ def damping_ratio(restitution: float) -> float:
     return float(np.asarray(brentq(excess, 1e-6, 1 - 1e-9)))
 
 
-def numbers(values: NpOrJax | Sequence[float]) -> str:
+def numbers(values: NpOrJax | Sequence[Any]) -> str:
     """Numbers as MJCF wants them."""
     return " ".join(f"{x:.9g}" for x in np.ravel(values))
 
