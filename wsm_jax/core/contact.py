@@ -86,9 +86,10 @@ def _slopes(a: Geometry, b: Geometry, normal: Array, plane: Array) -> tuple[Arra
 
 
 def _solved(matrix: Array, vector: Array) -> Array:
-    """x of matrix x = vector, 2 x 2."""
-    (p, q), (r, s) = matrix
-    return jnp.stack([s * vector[0] - q * vector[1], p * vector[1] - r * vector[0]]) / (p * s - q * r)
+    """x of matrix x = vector, 2 x 2; in units of the largest entry, since products of large ones leave float32."""
+    unit = jnp.max(jnp.abs(matrix))
+    (p, q), (r, s) = matrix / unit
+    return jnp.stack([s * vector[0] - q * vector[1], p * vector[1] - r * vector[0]]) / ((p * s - q * r) * unit)
 
 
 def _ascend(a: Geometry, b: Geometry, normal: Array, iterations: int) -> tuple[Array, Array]:
