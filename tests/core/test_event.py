@@ -91,7 +91,7 @@ def test_drops_that_merge_and_a_cup_that_breaks_play_on():
     assert [(e["kind"], e["time"], e["instances"]) for e in events] == [("breaks", 0.25, [2])]
     assert np.isfinite(core.centre).all() and core.centre[-1, 3:6, 2].min() > 0
     assert list(last.part) == list(range(8)) and list(core.presence[3]) == [1, 0, 1, 1, 1, 1, 0, 0]
-    camera = look_at((0.3, -3, 1.2), (0.3, -0.2, 0.8))
+    camera = look_at(np.float32([0.3, -3, 1.2]), np.float32([0.3, -0.2, 0.8]))
     cover = []
     for t in np.linspace(0.125, 0.25, 9):
         now = interpolate(core, np.arange(7) / 8, np.asarray(t))

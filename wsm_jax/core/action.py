@@ -22,8 +22,7 @@ import numpy as np
 
 from wsm_jax.core.contact import contact
 from wsm_jax.core.dynamics import GRAVITY_M_S2, Gravity, bodies
-from wsm_jax.core.geometry import Geometry, multiply
-from wsm_jax.core.interpolate import interpolate
+from wsm_jax.core.geometry import Geometry, multiply, turned
 from wsm_jax.core.matter import Matter
 from wsm_jax.snapshot import TICK_HZ, Waves
 from wsm_jax.typing import Array, Bool, Float, NpOrJax
@@ -94,35 +93,48 @@ def stationarity(
 
 
 def free_intervals(
-    core: Waves, matter: Matter, *, tick_s: float = 1.0 / TICK_HZ, margin: float = 5e-3, samples: int = 8
+    core: Waves,
+    matter: Matter,
+    *,
+    tick_s: float = 1.0 / TICK_HZ,
+    gravity: Gravity = GRAVITY_M_S2,
+    margin: float = 5e-3,
+    samples: int = 8,
 ) -> Bool[np.ndarray, "intervals N"]:
-    """Whether each part touches nothing between tick k and k+1, [K-1 N]: the split at impacts.
+    """Whether each part touches nothing between tick k and k+1: the split at impacts.
 
-    Every pair of present waves of different parts is looked at in `samples` + 1 instants of the interpolated core, those of the
-    ticks included; closer than `margin` (m) counts as touching.
+    From tick k every wave is carried on as if it flew freely, to `samples` instants of the interval and its end. Where two
+    present waves of different parts come nearer than `margin` (m) on that way, they touch: without a contact it is the way
+    that they take.
     """
     ticks, count = core.presence.shape
     pairs = np.stack(np.triu_indices(count, 1), -1)
-    time = np.arange(ticks) * np.float32(tick_s)
-    between = np.arange((ticks - 1) * samples + 1) * np.float32(tick_s / samples)
     part, held = np.asarray(matter.part), np.asarray(matter.held)
-    touching = np.asarray(_touching(core, time, between, pairs)) < margin
-    present = np.asarray(core.presence) > 0.5
+    pull = np.where(held[:, None], 0.0, np.asarray(gravity, np.float32)).astype(np.float32)
+    times = np.linspace(0.0, tick_s, samples + 1).astype(np.float32)
+    touching = np.asarray(_nearest(core[:-1], pull, times, pairs)) < margin
     different = (part[pairs[:, 0]] != part[pairs[:, 1]]) & ~(held[pairs[:, 0]] & held[pairs[:, 1]])
+    present = np.asarray(core.presence) > 0.5
     free = np.ones((ticks - 1, count), bool)
     for k in range(ticks - 1):
-        near = touching[k * samples : (k + 1) * samples + 1].any(0) & different
-        near &= (present[k] | present[k + 1])[pairs].all(1)
+        near = touching[k] & different & (present[k] | present[k + 1])[pairs].all(1)
         free[k, part[np.unique(pairs[near])]] = False
     return free
 
 
 @jax.jit
-def _touching(core: Waves, time: NpOrJax, between: NpOrJax, pairs: NpOrJax) -> Array:
-    """Separations of pairs of waves at the times `between`, [times P], m."""
-    geometry = Geometry.of(interpolate(core, time, between))
-    a, b = (jax.tree.map(lambda x, side=side: x[:, pairs[:, side]], geometry) for side in (0, 1))
-    return jax.lax.map(lambda ab: jax.vmap(contact)(*ab).separation, (a, b))
+def _nearest(core: Waves, pull: NpOrJax, times: NpOrJax, pairs: NpOrJax) -> Array:
+    """The least separation of pairs of waves on their free way from each tick, [K P], m."""
+
+    def at(time: Array) -> Array:
+        flown = core.replace(  # type: ignore[attr-defined]
+            centre=core.centre + time * core.velocity + 0.5 * time**2 * pull,
+            rotation=turned(jnp.asarray(core.rotation), time * core.angular_velocity),
+        )
+        a, b = (jax.tree.map(lambda x, side=side: x[:, pairs[:, side]], Geometry.of(flown)) for side in (0, 1))
+        return jax.vmap(jax.vmap(contact))(a, b).separation
+
+    return jnp.min(jax.lax.map(at, jnp.asarray(times)), 0)
 
 
 def _path(core: Waves, matter: Matter) -> tuple[Array, Array, Array, Array]:

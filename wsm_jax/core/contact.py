@@ -71,34 +71,43 @@ def _tangents(normal: Array) -> Array:
 
 
 def _slopes(a: Geometry, b: Geometry, normal: Array, plane: Array) -> tuple[Array, Array]:
-    """Gradient [2] and Hessian [2 2] of s over the tangent plane; the Hessian made negative definite."""
+    """Gradient [2] and Hessian [2 2] of s over the tangent plane."""
 
     def over_plane(u: Array) -> Array:
         return _margin(a, b, normal + u @ plane)
 
     gradient, hessian = jax.grad(over_plane)(jnp.zeros(2)), jax.hessian(over_plane)(jnp.zeros(2))
-    mean, difference = 0.5 * (hessian[0, 0] + hessian[1, 1]), 0.5 * (hessian[0, 0] - hessian[1, 1])
-    largest = mean + jnp.sqrt(jnp.square(difference) + jnp.square(hessian[0, 1]) + 1e-30)
-    floor = 1e-3 * jnp.mean(jnp.asarray(a.scale) + jnp.asarray(b.scale))
-    hessian = hessian - jnp.maximum(largest + floor, 0.0) * jnp.eye(2)
     # at a kink of the support function the Hessian may leave float32: so curved that the normal stays where it is
     return gradient, jnp.where(jnp.all(jnp.isfinite(hessian)), hessian, -1e12 * jnp.eye(2))
 
 
-def _solved(matrix: Array, vector: Array) -> Array:
-    """x of matrix x = vector, 2 x 2."""
-    (p, q), (r, s) = matrix
-    return jnp.stack([s * vector[0] - q * vector[1], p * vector[1] - r * vector[0]]) / (p * s - q * r)
+def _uphill(hessian: Array, gradient: Array, least: Array) -> Array:
+    """The step |H|^-1 gradient, with curvatures of at least `least` (m): Newton's where s is concave, uphill anywhere.
+
+    By the eigenvectors, since beside a kink the curvatures of two directions differ by more than float32 has digits.
+    """
+    mean, difference = 0.5 * (hessian[0, 0] + hessian[1, 1]), 0.5 * (hessian[0, 0] - hessian[1, 1])
+    radius = jnp.sqrt(jnp.square(difference) + jnp.square(hessian[0, 1]))
+    angle = 0.5 * jnp.arctan2(hessian[0, 1], difference)
+    axes = jnp.stack([jnp.stack([jnp.cos(angle), jnp.sin(angle)]), jnp.stack([-jnp.sin(angle), jnp.cos(angle)])])
+    curvature = jnp.maximum(jnp.abs(jnp.stack([mean + radius, mean - radius])), least)
+    return (axes @ gradient / curvature) @ axes
+
+
+def _least_curvature(a: Geometry, b: Geometry) -> Array:
+    return 1e-3 * jnp.mean(jnp.asarray(a.scale) + jnp.asarray(b.scale))
 
 
 def _ascend(a: Geometry, b: Geometry, normal: Array, iterations: int) -> tuple[Array, Array]:
     """A local maximum of s and the unit normal there."""
 
+    least = _least_curvature(a, b)
+
     def step(_, state: tuple[Array, Array]) -> tuple[Array, Array]:
         best, normal = state
         plane = _tangents(normal)
         gradient, hessian = _slopes(a, b, normal, plane)
-        way = -_solved(hessian, gradient)
+        way = _uphill(hessian, gradient, least)
         way = way * jnp.minimum(1.0, 1.0 / (jnp.linalg.norm(way) + 1e-12))
         tried = normal + jnp.asarray(_STEPS)[:, None] * (way @ plane)
         tried = tried / jnp.linalg.norm(tried, axis=-1, keepdims=True)
@@ -123,6 +132,7 @@ def contact(a: Geometry, b: Geometry, *, iterations: int = 16, starts: int = 4) 
     plane = _tangents(found)
     _, hessian = _slopes(still_a, still_b, found, plane)
     gradient, _ = _slopes(a, b, found, plane)
-    moved = -_solved(_frozen(hessian), gradient - _frozen(gradient))  # 0, but for its derivative
+    change = gradient - _frozen(gradient)  # 0, but for its derivative
+    moved = _uphill(_frozen(hessian), change, _least_curvature(still_a, still_b))
     normal = found + moved @ plane
     return Contact(_margin(a, b, found), normal, farthest(a, normal), farthest(b, -normal))

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsm_jax.core.contact import contact
-from wsm_jax.core.geometry import Geometry, inertia, multiply
+from wsm_jax.core.geometry import Geometry, inertia, multiply, turned
 from wsm_jax.core.manifold import POINTS, manifold
 from wsm_jax.core.matter import Joints, Matter, no_joints
 from wsm_jax.core.solver import Contacts, Impulses, Inverse, Motion, Rows, after, closing, solve, totals
@@ -70,14 +70,6 @@ class State:
     velocity: Float[Array, "N 3"]
     momentum: Float[Array, "N 3"]
     """Angular momentum about the centre of mass (of a held part: its angular velocity), world."""
-
-
-def _turn_by(rotation: Array, vector: Array) -> Array:
-    """The quaternion after a turn by a rotation vector (world, rad)."""
-    half = 0.5 * jnp.sqrt(jnp.sum(vector * vector, -1, keepdims=True) + 1e-20)
-    change = jnp.concatenate([jnp.cos(half), 0.5 * vector * jnp.sinc(half / jnp.pi)], -1)
-    turned = multiply(change, rotation)
-    return turned / jnp.linalg.norm(turned, axis=-1, keepdims=True)
 
 
 def _rotate(rotation: Array, vector: Array) -> Array:
@@ -143,8 +135,8 @@ def _spin(model: Bodies, rotation: Array, momentum: Array) -> Array:
 
 def _drift(model: Bodies, state: State, velocity: Array, h: Array | float) -> tuple[Array, Array]:
     """Position and rotation after (1) with velocity `velocity` and the momentum of the state."""
-    half = _turn_by(state.rotation, 0.5 * h * _spin(model, state.rotation, state.momentum))
-    return state.centre + h * velocity, _turn_by(state.rotation, h * _spin(model, half, state.momentum))
+    half = turned(state.rotation, 0.5 * h * _spin(model, state.rotation, state.momentum))
+    return state.centre + h * velocity, turned(state.rotation, h * _spin(model, half, state.momentum))
 
 
 def _contacts(waves: Waves, matter: Matter, state: State, pairs: Array, mask: Array) -> Contacts:

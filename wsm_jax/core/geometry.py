@@ -73,3 +73,12 @@ def multiply(a: Float[NpOrJax, "*lead 4"], b: Float[NpOrJax, "*lead 4"]) -> Floa
     aw, av, bw, bv = a[..., :1], a[..., 1:], b[..., :1], b[..., 1:]
     real = aw * bw - jnp.sum(av * bv, -1, keepdims=True)
     return jnp.concatenate([real, aw * bv + bw * av + jnp.cross(av, bv)], -1)
+
+
+def turned(rotation: Float[NpOrJax, "*lead 4"], vector: Float[NpOrJax, "*lead 3"]) -> Float[Array, "*lead 4"]:
+    """The quaternion after a turn by a rotation vector (world, rad); of unit length."""
+    vector = jnp.asarray(vector)
+    half = 0.5 * jnp.sqrt(jnp.sum(vector * vector, -1, keepdims=True) + 1e-20)
+    change = jnp.concatenate([jnp.cos(half), 0.5 * vector * jnp.sinc(half / jnp.pi)], -1)
+    after = multiply(change, rotation)
+    return after / jnp.linalg.norm(after, axis=-1, keepdims=True)
