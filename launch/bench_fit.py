@@ -21,11 +21,11 @@ from absl import flags
 
 from launch import command
 from wsm_jax.core import superquadric
-from wsm_jax.core.compare import chamfer, iou, surface_samples
-from wsm_jax.core.fit_robust import fit_one
-from wsm_jax.core.fit_set import fit_set
+from wsm_jax.core.fitting.compare import chamfer, iou, surface_samples
+from wsm_jax.core.fitting.observations import Cloud, float32, from_mesh, from_points
+from wsm_jax.core.fitting.robust import fit_one
+from wsm_jax.core.fitting.sets import fit_set
 from wsm_jax.core.geometry import Geometry, to_local
-from wsm_jax.core.observations import Cloud, float32, from_mesh, from_points
 from wsm_jax.snapshot import quaternion_to_matrix
 from wsm_jax.snapshot.camera import matrix_to_quaternion
 

@@ -15,7 +15,7 @@ from absl import flags
 from launch.command import Usage, parse, run
 
 if TYPE_CHECKING:
-    from wsm_jax.core.conversion import Options, Thing
+    from wsm_jax.core.exchange.conversion import Options, Thing
 
 COMMAND = "python -m launch.convert IN OUT"
 
@@ -53,8 +53,8 @@ def main(arguments: list[str]) -> int | None:
     if target.is_dir():
         raise Usage(f"{target}: is a folder; needed the name of a file")
 
-    from wsm_jax.core import scene_file
-    from wsm_jax.core.conversion import Options, convert, form, route
+    from wsm_jax.core.exchange import scene_file
+    from wsm_jax.core.exchange.conversion import Options, convert, form, route
 
     names = ("samples", "resolution", "detail", "max_waves", "splats", "seed")
     options = Options(**{name: getattr(values, name) for name in names})
@@ -87,9 +87,9 @@ def main(arguments: list[str]) -> int | None:
 
 def describe(thing: "Thing") -> str:
     """How much of what a thing is."""
+    from wsm_jax.core.exchange.points import PointCloud
+    from wsm_jax.core.exchange.splats import Splats
     from wsm_jax.core.mesh import Mesh
-    from wsm_jax.core.points import PointCloud
-    from wsm_jax.core.splats import Splats
     from wsm_jax.snapshot import Waves
 
     match thing:
@@ -106,8 +106,8 @@ def describe(thing: "Thing") -> str:
 
 def compare(before: "Thing", made: "Thing", target: Path, options: "Options", cells: int) -> None:
     """Prints Chamfer-L1 and IoU between a scene and what the file holds, read again where this release reads its suffix."""
-    from wsm_jax.core import comparison, scene_file
-    from wsm_jax.core.conversion import convert, form
+    from wsm_jax.core.exchange import comparison, scene_file
+    from wsm_jax.core.exchange.conversion import convert, form
 
     if target.suffix.lower() in scene_file.READS and target.suffix.lower() != ".npy":
         after, what = scene_file.read(target), "the file read again"

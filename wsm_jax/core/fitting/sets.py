@@ -1,0 +1,333 @@
+"""A cloud of points -> a set of waves, as many as the residual asks for.
+
+Large planes are carved first (planes.py), if asked for; what is left falls into objects, by its labels or by what hangs
+together; each object is one wave that is split as long as that pays. A split is judged by the description length
+
+    L = sum_k n_k/2 log(mean_k d^2 + noise^2) + 11/2 log(n) K        over the waves k with n_k points each               (1)
+
+n being at most 512, for neighbouring points are not independent; 11 is the number of parameters. Two ways to split the worst
+wave are tried, along its longest axis, and off by residual; both children are fitted from several starts in one vmap, the
+points go to the nearest wave, and all are fitted again. Where the cloud has a viewpoint, the empty space on its rays counts:
+a point of it inside a wave is a point at that distance. At the end pairs are merged where one wave does as well.
+"""
+
+import dataclasses
+
+import jax
+import numpy as np
+from scipy.cluster.vq import kmeans2
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import KDTree
+
+from wsm_jax.core.fitting import planes
+from wsm_jax.core.fitting.observations import Cloud, checked_points, float32, vacant_points
+from wsm_jax.core.fitting.robust import PRIOR, STARTS, Fit, first_order_distance, fit_each, padded, principal_starts
+from wsm_jax.core.geometry import Geometry
+from wsm_jax.snapshot import SEMANTIC_CLASSES, Waves
+from wsm_jax.snapshot.waves import empty
+from wsm_jax.typing import Float, Int, NpOrJax
+
+LEAST_POINTS = 40
+"""Points that an object needs; fewer stay unexplained."""
+
+_PATIENCE = 3
+"""Splits in a row that may lengthen the description before the growth ends: a table pays only from top and four legs on."""
+
+_PART_POINTS, _ITERATIONS, _PARAMETERS, _INDEPENDENT = 256, 20, 11, 512
+
+
+@dataclasses.dataclass(frozen=True)
+class SetFit:
+    """N waves that explain a cloud."""
+
+    geometry: Geometry
+    """Waves, [N ...], NumPy."""
+    instance: Int[np.ndarray, " N"]
+    """Object of every wave, 1..; 0 for scenery (planes)."""
+    owner: Int[np.ndarray, " n"]
+    """Wave of every point, -1 where none explains it."""
+    residual: Float[np.ndarray, " n"]
+    """Distance of every point to its wave (m, first order, at least 0); infinite where none explains it."""
+
+
+def estimate_noise(points: Float[np.ndarray, "n 3"]) -> float:
+    """Standard deviation of the points off their surface (m), from how thick neighbourhoods are: their median.
+
+    Curvature counts as noise in it, so that it is an upper estimate for sparse points on curved surfaces.
+    """
+    chosen = np.linspace(0, len(points) - 1, min(len(points), 20000)).astype(int)
+    return float(np.median(planes.normals(points[chosen])[1])) * 1.2  # 16 neighbours lose three degrees of freedom
+
+
+def fit_set(
+    cloud: Cloud,
+    *,
+    noise: float | None = None,
+    most: int = 32,
+    most_per_object: int = 8,
+    plane_extent: float | None = None,
+    tolerance: float = 0.01,
+    refine: int = 2,
+) -> SetFit:
+    """The waves that explain a cloud: at most `most`, and `most_per_object` of one object.
+
+    `noise` (m; none: estimated) and `tolerance` (share of the size of an object) say what residual is good enough to stop.
+    `plane_extent`: planes longer than this (m) become thin waves first. Raises ValueError for a cloud that is too small or
+    not finite. Deterministic.
+    """
+    points = checked_points(cloud.points, "fit_set", LEAST_POINTS)
+    if most < 1 or most_per_object < 1:
+        raise ValueError(f"fit_set: most={most}, most_per_object={most_per_object}; needed 1 or more")
+    noise = estimate_noise(points) if noise is None else noise
+    if not np.ptp(points, axis=0).max() > 0:
+        raise ValueError(f"fit_set: all {len(points)} points are one; needed points that span a surface")
+    spread = np.maximum(noise, 0.0 if cloud.spread is None else cloud.spread) * np.ones(len(points))
+    owner, waves = np.full(len(points), -1), []
+    if plane_extent is not None:
+        waves, owner = planes.carve(points, np.maximum(spread, 1e-4), plane_extent, cloud.viewpoint)
+        waves, owner = waves[:most], np.where(owner < most, owner, -1)
+        owner[_touching(waves, points, owner, 3 * spread)] = -2
+    instance = [0] * len(waves)
+    for number, members in enumerate(_objects(points, cloud.label, np.flatnonzero(owner == -1)), 1):
+        room = min(most - len(waves), most_per_object)
+        if room < 1:
+            break
+        scale = float(np.median(spread[members]))
+        low, high = points[members].min(0), points[members].max(0)
+        hollow = vacant_points(cloud, low, high, len(members), 5 * scale + 0.02 * float((high - low).max()))
+        fits, part = _grow(points[members], hollow, scale, room, tolerance, refine)
+        owner[members] = part + len(waves)
+        waves += fits
+        instance += [number] * len(fits)
+    owner = np.maximum(owner, -1)
+    if not waves:
+        raise ValueError(
+            f"fit_set: no object of {LEAST_POINTS} points hangs together among {len(points)}; needed denser points"
+        )
+    geometry = jax.tree.map(lambda *x: np.stack([np.asarray(y, np.float32) for y in x]), *waves)
+    distance = np.abs(distances(geometry, points))
+    residual = np.where(owner >= 0, distance[np.maximum(owner, 0), np.arange(len(points))], np.inf)
+    return SetFit(geometry, np.asarray(instance, np.int32), owner.astype(np.int32), residual.astype(np.float32))
+
+
+def _touching(waves: list[Geometry], points: np.ndarray, owner: np.ndarray, reach: np.ndarray) -> np.ndarray:
+    """Points of no wave that lie on one all the same (edges, where the normal is no help)."""
+    if not waves:
+        return np.zeros(len(points), bool)
+    geometry = jax.tree.map(lambda *x: np.stack(x), *waves)
+    return (owner == -1) & (distances(geometry, points).min(0) < reach)
+
+
+@jax.jit
+def _distances(waves: Geometry, points: NpOrJax) -> jax.Array:
+    return jax.vmap(lambda wave: first_order_distance(points, wave))(waves)
+
+
+def distances(waves: Geometry, points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "N n"]:
+    """First-order distance (m, negative inside) of points to every wave of a set, on the host; sizes are padded."""
+    count = len(waves.scale)
+    fill = (1 << max(count - 1, 0).bit_length()) - count
+    full = jax.tree.map(lambda x: float32(np.concatenate([x, np.repeat(x[-1:], fill, 0)])), waves)
+    local, _ = padded(points, np.ones(len(points)), len(points))
+    return np.asarray(_distances(full, local))[:count, : len(points)]
+
+
+def _objects(points: np.ndarray, label: np.ndarray, free: np.ndarray) -> list[np.ndarray]:
+    """Points of every object, largest first: by label where there is one, else by what hangs together."""
+    groups = [free[label[free] == value] for value in np.unique(label[free]) if value > 0]
+    loose = free[label[free] == 0]
+    if len(loose) >= LEAST_POINTS:
+        reach = 3.0 * planes.spacing(points[loose])
+        pairs = KDTree(points[loose]).sparse_distance_matrix(KDTree(points[loose]), reach, output_type="coo_matrix")
+        part = connected_components(pairs, directed=False)[1]
+        groups += [loose[part == value] for value in np.flatnonzero(np.bincount(part) >= LEAST_POINTS)]
+    return sorted((group for group in groups if len(group) >= LEAST_POINTS), key=len, reverse=True)
+
+
+_Job = tuple[int, np.ndarray, np.ndarray, np.ndarray, Geometry, float, float, np.ndarray]
+"""Which part, points, weights, vacancy, start, least sigma, and the unit and middle that scaled them."""
+
+
+def _jobs(parts: list[np.ndarray], starts: list[Geometry | None], hollow: np.ndarray, noise: float) -> list[_Job]:
+    """The fits to make: each part, with the vacant points in its box, at unit size, from its start or from four."""
+    jobs: list[_Job] = []
+    for number, (part, start) in enumerate(zip(parts, starts, strict=True)):
+        middle = np.median(part, 0).astype(np.float64)
+        unit = max(float(np.sqrt(np.mean(np.sum(np.square(part - middle), 1)))), 1e-6)
+        some, weight = padded((part - middle) / unit, np.ones(len(part)), _PART_POINTS)
+        low, high = part.min(0), part.max(0)
+        room = 0.1 * (high - low)
+        near = hollow[((hollow > low - room) & (hollow < high + room)).all(1)]
+        empty_space, empty_weight = padded((near - middle) / unit, np.ones(len(near)), _PART_POINTS)
+        vacant = np.repeat(float32([0, 1]), _PART_POINTS)
+        some, weight = (
+            np.concatenate([np.pad(x, [(0, _PART_POINTS - len(x)), *[(0, 0)] * (x.ndim - 1)]) for x in pair])
+            for pair in ((some, empty_space), (weight, empty_weight))
+        )
+        least = max(noise / unit, 1e-3)
+        if start is None:
+            rounds = principal_starts(some, weight * (vacant == 0), 2 * least)
+            first = [jax.tree.map(lambda x, i=i: x[i], rounds) for i in (0, 1, 2, 3)]
+        else:
+            first = [Geometry(float32((start.centre - middle) / unit), float32(start.scale / unit), *_shape(start))]
+        jobs += [(number, some, weight, vacant, wave, least, unit, middle) for wave in first]
+    return jobs
+
+
+def _fit_parts(parts: list[np.ndarray], starts: list[Geometry | None], hollow: np.ndarray, noise: float) -> list[Geometry]:
+    """One wave to each part: from its start, or the best from four starts along its principal axes. Batches of eight."""
+    jobs = _jobs(parts, starts, hollow, noise)
+    best: dict[int, tuple[float, Geometry]] = {}
+    for begin in range(0, len(jobs), STARTS):
+        some_jobs = jobs[begin : begin + STARTS]
+        full = some_jobs + [some_jobs[-1]] * (STARTS - len(some_jobs))
+        waves = jax.tree.map(lambda *x: np.stack(x), *(job[4] for job in full))
+        arrays = [(job[1], job[2], job[3]) for job in full]
+        inputs = (np.stack([np.asarray(part[i]) for part in arrays]) for i in range(3))
+        least = float32([job[5] for job in full])
+        fits = fit_each(*inputs, waves, least, np.ones(STARTS, np.float32), float32(0.0), PRIOR, iterations=_ITERATIONS)
+        for job, fit in zip(some_jobs, _each(fits), strict=False):
+            if np.isfinite(fit.loss) and (job[0] not in best or fit.loss < best[job[0]][0]):
+                best[job[0]] = float(fit.loss), _enlarged(fit.geometry, job[6], job[7])
+    return [best[number][1] for number in range(len(parts))]
+
+
+def _shape(wave: Geometry) -> tuple[np.ndarray, np.ndarray]:
+    return float32(wave.rotation), float32(wave.exponents)
+
+
+def _each(fits: Fit) -> list[Fit]:
+    host = jax.tree.map(np.asarray, fits)
+    return [jax.tree.map(lambda x, i=i: x[i], host) for i in range(STARTS)]
+
+
+def _enlarged(wave: Geometry, unit: float, middle: np.ndarray) -> Geometry:
+    centre = float32(middle + unit * np.float64(wave.centre))
+    return Geometry(centre, float32(unit * wave.scale), *_shape(wave))
+
+
+def _length(state: "_Settled", noise: float) -> float:
+    """Equation (1), nats."""
+    waves, owner, square = state
+    count = len(waves)
+    n = min(len(square), _INDEPENDENT)
+    shares = [(np.mean(owner == k), np.mean(square[owner == k])) for k in range(count) if np.any(owner == k)]
+    cost = sum(0.5 * n * share * np.log(mean + noise**2) for share, mean in shares)
+    return float(cost + 0.5 * _PARAMETERS * np.log(n) * count)
+
+
+_Settled = tuple[list[Geometry], np.ndarray, np.ndarray]
+"""Waves, the wave of every point, and its square distance; the last entries are the vacant points inside waves."""
+
+
+def _settle(points: np.ndarray, hollow: np.ndarray, waves: list[Geometry], noise: float, rounds: int) -> _Settled:
+    """Points to their nearest waves, waves to their points, `rounds` times; waves without points go."""
+    for turn in range(rounds + 1):
+        table = np.square(distances(jax.tree.map(lambda *x: np.stack(x), *waves), points))
+        owner = np.argmin(table, 0)
+        counts = np.bincount(owner, minlength=len(waves))
+        if turn == rounds or len(waves) == 1:
+            break
+        kept = np.flatnonzero(counts >= LEAST_POINTS // 2)
+        waves = _fit_parts([points[owner == k] for k in kept], [waves[k] for k in kept], hollow, noise)
+    square = table[owner, np.arange(len(points))]
+    if len(hollow):
+        inside = np.minimum(distances(jax.tree.map(lambda *x: np.stack(x), *waves), hollow), 0.0)
+        owner = np.concatenate([owner, np.argmin(inside, 0)])
+        square = np.concatenate([square, np.square(inside.min(0))])
+        kept_points = np.concatenate([np.ones(len(points), bool), inside.min(0) < 0])
+        owner, square = owner[kept_points], square[kept_points]
+    return waves, owner, square
+
+
+def _splits(points: np.ndarray, square: np.ndarray) -> list[np.ndarray]:
+    """Ways to part the points of a wave: two means, and what it explains worst against the rest."""
+    axes = np.linalg.eigh(np.cov((points - points.mean(0)).T))[1]
+    along = (points - points.mean(0)) @ axes[:, 2]
+    ends = points[[int(np.argmin(along)), int(np.argmax(along))]].astype(np.float64)
+    halves = kmeans2(points.astype(np.float64), ends, minit="matrix", iter=8)[1] == 1
+    bad = np.flatnonzero(square > np.quantile(square, 0.7))
+    seed = points[bad[int(np.argmax(square[bad]))]]
+    reach = np.linalg.norm(points - seed, axis=1)
+    carved = reach <= np.quantile(reach, 0.3)
+    sides = [side for side in (halves, carved) if min(side.sum(), (~side).sum()) >= LEAST_POINTS // 2]
+    return sides
+
+
+def _grow(
+    points: np.ndarray, hollow: np.ndarray, noise: float, most: int, tolerance: float, refine: int
+) -> tuple[list[Geometry], np.ndarray]:
+    """The waves of one object, and the wave of each of its points."""
+    good = max(noise, tolerance * float(np.sqrt(np.sum(np.var(points, axis=0)))))
+    state = _settle(points, hollow, _fit_parts([points], [None], hollow, noise), noise, 0)
+    best = length = _length(state, good)
+    kept = state
+    spent: set[int] = set()
+    since = 0
+    while len(state[0]) < most and len(spent) < len(state[0]) and since < _PATIENCE:
+        waves, owner, square = state
+        cost = [np.sum(square[owner == k]) if k not in spent else -1.0 for k in range(len(waves))]
+        worst = int(np.argmax(cost))
+        mine = owner[: len(points)] == worst
+        trials = []
+        if np.mean(square[owner == worst]) > good**2 and mine.sum() >= 2 * LEAST_POINTS:
+            for side in _splits(points[mine], square[: len(points)][mine]):
+                pair = _fit_parts([points[mine][side], points[mine][~side]], [None, None], hollow, noise)
+                trial = _settle(points, hollow, [*waves[:worst], *pair, *waves[worst + 1 :]], noise, refine)
+                trials.append((_length(trial, good), trial))
+        if not trials:
+            spent.add(worst)
+            continue
+        (length, state), spent = min(trials, key=lambda trial: trial[0]), set()
+        since = 0 if length < best else since + 1
+        best, kept = (length, state) if length < best else (best, kept)
+    waves, owner, _ = _merge(points, hollow, kept, noise, good)
+    return waves, owner[: len(points)]
+
+
+def _merge(points: np.ndarray, hollow: np.ndarray, state: _Settled, noise: float, good: float) -> _Settled:
+    """Pairs of waves made one where equation (1) gains by it."""
+    tried: set[tuple[int, int]] = set()
+    while len(state[0]) > 1:
+        waves, owner, _ = state
+        length = _length(state, good)
+        mine = owner[: len(points)]
+        centres, reach = np.stack([wave.centre for wave in waves]), np.stack([wave.scale.max() for wave in waves])
+        pairs = [(i, j) for i in range(len(waves)) for j in range(i) if (i, j) not in tried]
+        pairs = [(i, j) for i, j in pairs if np.linalg.norm(centres[i] - centres[j]) < 1.2 * (reach[i] + reach[j])]
+        pairs = [(i, j) for i, j in pairs if np.any((mine == i) | (mine == j))]
+        joint = [points[(mine == i) | (mine == j)] for i, j in pairs]
+        for pair, wave in zip(pairs, _fit_parts(joint, [None] * len(joint), hollow, noise), strict=True):
+            trial = _settle(points, hollow, [w for k, w in enumerate(waves) if k not in pair] + [wave], noise, 0)
+            if _length(trial, good) < length:
+                state, tried = trial, set()
+                break
+            tried.add(pair)
+        else:
+            break
+    return state
+
+
+def to_waves(fit: SetFit, cloud: Cloud | None = None, slots: int | None = None) -> Waves:
+    """The fit as `slots` waves at rest (none: as many as fitted), coloured by the mean colour of their points in `cloud`.
+
+    Class "thing", and "nothing"-free scenery as "screen" with instance 0. Raises ValueError where the slots are too few.
+    """
+    count = len(fit.instance)
+    slots = count if slots is None else slots
+    if slots < count:
+        raise ValueError(f"to_waves: {count} waves for {slots} slots; needed {count} or more")
+    waves = empty(slots)
+    fields = {
+        name: np.array(getattr(waves, name)) for name in ("presence", "centre", "scale", "rotation", "exponents", "colour")
+    }
+    for name in ("centre", "scale", "rotation", "exponents"):
+        fields[name][:count] = getattr(fit.geometry, name)
+    fields["presence"][:count] = 1.0
+    if cloud is not None and cloud.colour is not None:
+        for k in np.unique(fit.owner[fit.owner >= 0]):
+            fields["colour"][k] = cloud.colour[fit.owner == k].mean(0)
+    semantic, instance = np.zeros(slots, np.int32), np.zeros(slots, np.int32)
+    semantic[:count] = np.where(fit.instance > 0, SEMANTIC_CLASSES.index("thing"), SEMANTIC_CLASSES.index("screen"))
+    instance[:count] = fit.instance
+    return waves.replace(**fields, semantic=semantic, instance=instance)  # type: ignore[attr-defined]

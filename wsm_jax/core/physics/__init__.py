@@ -1,0 +1,1 @@
+"""Rigid physics of waves: contact, joints, one tick and its rollout, the action, events and interventions."""

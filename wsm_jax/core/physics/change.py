@@ -1,0 +1,216 @@
+"""What happens to a core beside its motion: interventions, and events that break, merge, make or end waves.
+
+A change is a function of the world at a tick, (waves [N], matter) -> (waves, matter), and nothing else: `play` makes it at the
+tick that it is listed for, and `dynamics.step` does the rest. Slots that it does not name keep their bits, and since a step
+lets nothing act on what it does not touch, all that is not downstream of a change stays bitwise the same.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from wsm_jax.core.geometry import Geometry, inertia
+from wsm_jax.core.physics.dynamics import GRAVITY_M_S2, SUBSTEPS, step
+from wsm_jax.core.physics.matter import Joints, Matter
+from wsm_jax.snapshot import FIELDS, TICK_HZ, Waves
+from wsm_jax.snapshot.waves import stack
+from wsm_jax.typing import NpOrJax
+
+Vector = Sequence[float | int] | NpOrJax
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """A change of the world at a tick, as data: what, to which waves, with which impulse."""
+
+    kind: str
+    """"breaks", "merges", "appears", "vanishes", "is pushed", "is put" or "is held"."""
+    slots: tuple[int, ...]
+    """The waves that it happens to."""
+    apply: Callable[[Waves, Matter], tuple[Waves, Matter]]
+    """The world at the tick -> the world after the change; raises ValueError where it cannot be made."""
+    impulse: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """N s, world."""
+
+
+def play(
+    waves: Waves,
+    matter: Matter,
+    joints: Joints | None = None,
+    *,
+    ticks: int,
+    changes: Mapping[int, Sequence[Change]] | None = None,
+    tick_s: float = 1.0 / TICK_HZ,
+    substeps: int = SUBSTEPS,
+    gravity: tuple[float, float, float] = GRAVITY_M_S2,
+) -> tuple[Waves, tuple[dict[str, Any], ...], Matter]:
+    """The waves [K+1 N ...] (NumPy) over `ticks` ticks, with changes made at ticks 0 .. `ticks`; the events; the last matter.
+
+    A tick is recorded after its changes. An event is {"kind", "time" (s), "place" (m), "impulse" (N s), "instances"}. Raises
+    ValueError for a tick outside the range, and what the changes raise.
+    """
+    changes = {} if changes is None else changes
+    outside = [k for k in changes if not 0 <= k <= ticks]
+    if outside:
+        raise ValueError(f"play: changes at ticks {outside}; needed 0 to {ticks}")
+    record, events = [], []
+    for k in range(ticks + 1):
+        if k > 0:
+            waves = step(waves, matter, joints, tick_s=tick_s, substeps=substeps, gravity=gravity)
+        for change in changes.get(k, ()):
+            before = waves
+            waves, matter = change.apply(waves, matter)
+            events.append(_event(change, k * tick_s, waves if change.kind == "appears" else before))
+        record.append(waves)
+    return stack(record), tuple(events), matter
+
+
+def _event(change: Change, time: float, waves: Waves) -> dict[str, Any]:
+    """The record of a change."""
+    slots = list(change.slots)
+    place = np.asarray(waves.centre, np.float64)[slots].mean(0)
+    instances = [int(i) for i in np.asarray(waves.instance)[slots]]
+    values = {"place": [round(float(x), 6) for x in place], "impulse": [float(x) for x in change.impulse]}
+    return {"kind": change.kind, "time": time, **values, "instances": instances}
+
+
+def push(slot: int, impulse: Vector, point: Vector | None = None) -> Change:
+    """An impulse (N s, world) on the part of a wave, at a world `point` (m; the centre of the wave where not given)."""
+
+    def change(waves: Waves, matter: Matter) -> tuple[Waves, Matter]:
+        check_present(waves, slot, "push")
+        part = np.asarray(matter.part)
+        members = np.flatnonzero((part == part[slot]) & (np.asarray(waves.presence) > 0.5))
+        mass, x = np.asarray(matter.mass, np.float64)[members], np.asarray(waves.centre, np.float64)[members]
+        centre = (mass[:, None] * x).sum(0) / mass.sum()
+        at = np.asarray(waves.centre[slot] if point is None else point, np.float64)
+        velocity = np.asarray(impulse, np.float64) / mass.sum()
+        spin = np.linalg.solve(inertia_about(waves, members, mass, centre), np.cross(at - centre, impulse))
+        fields = fields_of(waves)
+        fields["velocity"][members] += velocity + np.cross(spin, x - centre)
+        fields["angular_velocity"][members] += spin
+        return Waves(**fields), matter
+
+    return Change("is pushed", (slot,), change, triple(impulse))
+
+
+def put(slot: int, **values: Vector | float) -> Change:
+    """Sets fields of one wave: `centre`, `rotation`, `velocity`, `angular_velocity`, `scale`, `colour`, ... as in `Waves`.
+
+    Its mass stays. Raises ValueError for a field that is none, or values of a wrong shape or that are not finite.
+    """
+    unknown = sorted(set(values) - set(FIELDS))
+    if unknown:
+        raise ValueError(f"put: fields {unknown}; needed some of {sorted(FIELDS)}")
+
+    def change(waves: Waves, matter: Matter) -> tuple[Waves, Matter]:
+        check_slot(waves, slot, "put")
+        fields = fields_of(waves)
+        for name, value in values.items():
+            given = np.asarray(value, np.float64)
+            if given.shape != fields[name][slot].shape or not np.isfinite(given).all():
+                raise ValueError(f"put: {name}={value}; needed finite numbers of shape {fields[name][slot].shape}")
+            fields[name][slot] = given
+        return Waves(**fields), matter
+
+    return Change("is put", (slot,), change)
+
+
+def remove(slot: int) -> Change:
+    """The wave is gone: its slot is empty from this tick on."""
+
+    def change(waves: Waves, matter: Matter) -> tuple[Waves, Matter]:
+        check_present(waves, slot, "remove")
+        fields = fields_of(waves)
+        fields["presence"][slot] = 0.0
+        return Waves(**fields), matter
+
+    return Change("vanishes", (slot,), change)
+
+
+def hold(slot: int, held: bool = True) -> Change:
+    """The part of a wave no longer feels forces and stands still; `held=False` lets it go."""
+
+    def change(waves: Waves, matter: Matter) -> tuple[Waves, Matter]:
+        check_present(waves, slot, "hold")
+        part = np.asarray(matter.part)
+        members = part == part[slot]
+        fields = fields_of(waves)
+        if held:
+            fields["velocity"][members] = 0.0
+            fields["angular_velocity"][members] = 0.0
+        return Waves(**fields), matter.replace(held=np.where(members, held, matter.held))  # type: ignore[attr-defined]
+
+    return Change("is held", (slot,), change)
+
+
+def add(slot: int, wave: Waves, properties: Matter) -> Change:
+    """A wave (row 0 of `wave` [1 ...], with row 0 of `properties`) is born in an empty slot, as a part of its own.
+
+    Raises ValueError where the slot is taken.
+    """
+
+    def change(waves: Waves, matter: Matter) -> tuple[Waves, Matter]:
+        check_empty(waves, slot, "add")
+        fields = fields_of(waves)
+        for name in FIELDS:
+            fields[name][slot] = np.asarray(getattr(wave, name))[0]
+        columns = columns_of(matter)
+        for name, column in columns.items():
+            column[slot] = np.asarray(getattr(properties, name))[0]
+        own_part(columns["part"], slot)
+        return Waves(**fields), Matter(**columns)
+
+    return Change("appears", (slot,), change)
+
+
+def inertia_about(waves: Waves, slots: Any, mass: np.ndarray, centre: np.ndarray) -> np.ndarray:
+    """Inertia tensor of waves about a point (world), kg m^2, float64."""
+    geometry = Geometry(*(np.asarray(x)[slots] for x in vars(Geometry.of(waves)).values()))
+    own = np.asarray(inertia(geometry, np.asarray(mass, np.float32)), np.float64)
+    arm = np.asarray(waves.centre, np.float64)[slots] - centre
+    steiner = (arm * arm).sum(-1)[:, None, None] * np.eye(3) - arm[:, :, None] * arm[:, None, :]
+    return (own + np.asarray(mass)[:, None, None] * steiner).sum(0)
+
+
+def fields_of(waves: Waves) -> dict[str, np.ndarray]:
+    return {name: np.array(getattr(waves, name)) for name in FIELDS}
+
+
+def columns_of(matter: Matter) -> dict[str, np.ndarray]:
+    return {name: np.array(value) for name, value in vars(matter).items()}
+
+
+def own_part(part: np.ndarray, slot: int) -> None:
+    """Makes a wave a part of its own, in place; others that went by its number go by that of the first of them."""
+    part[slot] = -1
+    others = np.flatnonzero(part == slot)
+    part[others] = others[0] if len(others) else slot
+    part[slot] = slot
+
+
+def triple(values: Vector) -> tuple[float, float, float]:
+    """Three finite numbers. Raises ValueError."""
+    x = np.asarray(values, np.float64)
+    if x.shape != (3,) or not np.isfinite(x).all():
+        raise ValueError(f"change: impulse {values}; needed three finite numbers (N s)")
+    return float(x[0]), float(x[1]), float(x[2])
+
+
+def check_slot(waves: Waves, slot: int, what: str) -> None:
+    if not 0 <= slot < waves.count:
+        raise ValueError(f"{what}: slot {slot}; the core has slots 0 to {waves.count - 1}")
+
+
+def check_present(waves: Waves, slot: int, what: str) -> None:
+    check_slot(waves, slot, what)
+    if not waves.presence[slot] > 0.5:
+        raise ValueError(f"{what}: no wave in slot {slot} at this tick")
+
+
+def check_empty(waves: Waves, slot: int, what: str) -> None:
+    check_slot(waves, slot, what)
+    if waves.presence[slot] > 0.5:
+        raise ValueError(f"{what}: slot {slot} is taken; needed an empty one")

@@ -1,0 +1,332 @@
+"""Rigid dynamics of waves: a pure, differentiable step in SI units.
+
+Waves of one part are a rigid body with position x (its centre of mass), rotation, velocity v and angular momentum L. Between
+impulses a body moves by the kick-drift-kick scheme of Stormer and Verlet, with substep h and force f,
+
+    v <- v + h/2 f/m ;   x <- x + h v,   rotation <- exp(h w) rotation ;   v <- v + h/2 f/m                               (1)
+
+with w = I^-1 L at the middle of the drift, which is symplectic, exact for a constant force and keeps L to the bit. Impulses
+act before each drift so that its end is admissible, and after it so that its velocities are (RATTLE, Andersen 1983):
+
+    joint:    C(end of the drift) = 0 ,    dC/dt = 0                                                                       (2)
+    contact:  u_n >= -gap/h ;   u_n >= 0 where the gap is closed ;   u_n >= -e u_n(before) at an impact                      (3)
+    friction: |tangential impulse| <= friction * normal impulse,  |turning impulse| <= rolling * normal impulse              (4)
+
+A body that bounces drifts with its old velocity up to the impact, at a time t within the substep, and with the new one after
+it; (3) then stands for the speeds just before and after t, from which those of the scheme differ by the force. (2)-(4) are
+solved by Gauss-Seidel sweeps over the points of a contact and Jacobi sweeps over contacts and joints, every body's mass split
+among those that share it (Tonge, Benevolenski and Voroshilov 2012): impulses are equal and opposite, so momentum is conserved,
+and nothing depends on what is not in touch with it.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from wsm_jax.core.geometry import Geometry, inertia, multiply, turned
+from wsm_jax.core.physics.contact import contact
+from wsm_jax.core.physics.manifold import POINTS, manifold
+from wsm_jax.core.physics.matter import Joints, Matter, no_joints
+from wsm_jax.core.physics.solver import Contacts, Impulses, Inverse, Motion, Rows, after, closing, solve, totals
+from wsm_jax.snapshot import FIELDS, TICK_HZ, Waves, quaternion_to_matrix
+from wsm_jax.typing import Array, Float, NpOrJax, pytree
+
+Gravity = tuple[float | Array, float | Array, float | Array] | NpOrJax
+"""Three numbers, m/s^2."""
+GRAVITY_M_S2 = (0.0, 0.0, -9.81)
+SUBSTEPS = 40
+"""Substeps of a tick: 320 Hz."""
+_SWEEPS = (16, 8)
+_PUSH_OUT_M_S = 0.5
+_CLOSED_M = 1e-4
+_NEVER_M_S = 1e4
+_EXACT = "highest"
+
+
+@pytree
+class Bodies:
+    """What stays constant over a rollout, one row a part."""
+
+    inverse_mass: Float[Array, " N"]
+    """1/kg; 0: held."""
+    inertia: Float[Array, "N 3 3"]
+    """About the centre of mass, in the frame of the part, kg m^2."""
+    inverse_inertia: Float[Array, "N 3 3"]
+    offset: Float[Array, "N 3"]
+    """Centre of each wave in the frame of its part, m."""
+    turn: Float[Array, "N 4"]
+    """Rotation of each wave in the frame of its part."""
+
+
+@pytree
+class State:
+    """Where the parts are and how they move, one row a part."""
+
+    centre: Float[Array, "N 3"]
+    rotation: Float[Array, "N 4"]
+    velocity: Float[Array, "N 3"]
+    momentum: Float[Array, "N 3"]
+    """Angular momentum about the centre of mass (of a held part: its angular velocity), world."""
+
+
+def _rotate(rotation: Array, vector: Array) -> Array:
+    """Rotates vectors by quaternions."""
+    return jnp.einsum("...ij,...j->...i", quaternion_to_matrix(rotation), vector, precision=_EXACT)
+
+
+def bodies(waves: Waves, matter: Matter) -> tuple[Bodies, State]:
+    """The rigid bodies that the waves [N] form, and their state.
+
+    A part has the linear and the angular momentum of its waves, whether or not they move as one.
+    """
+    present = jnp.asarray(waves.presence) > 0.5
+    part = jnp.asarray(matter.part)
+    mass = jnp.where(present, jnp.asarray(matter.mass), 0.0)
+
+    def total(x: Array) -> Array:
+        return jnp.zeros_like(x).at[part].add(x)
+
+    safe = jnp.maximum(total(mass), 1e-12)
+    x, v = jnp.asarray(waves.centre), jnp.asarray(waves.velocity)
+    used = (total(mass) > 0)[:, None]
+    centre = jnp.where(used, total(mass[:, None] * x) / safe[:, None], x)
+    velocity = jnp.where(used, total(mass[:, None] * v) / safe[:, None], v)
+    arm = x - centre[part]
+    own = inertia(Geometry.of(waves), mass)
+    steiner = jnp.sum(arm * arm, -1)[:, None, None] * jnp.eye(3) - arm[:, :, None] * arm[:, None, :]
+    tensor = total(own + mass[:, None, None] * steiner) + jnp.where(used, 0.0, 1.0)[:, None] * jnp.eye(3)
+    spin = jnp.asarray(waves.angular_velocity)
+    momentum = mass[:, None] * jnp.cross(arm, v - velocity[part]) + jnp.einsum("nij,nj->ni", own, spin, precision=_EXACT)
+    held = jnp.zeros(part.shape, bool).at[part].max(jnp.asarray(matter.held) | ~present)
+    momentum = jnp.where(held[:, None], spin, total(momentum))
+    count = len(part)
+    upright = jnp.tile(jnp.asarray([1.0, 0.0, 0.0, 0.0]), (count, 1))
+    # a tensor of kg m^2 may be tiny: inverted in units of its own trace
+    trace = jnp.trace(tensor, axis1=-2, axis2=-1)[:, None, None]
+    inverse = jnp.linalg.inv(tensor / trace) / trace
+    free = ~held
+    model = Bodies(free / safe, tensor, inverse * free[:, None, None], arm, jnp.asarray(waves.rotation))
+    return model, State(centre, upright, velocity, momentum)
+
+
+def placed(waves: Waves, matter: Matter, model: Bodies, state: State) -> Waves:
+    """The waves [N] with poses and velocities of the state."""
+    part = jnp.asarray(matter.part)
+    rotation = state.rotation[part]
+    arm = _rotate(rotation, model.offset)
+    spin = _spin(model, state.rotation, state.momentum)[part]
+    return Waves(**{name: jnp.asarray(getattr(waves, name)) for name in FIELDS}).replace(  # type: ignore[attr-defined]
+        centre=state.centre[part] + arm,
+        rotation=multiply(rotation, model.turn),
+        velocity=state.velocity[part] + jnp.cross(spin, arm),
+        angular_velocity=spin,
+    )
+
+
+def _spin(model: Bodies, rotation: Array, momentum: Array) -> Array:
+    """Angular velocity, rad/s."""
+    matrix = quaternion_to_matrix(rotation)
+    spin = jnp.einsum("nij,njk,nlk,nl->ni", matrix, model.inverse_inertia, matrix, momentum, precision=_EXACT)
+    return jnp.where((model.inverse_mass > 0)[:, None], spin, momentum)
+
+
+def _drift(model: Bodies, state: State, velocity: Array, h: Array | float) -> tuple[Array, Array]:
+    """Position and rotation after (1) with velocity `velocity` and the momentum of the state."""
+    half = turned(state.rotation, 0.5 * h * _spin(model, state.rotation, state.momentum))
+    return state.centre + h * velocity, turned(state.rotation, h * _spin(model, half, state.momentum))
+
+
+def _contacts(waves: Waves, matter: Matter, state: State, pairs: Array, mask: Array) -> Contacts:
+    """The manifolds of `pairs` [P 2] of waves."""
+    geometry = Geometry.of(waves)
+    a, b = (jax.tree.map(lambda x, side=side: jnp.asarray(x)[pairs[:, side]], geometry) for side in (0, 1))
+    points = jax.vmap(manifold)(a, b, jax.vmap(partial(contact, iterations=6, starts=2))(a, b))
+    part = jnp.asarray(matter.part)[pairs]
+
+    def larger(values: NpOrJax) -> Array:
+        return jnp.max(jnp.asarray(values)[pairs], -1)
+
+    return Contacts(
+        a=part[:, 0],
+        b=part[:, 1],
+        arm_a=points.point - state.centre[part[:, 0]][:, None],
+        arm_b=points.point - state.centre[part[:, 1]][:, None],
+        normal=points.normal,
+        gap=points.gap,
+        friction=larger(matter.friction),
+        rolling=larger(matter.rolling),
+        restitution=larger(matter.restitution),
+        active=mask,
+    )
+
+
+def _joint_rows(
+    waves: Waves, matter: Matter, model: Bodies, joints: Joints, centre: Array, rotation: Array
+) -> tuple[Rows, Array]:
+    """The rows of the joints at a pose of the parts, and how far each is off, [J 6] (m, rad)."""
+    part = jnp.asarray(matter.part)
+    ends = []
+    for slot, anchor, frame in ((joints.a, joints.anchor_a, joints.frame_a), (joints.b, joints.anchor_b, joints.frame_b)):
+        here, turn = part[slot], model.turn[slot]
+        local = model.offset[slot] + _rotate(turn, jnp.asarray(anchor))
+        place = centre[here] + _rotate(rotation[here], local)
+        ends.append((here, place, multiply(multiply(rotation[here], turn), jnp.asarray(frame))))
+    (part_a, place_a, frame_a), (part_b, place_b, frame_b) = ends
+    axes = quaternion_to_matrix(frame_a)
+    shift = jnp.einsum("jik,ji->jk", axes, place_b - place_a, precision=_EXACT)
+    between = multiply(frame_a * jnp.asarray([1.0, -1.0, -1.0, -1.0]), frame_b)
+    turn = 2.0 * jnp.where(between[:, :1] < 0, -1.0, 1.0) * between[:, 1:]
+    rows = Rows(part_a, part_b, place_b - centre[part_a], place_b - centre[part_b], axes, jnp.asarray(joints.holds))
+    return rows, jnp.concatenate([shift, turn], -1)
+
+
+def _row_speeds(rows: Rows, motion: Motion) -> Array:
+    """Velocity of B against A along the rows, [J 6]."""
+    at_b = motion.velocity[rows.b] + jnp.cross(motion.spin[rows.b], rows.arm_b)
+    at_a = motion.velocity[rows.a] + jnp.cross(motion.spin[rows.a], rows.arm_a)
+    both = jnp.stack([at_b - at_a, motion.spin[rows.b] - motion.spin[rows.a]], 1)
+    return jnp.einsum("jik,jsi->jsk", rows.axes, both, precision=_EXACT).reshape(-1, 6)
+
+
+def _impacts(contacts: Contacts, speed: Array, pull: Array, h: float | Array) -> tuple[Array, Array]:
+    """Least normal velocities [P Q] of (3), and the time to each impact that bounces (h where none does).
+
+    `speed` is the normal velocity after the first kick, `pull` [P] the acceleration along the normal, m/s^2.
+    """
+    slow = 4.0 * h * jnp.abs(pull)[:, None]
+    gap = contacts.gap
+    bounces = (speed < -slow) & (gap + h * speed < 0) & (contacts.restitution[:, None] > 0) & contacts.active[:, None]
+    push_out = jnp.minimum(-0.2 * gap / h, _PUSH_OUT_M_S)
+    target = jnp.where(gap > 0, -gap / h, push_out)
+    until = jnp.clip(gap / jnp.maximum(-speed, 1e-9), 0.0, h)
+    restitution = contacts.restitution[:, None]
+    back = -restitution * speed - (1.0 + restitution) * pull[:, None] * (until - 0.5 * h)
+    return jnp.where(bounces, jnp.maximum(back, 0.0), target), jnp.where(bounces, until, h)
+
+
+def _substep(
+    waves: Waves, matter: Matter, joints: Joints, model: Bodies, pairs: Array, h: float | Array, gravity: Array, carry: Any
+) -> Any:
+    """One substep: kick, impulses, drift, kick, impulses."""
+    state, before, behind = carry
+    free = (model.inverse_mass > 0)[:, None]
+    here = placed(waves, matter, model, state)
+    contacts = _contacts(here, matter, state, pairs, _eligible(waves, matter, joints, pairs))
+    matrix = quaternion_to_matrix(state.rotation)
+    world = jnp.einsum("nij,njk,nlk->nil", matrix, model.inverse_inertia, matrix, precision=_EXACT)
+    inverse = Inverse(model.inverse_mass, world)
+    kick = 0.5 * h * jnp.where(free, gravity, 0.0)
+    start = Motion(state.velocity + kick, _spin(model, state.rotation, state.momentum))
+    speed = jnp.sum(closing(contacts, start) * contacts.normal[:, None], -1)
+    near = contacts.active & jnp.any(contacts.gap + h * jnp.minimum(speed, 0.0) < 1e-3, -1)
+    contacts = contacts.replace(active=near)  # type: ignore[attr-defined]
+    pull = jnp.sum((kick[contacts.b] - kick[contacts.a]) * contacts.normal, -1) * (2.0 / h)
+    target, until = _impacts(contacts, speed, pull, h)
+    rows, _ = _joint_rows(waves, matter, model, joints, state.centre, state.rotation)
+
+    def off_after(motion: Motion, angular: Array) -> Array:
+        moved = state.replace(momentum=state.momentum + jnp.where(free, angular, 0.0))  # type: ignore[attr-defined]
+        return _joint_rows(waves, matter, model, joints, *_drift(model, moved, motion.velocity, h))[1] / h
+
+    parts = len(model.inverse_mass)
+    before = solve(start, inverse, contacts, target, rows, off_after, before, _SWEEPS[0])
+    linear, angular = totals(contacts, rows, before, parts)
+    motion = after(start, inverse, linear, angular)
+    momentum = state.momentum + jnp.where(free, angular, 0.0)
+    # the share of the substep that a part still moves as before its bounce
+    first = jnp.full(parts, h).at[contacts.a].min(jnp.min(until, 1)).at[contacts.b].min(jnp.min(until, 1))
+    share = jnp.where(first < h, first / h, 0.0)[:, None]
+    drifting = state.replace(momentum=share * state.momentum + (1 - share) * momentum)  # type: ignore[attr-defined]
+    centre, rotation = _drift(model, drifting, share * start.velocity + (1 - share) * motion.velocity, h)
+    return _settle(
+        waves, matter, joints, model, h, kick, contacts, State(centre, rotation, motion.velocity, momentum), before, behind
+    )
+
+
+def _settle(
+    waves: Waves,
+    matter: Matter,
+    joints: Joints,
+    model: Bodies,
+    h: float | Array,
+    kick: Array,
+    contacts: Contacts,
+    state: State,
+    before: Impulses,
+    behind: Impulses,
+) -> Any:
+    """The second half of a substep: kick, and the impulses that make velocities admissible."""
+    free = (model.inverse_mass > 0)[:, None]
+    matrix = quaternion_to_matrix(state.rotation)
+    world = jnp.einsum("nij,njk,nlk->nil", matrix, model.inverse_inertia, matrix, precision=_EXACT)
+    inverse = Inverse(model.inverse_mass, world)
+    start = Motion(state.velocity + kick, _spin(model, state.rotation, state.momentum))
+    moved = Motion(state.velocity, start.spin)
+    gap = contacts.gap + h * jnp.sum(closing(contacts, moved) * contacts.normal[:, None], -1)
+    rows, _ = _joint_rows(waves, matter, model, joints, state.centre, state.rotation)
+    target = jnp.where(gap < _CLOSED_M, 0.0, -_NEVER_M_S)
+    behind = solve(start, inverse, contacts, target, rows, lambda motion, _: _row_speeds(rows, motion), behind, _SWEEPS[1])
+    linear, angular = totals(contacts, rows, behind, len(model.inverse_mass))
+    velocity = after(start, inverse, linear, angular).velocity
+    momentum = state.momentum + jnp.where(free, angular, 0.0)
+    return state.replace(velocity=velocity, momentum=momentum), before, behind  # type: ignore[attr-defined]
+
+
+def _eligible(waves: Waves, matter: Matter, joints: Joints, pairs: Array) -> Array:
+    """Which pairs of waves may touch: both present, of different parts that are not both held nor joined, [P]."""
+    present, part, held = jnp.asarray(waves.presence) > 0.5, jnp.asarray(matter.part), jnp.asarray(matter.held)
+    a, b = pairs[:, 0], pairs[:, 1]
+    joined = jnp.zeros((len(part), len(part)), bool).at[part[joints.a], part[joints.b]].set(True)
+    joined = joined | joined.T
+    return present[a] & present[b] & (part[a] != part[b]) & ~(held[a] & held[b]) & ~joined[part[a], part[b]]
+
+
+@partial(jax.jit, static_argnames="substeps")
+def step(
+    waves: Waves,
+    matter: Matter,
+    joints: Joints | None = None,
+    *,
+    tick_s: float | Array = 1.0 / TICK_HZ,
+    substeps: int = SUBSTEPS,
+    gravity: Gravity = GRAVITY_M_S2,
+) -> Waves:
+    """The waves [N ...] one tick of `tick_s` seconds later, by `substeps` substeps; gravity in m/s^2.
+
+    A pure function of its arguments, differentiable in waves and matter. Parts that are held move on with the velocities that
+    they have. What does not touch a wave, directly or by others, has no influence on it, to the bit.
+    """
+    joints = no_joints() if joints is None else joints
+    with jax.default_matmul_precision(_EXACT):
+        model, state = bodies(waves, matter)
+        pairs = jnp.asarray(np.stack(np.triu_indices(waves.count, 1), -1))
+        substep = partial(_substep, waves, matter, joints, model, pairs, tick_s / substeps, jnp.asarray(gravity))
+        points = len(pairs), POINTS
+        none = Impulses(jnp.zeros(points), jnp.zeros((*points, 3)), jnp.zeros((*points, 3)), jnp.zeros((len(joints.a), 6)))
+        state, _, _ = jax.lax.fori_loop(0, substeps, lambda _, carry: substep(carry), (state, none, none))
+        return placed(waves, matter, model, state)
+
+
+@partial(jax.jit, static_argnames=("ticks", "substeps"))
+def rollout(
+    waves: Waves,
+    matter: Matter,
+    joints: Joints | None = None,
+    *,
+    ticks: int,
+    tick_s: float | Array = 1.0 / TICK_HZ,
+    substeps: int = SUBSTEPS,
+    gravity: Gravity = GRAVITY_M_S2,
+) -> Waves:
+    """The waves [K+1 N ...] at `ticks` ticks from the given ones [N ...] on, those included: `step` after `step`."""
+    first = Waves(**{name: jnp.asarray(getattr(waves, name)) for name in FIELDS})
+
+    def tick(now: Waves, _) -> tuple[Waves, Waves]:
+        after_tick = step(now, matter, joints, tick_s=tick_s, substeps=substeps, gravity=gravity)
+        return after_tick, after_tick
+
+    _, later = jax.lax.scan(tick, first, None, length=ticks)
+    return jax.tree.map(lambda x, y: jnp.concatenate([x[None], y]), first, later)
