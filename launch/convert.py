@@ -3,7 +3,7 @@
     python -m launch.convert IN OUT [flags]
 
 IN  is .json (a core) .ply (points, mesh or 3DGS, by its header) .obj .stl .glb .gltf .npz .npy
-OUT is .json .ply .obj .stl .glb .gltf .usda .usdc .npz .npy; --form chooses where a suffix holds several forms
+OUT is .json .ply .obj .stl .glb .gltf .usda .usdc .xml (MJCF) .npz .npy; --form chooses where a suffix holds several forms
 """
 
 import time
@@ -23,7 +23,7 @@ COMMAND = "python -m launch.convert IN OUT"
 def _values() -> flags.FlagValues:
     values = flags.FlagValues()
     flags.DEFINE_string(
-        "form", None, "form of OUT where its suffix holds several: see WRITES in core/scene_file.py", flag_values=values
+        "form", None, "form of OUT where its suffix holds several, by WRITES of core/exchange/scene_file.py", flag_values=values
     )
     flags.DEFINE_integer("tick", 0, "tick of a core over time", flag_values=values)
     flags.DEFINE_integer("samples", 20_000, "points of a sampled surface", flag_values=values)

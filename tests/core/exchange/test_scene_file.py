@@ -5,6 +5,7 @@ import time
 import numpy as np
 import pytest
 
+from wsm_jax.core import superquadric
 from wsm_jax.core.exchange import scene_file
 from wsm_jax.core.exchange.conversion import convert
 
@@ -65,3 +66,17 @@ def test_suffixes_that_are_not_known_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"\.stl does not hold splats; it holds mesh"):
         scene_file.goal("a.stl", "splats", "waves")
     assert [scene_file.goal("a.ply", None, start) for start in ("waves", "splats", "points")] == ["mesh", "splats", "points"]
+
+
+def test_mujoco_compiles_what_is_written(scene, tmp_path):
+    mujoco = pytest.importorskip("mujoco")
+    scene_file.write(scene, tmp_path / "a.xml", 2)
+    model = mujoco.MjModel.from_xml_path(str(tmp_path / "a.xml"))
+    names = [model.geom(i).name for i in range(model.ngeom)]
+    assert sorted(names) == ["wave0", "wave1", "wave2", "wave3"]
+    assert model.geom("wave1").bodyid == model.geom("wave2").bodyid != model.geom("wave0").bodyid  # one instance, one body
+    data = mujoco.MjData(model)
+    mujoco.mj_forward(model, data)
+    np.testing.assert_allclose(data.geom("wave0").xpos, scene.centre[0], atol=1e-5)
+    mass = 500 * np.asarray(superquadric.volume(scene.scale, scene.exponents))
+    assert float(model.body_mass[model.geom("wave0").bodyid[0]]) == pytest.approx(mass[0], rel=1e-4)

@@ -10,7 +10,10 @@ from wsm_jax.core.exchange.points import PointCloud
 from wsm_jax.core.exchange.splats import Splats
 from wsm_jax.core.exchange.tessellation import tessellate
 from wsm_jax.core.exchange.voxels import Grid
+from wsm_jax.core.exchange.whole_file import whole
 from wsm_jax.core.mesh import Mesh, joined
+from wsm_jax.core.physics import mjcf
+from wsm_jax.core.physics.matter import matter
 from wsm_jax.snapshot import Waves
 from wsm_jax.snapshot import waves as core_json
 
@@ -25,12 +28,12 @@ WRITES: dict[str, tuple[str, ...]] = {
     ".usdc": ("mesh", "waves"),
     ".npz": ("points", "voxels", "distance", "density"),
     ".npy": ("voxels", "distance", "density"),
-    # ".xml": ("waves",) is MJCF: `to_mjcf` takes its place here and in `write`
+    ".xml": ("waves",),
 }
 """Suffix -> the forms that it holds when written. Where nothing is said, a scene keeps its form, or takes the first."""
 
 READS = (".json", ".ply", ".obj", ".stl", ".glb", ".gltf", ".npz", ".npy")
-"""Suffixes that are read; USD is written alone."""
+"""Suffixes that are read; USD and MJCF (.xml) are written alone."""
 
 _GREY = 0.5
 
@@ -130,6 +133,10 @@ def write(thing: Thing, path: str | Path, detail: int) -> None:
             usd.write_waves(thing, path, detail)
         case ".usda" | ".usdc", Mesh():
             usd.write_mesh(thing, path)
+        case ".xml", Waves():
+            text = mjcf.to_mjcf(thing, matter(thing))
+            with whole(path) as part:
+                part.write_text(text, encoding="utf-8")
         case ".npz" | ".npy", PointCloud() | Grid():
             array_file.write(thing, path)
         case _:
