@@ -14,8 +14,9 @@ import mujoco
 import numpy as np
 
 from data_pipelines.camera_path import FOV
-from data_pipelines.physics import Trajectory, geometry_xml, numbers
+from data_pipelines.physics import Trajectory
 from data_pipelines.scene import FIRST_OBJECT, FLOOR, SCREEN, Scene
+from wsm_jax.core.physics.mjcf import geom_shape, numbers
 from wsm_jax.snapshot import CHANNELS
 from wsm_jax.typing import Float
 
@@ -106,7 +107,7 @@ def _xml(scene: Scene, height: int, width: int) -> str:
     waves, style = scene.waves, scene.style
     assets, bodies = [], []
     for slot in scene.objects:
-        asset, shape = geometry_xml(scene, slot)
+        asset, shape = geom_shape(f"mesh{slot}", waves.scale[slot], waves.exponents[slot])
         assets.append(asset)
         look = f'rgba="{numbers(waves.colour[slot])} 1"'
         bodies.append(f'<body mocap="true"><geom name="slot{slot}" {shape} {look} contype="0" conaffinity="0"/></body>')

@@ -1,10 +1,7 @@
 """What a scene does: MuJoCo's rigid-body dynamics on the very surfaces of the core.
 
-Every object is a convex mesh with its vertices on the superquadric's surface (a ball is MuJoCo's sphere, which is exact); the
-floor is the plane z = 0 and the screen a box. A bounce on the floor follows a spring and damper of natural frequency w and
-damping ratio zeta that cannot pull, so the contact ends when its force is zero, and the restitution is
-
-    e = exp(-(pi - 2 asin zeta) zeta / sqrt(1 - zeta^2))          (from 1 at zeta = 0 down to exp(-2) at zeta = 1)       (1)
+Every object has the geom of core/physics/mjcf.py: a ball and an ellipsoid exactly, else a convex mesh with its vertices on the
+superquadric's surface. The floor is the plane z = 0 and the screen a box. A bounce follows equation (1) of that file.
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -15,18 +12,15 @@ import dataclasses
 import mujoco
 import numpy as np
 from mujoco import rollout
-from scipy.optimize import brentq
 from scipy.spatial.transform import Rotation
 
 from data_pipelines.scene import SCREEN, Scene
-from wsm_jax.core.mesh import surface_points
+from wsm_jax.core.physics.mjcf import CONTACT_OMEGA, damping_ratio, geom_shape, numbers
 from wsm_jax.snapshot import FIELDS, Waves
 from wsm_jax.typing import Bool, Float, NpOrJax
 
 STEP_HZ = 480
 """Physics steps per second; a multiple of 8, 24, 30 and 60, so ticks and frames fall on steps."""
-CONTACT_OMEGA = 200.0
-"""Natural frequency of a contact, rad/s."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,34 +110,11 @@ def _pairs(scene: Scene) -> list[tuple[int, int]]:
     return [(a, b) for b in scene.objects for a in (*scenery, *scene.objects) if a < b]
 
 
-def damping_ratio(restitution: float) -> float:
-    """zeta of eq. (1) for a restitution in exp(-2) .. 1, clipped to it."""
-    wanted = float(np.clip(restitution, 0.14, 0.99))
-
-    def excess(zeta: float) -> float:
-        return (np.pi - 2 * np.arcsin(zeta)) * zeta / np.sqrt(1 - zeta * zeta) + np.log(wanted)
-
-    return float(np.asarray(brentq(excess, 1e-6, 1 - 1e-9)))
-
-
-def geometry_xml(scene: Scene, slot: int) -> tuple[str, str]:
-    """MJCF of one object: its mesh asset ("" for a ball) and the attributes of its geom that give the shape."""
-    scale, exponents = scene.waves.scale[slot], scene.waves.exponents[slot]
-    if np.all(exponents == 1.0) and np.ptp(scale) == 0.0:
-        return "", f'type="sphere" size="{scale[0]:.6g}"'
-    return f'<mesh name="mesh{slot}" vertex="{numbers(surface_points(scale, exponents))}"/>', f'type="mesh" mesh="mesh{slot}"'
-
-
-def numbers(values: NpOrJax) -> str:
-    """Numbers as MJCF wants them."""
-    return " ".join(f"{x:.6g}" for x in np.ravel(values))
-
-
 def _xml(scene: Scene, pairs: list[tuple[int, int]]) -> str:
     """The MJCF model. Contact parameters are the objects': the scenery has no weight in the mix and no friction of its own."""
     waves, assets, bodies = scene.waves, [], []
     for slot in scene.objects:
-        asset, shape = geometry_xml(scene, slot)
+        asset, shape = geom_shape(f"mesh{slot}", waves.scale[slot], waves.exponents[slot])
         assets.append(asset)
         zeta = damping_ratio(float(scene.restitution[slot]))
         rolling = float(scene.rolling[slot])

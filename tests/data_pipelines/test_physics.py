@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from scipy.spatial import ConvexHull
 
-from data_pipelines.physics import STEP_HZ, damping_ratio, rotation_matrix, simulate_physics
+from data_pipelines.physics import STEP_HZ, rotation_matrix, simulate_physics
 from data_pipelines.scene import SLOTS, Scene, draw
 from wsm_jax.core import superquadric
 from wsm_jax.core.mesh import surface_points
+from wsm_jax.core.physics.mjcf import damping_ratio
 from wsm_jax.snapshot import SEMANTIC_CLASSES, quaternion_to_matrix
 from wsm_jax.snapshot.waves import empty
 
