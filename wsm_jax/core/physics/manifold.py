@@ -50,12 +50,11 @@ def _frame(a: Geometry, b: Geometry, normal: Array) -> Array:
 
 def _outline(body: Geometry, normal: Array, frame: Array, origin: Array) -> Array:
     """The eight corners [8 2] of the contact face in the plane of `frame`, counter-clockwise; a speck where it is round."""
-    tilted = normal + _TILT * _CIRCLE @ frame
-    corners = jax.vmap(lambda n: farthest(body, n))(tilted) - farthest(body, normal)
-    corners = corners @ frame.T
+    corners = jax.vmap(lambda n: farthest(body, n))(normal + _TILT * _CIRCLE @ frame) @ frame.T
+    middle = farthest(body, normal) @ frame.T
     size = jnp.mean(jnp.asarray(body.scale))
-    corners = jnp.where(jnp.abs(corners) > _ROUND * size, corners, 1e-4 * size * _CIRCLE)
-    return corners + (farthest(body, normal) - origin) @ frame.T
+    sharp = jnp.abs(corners - middle) > _ROUND * size
+    return jnp.where(sharp, corners, middle + 1e-4 * size * _CIRCLE) - origin @ frame.T
 
 
 def _cross(a: Array, b: Array) -> Array:
@@ -120,12 +119,12 @@ def manifold(a: Geometry, b: Geometry, contact: Contact) -> Manifold:
     normal = still.normal
     frame = _frame(still_a, still_b, normal)
     origin = 0.5 * (still.point_a + still.point_b)
-    outline_a, outline_b = _outline(still_a, normal, frame, origin), _outline(still_b, -normal, frame, origin)
+    normal = contact.normal
+    outline_a, outline_b = _outline(a, normal, frame, origin), _outline(b, -normal, frame, origin)
     slack = 1e-3 * jnp.minimum(jnp.min(jnp.asarray(still_a.scale)), jnp.min(jnp.asarray(still_b.scale)))
     corners = _patch(outline_a, outline_b, slack)
     flat = jnp.concatenate([corners, jnp.mean(corners, 0, keepdims=True)])
     points = origin + flat @ frame
-    normal = contact.normal
     upper = jax.vmap(lambda p: _surface_along(a, p, normal))(points)
     lower = -jax.vmap(lambda p: _surface_along(b, p, -normal))(points)
-    return Manifold(points + _frozen(0.5 * (upper + lower))[:, None] * normal, lower - upper, normal)
+    return Manifold(points + 0.5 * (upper + lower)[:, None] * normal, lower - upper, normal)
