@@ -165,7 +165,7 @@ def sets(points: int) -> dict[str, tuple[float, ...]]:
     for name, waves in composites().items():
         seen = surface_samples(waves, 2 * points, 5)
         seen = seen[rng.permutation(len(seen))[:points]]
-        measure(name, from_points(seen), waves, waves, len(waves.scale), None)
+        measure(name, from_points(seen, complete=True), waves, waves, len(waves.scale), None)
     mesh = torus()
     corner = np.array([0.65, 0.65, 0.15])
     measure("torus (mesh)", from_mesh(*mesh, points), in_torus, from_mesh(*mesh, 4096, 1).points, 0, (-corner, corner))

@@ -8,7 +8,7 @@ from scipy.spatial.transform import Rotation
 
 from wsm_jax.core import interpolate
 from wsm_jax.snapshot import FIELDS, TICK_HZ
-from wsm_jax.snapshot.waves import empty
+from wsm_jax.snapshot.waves import empty, stack
 
 TICKS, SLOTS, FRAMES = 9, 3, 48
 at = jax.jit(interpolate)
@@ -159,3 +159,19 @@ def test_gradients_are_finite_also_between_equal_and_opposite_rotations():
     for x in gradients(rotation, core.centre, frames(5 * TICK_HZ)):
         assert np.isfinite(x).all()
         assert np.abs(x).max() < 1e3
+
+
+def test_a_wave_that_is_born_or_dies_fades_on_its_own_way_and_not_to_the_pose_of_an_empty_slot():
+    core = stack([empty(2), empty(2)])
+    for tick, slot in ((1, 0), (0, 1)):  # slot 0 is born between the ticks, slot 1 dies
+        core.presence[tick, slot], core.centre[tick, slot], core.velocity[tick, slot] = 1.0, (1, 2, 3), (4, 0, -8)
+        core.scale[tick, slot], core.exponents[tick, slot], core.instance[tick, slot] = (0.1, 0.2, 0.3), (0.5, 1.5), 9
+        core.rotation[tick, slot], core.angular_velocity[tick, slot] = (0.6, 0.8, 0, 0), (4, 0, 0)
+    now = interpolate(core, np.array([0.0, 0.125]), np.asarray(0.03125))
+    np.testing.assert_allclose(now.presence, [0.25, 0.75])
+    np.testing.assert_allclose(now.centre, [[1 - 0.375, 2, 3.75], [1.125, 2, 2.75]], rtol=1e-6)
+    np.testing.assert_allclose(now.scale, [[0.1, 0.2, 0.3]] * 2, rtol=1e-6)
+    np.testing.assert_allclose(now.exponents, [[0.5, 1.5]] * 2, rtol=1e-6)
+    assert list(now.instance) == [9, 9]
+    angle = 2 * np.arctan2(now.rotation[:, 1], now.rotation[:, 0])
+    np.testing.assert_allclose(angle, 2 * np.arctan2(0.8, 0.6) + np.array([-0.375, 0.125]), rtol=1e-5)

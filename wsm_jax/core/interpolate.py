@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 
+from wsm_jax.core.geometry import turned
 from wsm_jax.snapshot import FIELDS, Waves
 from wsm_jax.typing import Array, Float, NpOrJax
 
@@ -12,8 +13,9 @@ def interpolate(core: Waves, core_time: Float[NpOrJax, " K"], time: Float[NpOrJa
     """The waves [*t N ...] at `time` (s) of a core [K N ...] with ticks at `core_time` (s, increasing).
 
     Centre: cubic Hermite of positions and velocities (exact for constant acceleration). Rotation: slerp along the shorter
-    arc. Presence, scale and velocities: linear. Everything else holds the value of the last tick so far. Times outside
-    the ticks take the state of the nearest one.
+    arc. Presence, scale and velocities: linear. Everything else holds the value of the last tick so far. An empty slot
+    (presence 0) holds no pose: a wave that is there at one of two ticks only fades in or out on the straight way on which
+    that tick has it. Times outside the ticks take the state of the nearest one.
     """
     # from the first tick on, so that float64 times late in a long world keep their precision through float32
     time, ticks = jnp.asarray(time - core_time[0]), jnp.asarray(core_time - core_time[0])
@@ -28,6 +30,9 @@ def interpolate(core: Waves, core_time: Float[NpOrJax, " K"], time: Float[NpOrJa
     old, new = ({name: x[left + i] for name, x in fields.items()} for i in (0, 1))
     weight = u[..., None]
     out = {name: fields[name][held] for name in _HELD}
+    born, gone = ((a["presence"] == 0) & (b["presence"] > 0) for a, b in ((old, new), (new, old)))
+    out |= {name: _where(born, new[name], out[name]) for name in _HELD}
+    old, new = _on_its_way(born, new, old, -step), _on_its_way(gone, old, new, step)
     out["presence"] = (1 - weight) * old["presence"] + weight * new["presence"]
     for name in ("scale", "velocity", "angular_velocity"):
         out[name] = (1 - weight[..., None]) * old[name] + weight[..., None] * new[name]
@@ -38,6 +43,21 @@ def interpolate(core: Waves, core_time: Float[NpOrJax, " K"], time: Float[NpOrJa
 
 def _fields(core: Waves) -> dict[str, Array]:
     return {name: jnp.asarray(getattr(core, name)) for name in FIELDS}
+
+
+def _on_its_way(there: Array, wave: dict[str, Array], other: dict[str, Array], step: Array) -> dict[str, Array]:
+    """`other`, but where `there` says so the `wave` as it moves for `step` seconds at constant velocities; presence stays."""
+    step = step[..., None, None]
+    moved = wave | {
+        "centre": wave["centre"] + step * wave["velocity"],
+        "rotation": turned(wave["rotation"], step * wave["angular_velocity"]),
+        "presence": other["presence"],
+    }
+    return {name: _where(there, moved[name], other[name]) for name in wave}
+
+
+def _where(mask: Array, a: Array, b: Array) -> Array:
+    return jnp.where(mask.reshape(mask.shape + (1,) * (a.ndim - mask.ndim)), a, b)
 
 
 def _hermite(old: dict[str, Array], new: dict[str, Array], u: Array, step: Array) -> Array:

@@ -9,6 +9,8 @@ import logging
 from typing import Any
 
 import numpy as np
+from scipy import ndimage
+from scipy.spatial import KDTree
 
 from wsm_jax.snapshot import Camera, quaternion_to_matrix
 from wsm_jax.typing import Float, Int, NpOrJax
@@ -36,11 +38,13 @@ class Cloud:
     """Standard deviation of the measurement of each point (m), if known."""
     colour: Float[np.ndarray, "n 3"] | None = None
     """sRGB values of each point, 0..1, if known."""
+    complete: bool = False
+    """Whether the surface has points all over, so that what it shuts out from afar is known to be empty."""
 
     def take(self, chosen: np.ndarray) -> "Cloud":
         """Some of the points, by index or mask."""
         spread, colour = (None if x is None else x[chosen] for x in (self.spread, self.colour))
-        return Cloud(self.points[chosen], self.label[chosen], self.viewpoint, spread, colour)
+        return dataclasses.replace(self, points=self.points[chosen], label=self.label[chosen], spread=spread, colour=colour)
 
 
 def float32(values: Any) -> np.ndarray:
@@ -97,16 +101,25 @@ def bounded(cloud: Cloud, limit: int = LIMIT, seed: int = 0) -> Cloud:
 
 
 def from_points(
-    points: NpOrJax, label: NpOrJax | None = None, colour: NpOrJax | None = None, *, limit: int = LIMIT, seed: int = 0
+    points: NpOrJax,
+    label: NpOrJax | None = None,
+    colour: NpOrJax | None = None,
+    *,
+    complete: bool = False,
+    limit: int = LIMIT,
+    seed: int = 0,
 ) -> Cloud:
-    """A cloud of world points [n 3] (m), if given with the instance (1.., 0 unknown) and colour (sRGB 0..1) of every point."""
+    """A cloud of world points [n 3] (m), if given with the instance (1.., 0 unknown) and colour (sRGB 0..1) of every point.
+
+    `complete` says that they cover the objects on all sides.
+    """
     array = checked_points(points, "from_points")
     labels = np.zeros(len(array), np.int32) if label is None else np.asarray(label)
     if labels.shape != (len(array),) or labels.dtype.kind not in "iub" or np.any(labels < 0):
         raise ValueError(
             f"from_points: labels of shape {labels.shape}, {labels.dtype}; needed whole numbers from 0, one a point"
         )
-    return bounded(Cloud(array, labels.astype(np.int32)), limit, seed)
+    return bounded(Cloud(array, labels.astype(np.int32), complete=complete), limit, seed)
 
 
 def from_mesh(vertices: NpOrJax, faces: NpOrJax, count: int = 8192, seed: int = 0) -> Cloud:
@@ -130,7 +143,7 @@ def from_mesh(vertices: NpOrJax, faces: NpOrJax, count: int = 8192, seed: int = 
     face = np.minimum(np.searchsorted(np.cumsum(area), quantile), len(area) - 1)
     root, share = np.sqrt(rng.random(count))[:, None], rng.random(count)[:, None]
     points = (1 - root) * a[face] + root * (1 - share) * b[face] + root * share * c[face]
-    return Cloud(points.astype(np.float32), np.zeros(count, np.int32))
+    return Cloud(points.astype(np.float32), np.zeros(count, np.int32), complete=True)
 
 
 def from_signed_distance(
@@ -228,22 +241,57 @@ def world_points(depth: Float[np.ndarray, "H W"], camera: Camera) -> Float[np.nd
 
 
 def vacant_points(cloud: Cloud, low: np.ndarray, high: np.ndarray, count: int, margin: float) -> Float[np.ndarray, "m 3"]:
-    """At most `count` points (m) of a box that surely lie in empty space: on the rays from the viewpoint to the points.
+    """At most `count` points (m) of a box that surely lie in empty space, `margin` (m) off the points.
 
-    Three on the part of each ray inside the box that ends `margin` (m) before its point. None without a viewpoint.
+    With a viewpoint, three on the part inside the box of each ray to a point; of a complete cloud, what is reached from afar
+    without passing the points. Else none.
     """
-    if cloud.viewpoint is None:
+    if cloud.viewpoint is not None:
+        found = _on_rays(cloud.points, cloud.viewpoint, low, high, margin)
+    elif cloud.complete:
+        found = _reached_from_afar(cloud.points, low, high, margin)
+    else:
         return np.zeros((0, 3), np.float32)
-    ray = cloud.points - cloud.viewpoint
+    chosen = np.linspace(0, len(found) - 1, min(count, len(found))).round().astype(int)
+    return found[chosen].astype(np.float32)
+
+
+def _on_rays(points: np.ndarray, viewpoint: np.ndarray, low: np.ndarray, high: np.ndarray, margin: float) -> np.ndarray:
+    """Three points on the part inside the box of each ray that ends `margin` before its point."""
+    ray = points - viewpoint
     length = np.linalg.norm(ray, axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        sides = np.stack([(low - cloud.viewpoint) / ray, (high - cloud.viewpoint) / ray])
+        sides = np.stack([(low - viewpoint) / ray, (high - viewpoint) / ray])
     enter = np.nanmax(sides.min(0), axis=1)
     leave = np.minimum(np.nanmin(sides.max(0), axis=1), 1.0 - margin / np.maximum(length, 1e-9))
     through = np.flatnonzero((leave > enter) & (leave > 0))
     share = (np.arange(3) + 0.5) / 3
     t = np.maximum(enter[through], 0.0)[:, None]
     t = t + share * (leave[through, None] - t)
-    found = (cloud.viewpoint + t[..., None] * ray[through, None]).reshape(-1, 3)
-    chosen = np.linspace(0, len(found) - 1, min(count, len(found))).round().astype(int)
-    return found[chosen].astype(np.float32)
+    return (viewpoint + t[..., None] * ray[through, None]).reshape(-1, 3)
+
+
+_WATERTIGHT = 1.2
+"""How near the flood comes to a point, over the distance to the fourth neighbour that 1 % of the points exceed. Of points drawn
+at random on a surface one in exp(14) has a hole of this radius beside it."""
+_CELLS = 64
+
+
+def _reached_from_afar(points: np.ndarray, low: np.ndarray, high: np.ndarray, margin: float) -> np.ndarray:
+    """Centres of the cells of a box, `margin` off the points, that a flood from outside reaches; shuffled, always alike."""
+    inside = points[((points >= low) & (points <= high)).all(1)]
+    if len(inside) < 8:
+        return np.zeros((0, 3))
+    tree = KDTree(inside)
+    reach = _WATERTIGHT * float(np.quantile(tree.query(inside, 5)[0][:, -1], 0.99))
+    edge = max(0.5 * reach, float((high - low).max()) / _CELLS)
+    pad = int(np.ceil(reach / edge)) + 1
+    shape = np.ceil((high - low) / edge).astype(int) + 2 * pad
+    origin = low - pad * edge
+    grid = origin + edge * (np.stack(np.meshgrid(*(np.arange(n) for n in shape), indexing="ij"), -1) + 0.5)
+    near = tree.query(grid.reshape(-1, 3))[0].reshape(shape)
+    free = near > max(reach, edge)
+    flooded = ndimage.label(free)[0]
+    found = grid[(flooded == flooded[0, 0, 0]) & free & (near > margin)]
+    found = found[((found >= low) & (found <= high)).all(1)]
+    return np.random.default_rng(0).permutation(found)

@@ -7,8 +7,10 @@ together; each object is one wave that is split as long as that pays. A split is
 
 n being at most 512, for neighbouring points are not independent; 11 is the number of parameters. Two ways to split the worst
 wave are tried, along its longest axis, and off by residual; both children are fitted from several starts in one vmap, the
-points go to the nearest wave, and all are fitted again. Where the cloud has a viewpoint, the empty space on its rays counts:
-a point of it inside a wave is a point at that distance. At the end pairs are merged where one wave does as well.
+points go to the nearest wave, and all are fitted again. Empty space counts, where the cloud knows it (on the rays from its
+viewpoint, or outside a complete surface): a point of it inside a wave is a point as far off as it is from the surface. Where
+splitting leaves more than noise, the other way is tried too, from many small waves to few, and the shorter description wins.
+At the end pairs are merged where one wave does as well.
 """
 
 import dataclasses
@@ -33,7 +35,7 @@ LEAST_POINTS = 40
 _PATIENCE = 3
 """Splits in a row that may lengthen the description before the growth ends: a table pays only from top and four legs on."""
 
-_PART_POINTS, _ITERATIONS, _PARAMETERS, _INDEPENDENT = 256, 20, 11, 512
+_PART_POINTS, _ITERATIONS, _PARAMETERS, _INDEPENDENT, _SEEDS = 256, 20, 11, 512, 24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -232,12 +234,16 @@ def _settle(points: np.ndarray, hollow: np.ndarray, waves: list[Geometry], noise
         waves = _fit_parts([points[owner == k] for k in kept], [waves[k] for k in kept], hollow, noise)
     square = table[owner, np.arange(len(points))]
     if len(hollow):
-        inside = np.minimum(distances(jax.tree.map(lambda *x: np.stack(x), *waves), hollow), 0.0)
-        owner = np.concatenate([owner, np.argmin(inside, 0)])
-        square = np.concatenate([square, np.square(inside.min(0))])
-        kept_points = np.concatenate([np.ones(len(points), bool), inside.min(0) < 0])
-        owner, square = owner[kept_points], square[kept_points]
+        inside = distances(jax.tree.map(lambda *x: np.stack(x), *waves), hollow)
+        filled = inside.min(0) < 0
+        owner = np.concatenate([owner, np.argmin(inside, 0)[filled]])
+        square = np.concatenate([square, _emptiness(points, hollow[filled])])
     return waves, owner, square
+
+
+def _emptiness(points: np.ndarray, hollow: np.ndarray) -> np.ndarray:
+    """What it costs to fill empty space: the square of how far it is to any point of the surface, m^2."""
+    return np.square(KDTree(points).query(hollow)[0]) if len(hollow) else np.zeros(0)
 
 
 def _splits(points: np.ndarray, square: np.ndarray) -> list[np.ndarray]:
@@ -281,8 +287,53 @@ def _grow(
         (length, state), spent = min(trials, key=lambda trial: trial[0]), set()
         since = 0 if length < best else since + 1
         best, kept = (length, state) if length < best else (best, kept)
-    waves, owner, _ = _merge(points, hollow, kept, noise, good)
+    state = _merge(points, hollow, kept, noise, good)
+    if np.mean(state[2]) > good**2:
+        other = _merge(points, hollow, _gather(points, hollow, noise, good, most, refine), noise, good)
+        state = min(state, other, key=lambda found: _length(found, good))
+    waves, owner, _ = state
     return waves, owner[: len(points)]
+
+
+def _gather(points: np.ndarray, hollow: np.ndarray, noise: float, good: float, most: int, refine: int) -> _Settled:
+    """The other way: many small waves, of which the neighbours that gain most by (1) become one, till none gains."""
+    seeds = max(1, min(_SEEDS, len(points) // LEAST_POINTS))
+    group = kmeans2(points.astype(np.float64), seeds, minit="++", seed=0)[1]
+    parts = {k: np.flatnonzero(group == k) for k in range(seeds) if np.any(group == k)}
+    pairs = KDTree(points).query_pairs(3.0 * planes.spacing(points), output_type="ndarray")
+    beside = {(int(a), int(b)) for a, b in np.sort(group[pairs], 1) if a != b}
+    share = min(len(points), _INDEPENDENT) / len(points)
+    empty_there = _emptiness(points, hollow)
+
+    def price(members: list[np.ndarray]) -> list[tuple[float, Geometry]]:
+        """The description of groups of points, each by one wave: its length and the wave."""
+        waves = _fit_parts([points[some] for some in members], [None] * len(members), hollow, noise)
+        stacked = jax.tree.map(lambda *x: np.stack(x), *waves)
+        off = distances(stacked, points)
+        inside = distances(stacked, hollow) < 0 if len(hollow) else np.zeros((len(waves), 0), bool)
+        found = []
+        for k, (some, wave) in enumerate(zip(members, waves, strict=True)):
+            square = np.concatenate([np.square(off[k, some]), empty_there[inside[k]]])
+            found.append((0.5 * share * len(square) * float(np.log(np.mean(square) + good**2)), wave))
+        return found
+
+    costs = dict(zip(parts, price(list(parts.values())), strict=True))
+    joint = {pair: np.concatenate([parts[k] for k in pair]) for pair in sorted(beside)}
+    merged = dict(zip(joint, price(list(joint.values())), strict=True)) if joint else {}
+    saved = 0.5 * _PARAMETERS * np.log(share * len(points))
+    while merged:
+        gains = {pair: costs[pair[0]][0] + costs[pair[1]][0] - merged[pair][0] + saved for pair in merged}
+        (a, b), gain = max(gains.items(), key=lambda item: item[1])
+        if gain <= 0 and len(parts) <= most:
+            break
+        parts[a], costs[a] = np.concatenate([parts[a], parts.pop(b)]), merged[a, b]
+        beside = {tuple(sorted((a if k == b else k) for k in pair)) for pair in beside} - {(a, a)}
+        merged = {pair: cost for pair, cost in merged.items() if not {a, b} & set(pair)}
+        anew = sorted(pair for pair in beside if a in pair)
+        if anew:
+            merged |= dict(zip(anew, price([np.concatenate([parts[k] for k in pair]) for pair in anew]), strict=True))
+    waves = [costs[k][1] for k in parts]
+    return _settle(points, hollow, waves[:most], noise, refine)
 
 
 def _merge(points: np.ndarray, hollow: np.ndarray, state: _Settled, noise: float, good: float) -> _Settled:
