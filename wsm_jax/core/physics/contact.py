@@ -70,15 +70,16 @@ def _tangents(normal: Array) -> Array:
     return jnp.stack([first, jnp.cross(normal, first)])
 
 
-def _slopes(a: Geometry, b: Geometry, normal: Array, plane: Array) -> tuple[Array, Array]:
-    """Gradient [2] and Hessian [2 2] of s over the tangent plane."""
+def _slope(a: Geometry, b: Geometry, normal: Array, plane: Array) -> Array:
+    """Gradient [2] of s over the tangent plane."""
+    return jax.grad(lambda u: _margin(a, b, normal + u @ plane))(jnp.zeros(2))
 
-    def over_plane(u: Array) -> Array:
-        return _margin(a, b, normal + u @ plane)
 
-    gradient, hessian = jax.grad(over_plane)(jnp.zeros(2)), jax.hessian(over_plane)(jnp.zeros(2))
+def _curvature(a: Geometry, b: Geometry, normal: Array, plane: Array) -> Array:
+    """Hessian [2 2] of s over the tangent plane."""
+    hessian = jax.hessian(lambda u: _margin(a, b, normal + u @ plane))(jnp.zeros(2))
     # at a kink of the support function the Hessian may leave float32: so curved that the normal stays where it is
-    return gradient, jnp.where(jnp.all(jnp.isfinite(hessian)), hessian, -1e12 * jnp.eye(2))
+    return jnp.where(jnp.all(jnp.isfinite(hessian)), hessian, -1e12 * jnp.eye(2))
 
 
 def _uphill(hessian: Array, gradient: Array, least: Array) -> Array:
@@ -106,8 +107,7 @@ def _ascend(a: Geometry, b: Geometry, normal: Array, iterations: int) -> tuple[A
     def step(_, state: tuple[Array, Array]) -> tuple[Array, Array]:
         best, normal = state
         plane = _tangents(normal)
-        gradient, hessian = _slopes(a, b, normal, plane)
-        way = _uphill(hessian, gradient, least)
+        way = _uphill(_curvature(a, b, normal, plane), _slope(a, b, normal, plane), least)
         way = way * jnp.minimum(1.0, 1.0 / (jnp.linalg.norm(way) + 1e-12))
         tried = normal + jnp.asarray(_STEPS)[:, None] * (way @ plane)
         tried = tried / jnp.linalg.norm(tried, axis=-1, keepdims=True)
@@ -130,8 +130,8 @@ def contact(a: Geometry, b: Geometry, *, iterations: int = 16, starts: int = 4) 
     values, normals = jax.vmap(lambda n: _ascend(still_a, still_b, n, iterations))(directions[order])
     found = _frozen(normals[jnp.argmax(values)])
     plane = _tangents(found)
-    _, hessian = _slopes(still_a, still_b, found, plane)
-    gradient, _ = _slopes(a, b, found, plane)
+    hessian = _curvature(still_a, still_b, found, plane)
+    gradient = _slope(a, b, found, plane)
     change = gradient - _frozen(gradient)  # 0, but for its derivative
     moved = _uphill(_frozen(hessian), change, _least_curvature(still_a, still_b))
     normal = found + moved @ plane

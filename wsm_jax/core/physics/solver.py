@@ -173,34 +173,35 @@ def _contact_sweep(
     motion: Motion, inverse: Inverse, contact: Contacts, target: Array, normal: Array, tangent: Array, turning: Array
 ) -> tuple[Array, Array, Array]:
     """One Gauss-Seidel sweep over the points of one contact; the new impulses."""
-    va, vb = motion.velocity[contact.a], motion.velocity[contact.b]
-    wa, wb = motion.spin[contact.a], motion.spin[contact.b]
     mass_a, mass_b = inverse.mass[contact.a], inverse.mass[contact.b]
     inertia_a, inertia_b = inverse.inertia[contact.a], inverse.inertia[contact.b]
     n = contact.normal
     # the inverse inertia along any axis is at most its largest row sum
     softest = jnp.max(jnp.sum(jnp.abs(inertia_a + inertia_b), -1))
-    normals, tangents, turnings = [], [], []
-    for q in range(len(target)):
-        ra, rb = contact.arm_a[q], contact.arm_b[q]
+
+    def at_point(moving: tuple[Array, ...], point: tuple[Array, ...]) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+        va, wa, vb, wb = moving
+        ra, rb, wanted, pressing, rubbing, rolling = point
         response = (mass_a + mass_b) * jnp.eye(3) + _point_response(ra, inertia_a) + _point_response(rb, inertia_b)
         relative = vb + jnp.cross(wb, rb) - va - jnp.cross(wa, ra)
         stiffness = n @ response @ n
-        pressed = jnp.maximum(normal[q] + (target[q] - relative @ n) / jnp.maximum(stiffness, 1e-12), 0.0) * contact.active
-        relative = relative + response @ n * (pressed - normal[q])
+        pressed = jnp.maximum(pressing + (wanted - relative @ n) / jnp.maximum(stiffness, 1e-12), 0.0) * contact.active
+        relative = relative + response @ n * (pressed - pressing)
         along = relative - n * (relative @ n)
         across = jnp.max(jnp.sum(jnp.abs(response), -1))
-        rubbed = _within(tangent[q] - along / jnp.maximum(across, 1e-12), contact.friction * pressed)
-        rolled = _within(turning[q] - (wb - wa) / jnp.maximum(softest, 1e-12), contact.rolling * pressed)
-        push = (pressed - normal[q]) * n + rubbed - tangent[q]
-        twist = rolled - turning[q]
-        va, vb = va - mass_a * push, vb + mass_b * push
-        wa = wa - inertia_a @ (jnp.cross(ra, push) + twist)
-        wb = wb + inertia_b @ (jnp.cross(rb, push) + twist)
-        normals.append(pressed)
-        tangents.append(rubbed)
-        turnings.append(rolled)
-    return jnp.stack(normals), jnp.stack(tangents), jnp.stack(turnings)
+        rubbed = _within(rubbing - along / jnp.maximum(across, 1e-12), contact.friction * pressed)
+        rolled = _within(rolling - (wb - wa) / jnp.maximum(softest, 1e-12), contact.rolling * pressed)
+        push = (pressed - pressing) * n + rubbed - rubbing
+        twist = rolled - rolling
+        moving = (
+            *(va - mass_a * push, wa - inertia_a @ (jnp.cross(ra, push) + twist)),
+            *(vb + mass_b * push, wb + inertia_b @ (jnp.cross(rb, push) + twist)),
+        )
+        return moving, (pressed, rubbed, rolled)
+
+    start = tuple(x[part] for part in (contact.a, contact.b) for x in (motion.velocity, motion.spin))
+    points = contact.arm_a, contact.arm_b, target, normal, tangent, turning
+    return jax.lax.scan(at_point, start, points)[1]
 
 
 def _point_response(arm: Array, inertia: Array) -> Array:
