@@ -36,6 +36,7 @@ def _values() -> flags.FlagValues:
     flags.DEFINE_float("spacing", None, "edge of a cell of a bare .npy grid, m", flag_values=values)
     flags.DEFINE_integer("compare", 128, "cells along the longest side for the IoU; 0: no comparison", flag_values=values)
     flags.DEFINE_integer("seed", 0, "of the sampled points", flag_values=values)
+    flags.DEFINE_boolean("complete", True, "a cloud of points covers its objects on all sides", flag_values=values)
     return values
 
 
@@ -56,7 +57,7 @@ def main(arguments: list[str]) -> int | None:
     from wsm_jax.core.exchange import scene_file
     from wsm_jax.core.exchange.conversion import Options, convert, form, route
 
-    names = ("samples", "resolution", "detail", "max_waves", "splats", "seed")
+    names = ("samples", "resolution", "detail", "max_waves", "splats", "seed", "complete")
     options = Options(**{name: getattr(values, name) for name in names})
     scene_file.goal(target, values.form, "")
     try:

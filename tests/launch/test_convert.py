@@ -27,7 +27,7 @@ def test_a_core_becomes_a_mesh_and_a_core_again(core, tmp_path, capsys):
     assert "waves -> mesh: 1 waves -> 98 vertices, 192 faces" in out and "Chamfer-L1" in out and "IoU(16)" in out
     assert status(main, [str(tmp_path / "a.ply"), str(tmp_path / "b.json"), *FAST]) == 0
     out = capsys.readouterr().out
-    assert "mesh -> waves" in out and "approximated: waves: one wave a connected part" in out
+    assert "mesh -> waves" in out and "approximated: waves: 1 waves of 1 objects" in out
     again, _ = core_json.load(tmp_path / "b.json")
     np.testing.assert_allclose(again.centre, [[1, 0, 0]], atol=0.02)
     np.testing.assert_allclose(again.scale, 0.5, atol=0.04)

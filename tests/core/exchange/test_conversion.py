@@ -26,7 +26,7 @@ def test_waves_to_mesh_and_back_is_the_same_solid(scene, options):
     assert again.count == 4
     assert comparison.iou(scene, again, 64) > 0.95
     np.testing.assert_allclose(again.colour, scene.colour, atol=1e-5)
-    assert any("one wave a connected part" in note for note in given.notes)
+    assert any("4 waves of 4 objects" in note for note in given.notes)
 
 
 def test_points_lie_outside_all_waves_and_one_cloud_gives_its_wave_back(scene, options):
@@ -70,7 +70,7 @@ def test_degenerate_clouds_and_meshes_are_refused(scene, options):
     def cloud(points):
         return PointCloud(points, np.zeros_like(points), np.zeros_like(points))
 
-    for points, message in ((np.zeros((1, 3)), "1 points; needed 10"), (np.ones((50, 3)), "of one place")):
+    for points, message in ((np.zeros((1, 3)), "1 points; needed 4"), (np.ones((50, 3)), "all 50 points are one")):
         with pytest.raises(ValueError, match=message):
             convert(cloud(points), "waves", options())
     mesh = convert(scene, "mesh", options())

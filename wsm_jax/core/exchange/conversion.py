@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from wsm_jax.core.exchange import parts, points, splats, tessellation, voxels
+from wsm_jax.core.exchange import points, splats, tessellation, voxels
 from wsm_jax.core.exchange.points import PointCloud
 from wsm_jax.core.exchange.splats import Splats
 from wsm_jax.core.exchange.voxels import Grid
+from wsm_jax.core.fitting import observations, sets
 from wsm_jax.core.mesh import Mesh, connected, joined, open_edges, welded
 from wsm_jax.core.superquadric import EXPONENT_RANGE
 from wsm_jax.snapshot import Waves
@@ -24,6 +25,7 @@ Thing = Waves | PointCloud | Mesh | Grid | Splats
 
 _GREY = (0.5, 0.5, 0.5)
 _SPLAT_MODES = ("moments", "surface")
+_PER_OBJECT, _PART_POINTS, _POINTS_OF_A_PART = 16, 65536, 2048
 
 
 @dataclasses.dataclass
@@ -42,6 +44,8 @@ class Options:
     """"moments": one splat a wave, and one wave a splat; "surface": splats stand on the surface."""
     seed: int
     """Of the sampled points."""
+    complete: bool = True
+    """Whether a cloud of points covers its objects on all sides."""
     notes: list[str] = dataclasses.field(default_factory=list)
     """Approximations that were made."""
 
@@ -129,11 +133,26 @@ def _waves_to_splats(waves: Waves, options: Options) -> Splats:
 
 
 def _points_to_waves(cloud: PointCloud, options: Options) -> Waves:
-    """The one place where points become waves: a fitter of sets takes the place of `waves_of_parts` here."""
-    options.notes.append(f"waves: one wave is fitted to all {len(cloud.points)} points")
-    if len(cloud.points) > parts.FIT_POINTS:
-        options.notes.append(f"waves: the fit looks at {parts.FIT_POINTS} of the points, evenly picked")
-    return parts.waves_of_parts([cloud])
+    if options.complete:
+        options.notes.append("waves: the points are taken to cover the objects on all sides")
+    seen = observations.from_points(
+        cloud.points, colour=np.asarray(cloud.colours), complete=options.complete, seed=options.seed
+    )
+    return _fitted(seen, options, None, len(cloud.points))
+
+
+def _fitted(cloud: observations.Cloud, options: Options, noise: float | None, given: int) -> Waves:
+    """A set of waves through a cloud of points, kept from `given` ones; what it leaves out goes into the notes."""
+    found = sets.fit_set(cloud, noise=noise, most=options.max_waves, most_per_object=min(_PER_OBJECT, options.max_waves))
+    explained = found.owner >= 0
+    off = float(np.sqrt(np.mean(np.square(found.residual[explained])))) if explained.any() else float("nan")
+    options.notes.append(
+        f"waves: {len(found.instance)} waves of {len(set(found.instance.tolist()))} objects, fitted to {len(cloud.points)} of "
+        f"{given} points, {off:.3g} m off (rms)"
+    )
+    if not explained.all():
+        options.notes.append(f"waves: {np.count_nonzero(~explained)} points belong to no object that is large enough")
+    return sets.to_waves(found, cloud)
 
 
 def _points_to_splats(cloud: PointCloud, options: Options) -> Splats:
@@ -158,28 +177,44 @@ def _mesh_to_voxels(mesh: Mesh, options: Options) -> Grid:
 
 
 def _mesh_to_waves(mesh: Mesh, options: Options) -> Waves:
-    """One wave a connected part."""
-    pieces = connected(welded(mesh))
+    """Waves for every connected part, an object each."""
+    mesh = welded(mesh)
+    pieces = connected(mesh)
     if len(pieces) > options.max_waves:
         options.notes.append(f"waves: the {options.max_waves} parts of largest area, of {len(pieces)}")
         order = np.argsort([-piece.areas.sum() for piece in pieces], kind="stable")[: options.max_waves]
         pieces = [pieces[i] for i in sorted(order)]
-    options.notes.append(f"waves: one wave a connected part, fitted to {parts.FIT_POINTS} points of its surface")
-    return parts.waves_of_parts([points.sample_mesh(piece, 2 * parts.FIT_POINTS, options.seed) for piece in pieces])
+    each = max(_PART_POINTS // len(pieces), 64)
+    each = min(each, _POINTS_OF_A_PART)
+    clouds = [points.sample_mesh(piece, each, options.seed) for piece in pieces]
+    closed = open_edges(np.asarray(mesh.faces)) == 0
+    if not closed:
+        options.notes.append("waves: the mesh is not watertight, so the space around it counts for nothing")
+    return _fitted(_labelled(clouds, closed), options, 0.0, each * len(clouds))
+
+
+def _labelled(clouds: list[PointCloud], complete: bool) -> observations.Cloud:
+    """Several objects in one cloud."""
+    label = np.repeat(np.arange(1, len(clouds) + 1), [len(cloud.points) for cloud in clouds])
+    places = np.concatenate([np.asarray(cloud.points) for cloud in clouds])
+    colours = np.concatenate([np.asarray(cloud.colours) for cloud in clouds])
+    return observations.from_points(places, label, colours, complete=complete, limit=_PART_POINTS)
 
 
 def _grid_to_waves(grid: Grid, options: Options) -> Waves:
-    """One wave a connected solid part."""
-    pieces = [piece for piece in voxels.parts(grid) if len(piece) >= 10]
+    """Waves for every connected solid part, an object each."""
+    pieces = [piece for piece in voxels.parts(grid) if len(piece) >= sets.LABELLED_POINTS]
     if not pieces:
-        raise ValueError(f"no solid part of 10 cells or more in a grid of {grid.values.shape}; needed one")
+        raise ValueError(f"no solid part of 3 cells or more in a grid of {grid.values.shape}; needed one")
     if len(pieces) > options.max_waves:
         options.notes.append(f"waves: the {options.max_waves} largest solid parts, of {len(pieces)}")
-    options.notes.append("waves: one wave a connected solid part, fitted to the centres of its border cells")
-    grey = [PointCloud(p, np.zeros_like(p), np.full_like(p, 0.5)) for p in pieces[: options.max_waves]]
-    found = parts.waves_of_parts(grey)
-    # the centres of border cells stand half a cell inside the border
-    return dataclasses.replace(found, scale=np.asarray(found.scale) + np.float32(0.5 * grid.spacing))
+    rng = np.random.default_rng(options.seed)
+    given = sum(len(piece) for piece in pieces)
+    most = max(_PART_POINTS // len(pieces), 64)
+    pieces = [rng.permutation(piece)[:most] for piece in pieces[: options.max_waves]]
+    grey = [PointCloud(p, np.zeros_like(p), np.full_like(p, 0.5)) for p in pieces]
+    # the middles of faces are up to half a cell off the surface, all values alike
+    return _fitted(_labelled(grey, True), options, float(grid.spacing) / np.sqrt(12.0), given)
 
 
 def _grid_to_mesh(grid: Grid, options: Options) -> Mesh:

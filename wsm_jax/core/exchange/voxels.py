@@ -252,15 +252,19 @@ def _share(grid: Grid) -> np.ndarray:
 
 
 def parts(grid: Grid) -> list[Float[np.ndarray, "n 3"]]:
-    """The centres (m) of the border cells of every connected solid part, largest part first."""
+    """The middles (m) of the faces between solid and empty cells, for every connected solid part, largest part first."""
     solid = np.pad(grid.inside(), 1)
     label, count = scipy.ndimage.label(solid)  # type: ignore[misc]
-    border = solid & ~np.asarray(scipy.ndimage.binary_erosion(solid), bool)
-    index = np.argwhere(border)
-    of = label[tuple(index.T)]
-    places = np.asarray(grid.origin, np.float64) + grid.spacing * (index - 1)
+    places, owner = [], []
+    for axis in range(3):
+        for side in (-1, 1):
+            index = np.argwhere(solid & ~np.roll(solid, -side, axis))
+            owner.append(label[tuple(index.T)])
+            places.append(index - 1 + 0.5 * side * np.eye(3)[axis])
+    where, of = np.concatenate(places), np.concatenate(owner)
+    where = np.asarray(grid.origin, np.float64) + grid.spacing * where
     order = np.argsort(-np.bincount(label[solid], minlength=count + 1)[1:], kind="stable") + 1
-    return [places[of == i] for i in order]
+    return [where[of == i] for i in order]
 
 
 def iou(a: Grid, b: Grid) -> float:

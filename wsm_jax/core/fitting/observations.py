@@ -119,7 +119,10 @@ def from_points(
         raise ValueError(
             f"from_points: labels of shape {labels.shape}, {labels.dtype}; needed whole numbers from 0, one a point"
         )
-    return bounded(Cloud(array, labels.astype(np.int32), complete=complete), limit, seed)
+    colours = None if colour is None else np.asarray(colour, np.float32)
+    if colours is not None and colours.shape != array.shape:
+        raise ValueError(f"from_points: colours of shape {colours.shape}; needed {array.shape}")
+    return bounded(Cloud(array, labels.astype(np.int32), colour=colours, complete=complete), limit, seed)
 
 
 def from_mesh(vertices: NpOrJax, faces: NpOrJax, count: int = 8192, seed: int = 0) -> Cloud:

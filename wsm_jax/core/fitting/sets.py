@@ -30,7 +30,9 @@ from wsm_jax.snapshot.waves import empty
 from wsm_jax.typing import Float, Int, NpOrJax
 
 LEAST_POINTS = 40
-"""Points that an object needs; fewer stay unexplained."""
+"""Points that an object found by its nearness needs; fewer stay unexplained."""
+LABELLED_POINTS = 12
+"""Points that an object known by its label needs; all points of a smaller cloud are one object."""
 
 _PATIENCE = 3
 """Splits in a row that may lengthen the description before the growth ends: a table pays only from top and four legs on."""
@@ -77,7 +79,7 @@ def fit_set(
     `plane_extent`: planes longer than this (m) become thin waves first. Raises ValueError for a cloud that is too small or
     not finite. Deterministic.
     """
-    points = checked_points(cloud.points, "fit_set", LEAST_POINTS)
+    points = checked_points(cloud.points, "fit_set", LABELLED_POINTS)
     if most < 1 or most_per_object < 1:
         raise ValueError(f"fit_set: most={most}, most_per_object={most_per_object}; needed 1 or more")
     noise = estimate_noise(points) if noise is None else noise
@@ -137,13 +139,16 @@ def distances(waves: Geometry, points: Float[np.ndarray, "n 3"]) -> Float[np.nda
 def _objects(points: np.ndarray, label: np.ndarray, free: np.ndarray) -> list[np.ndarray]:
     """Points of every object, largest first: by label where there is one, else by what hangs together."""
     groups = [free[label[free] == value] for value in np.unique(label[free]) if value > 0]
+    groups = [group for group in groups if len(group) >= LABELLED_POINTS]
     loose = free[label[free] == 0]
+    if len(points) < LEAST_POINTS and len(loose) == len(points):
+        return [loose]
     if len(loose) >= LEAST_POINTS:
         reach = 3.0 * planes.spacing(points[loose])
         pairs = KDTree(points[loose]).sparse_distance_matrix(KDTree(points[loose]), reach, output_type="coo_matrix")
         part = connected_components(pairs, directed=False)[1]
         groups += [loose[part == value] for value in np.flatnonzero(np.bincount(part) >= LEAST_POINTS)]
-    return sorted((group for group in groups if len(group) >= LEAST_POINTS), key=len, reverse=True)
+    return sorted(groups, key=len, reverse=True)
 
 
 _Job = tuple[int, np.ndarray, np.ndarray, np.ndarray, Geometry, float, float, np.ndarray]
@@ -377,7 +382,7 @@ def to_waves(fit: SetFit, cloud: Cloud | None = None, slots: int | None = None) 
     fields["presence"][:count] = 1.0
     if cloud is not None and cloud.colour is not None:
         for k in np.unique(fit.owner[fit.owner >= 0]):
-            fields["colour"][k] = cloud.colour[fit.owner == k].mean(0)
+            fields["colour"][k] = cloud.colour[fit.owner == k].mean(0, dtype=np.float64)
     semantic, instance = np.zeros(slots, np.int32), np.zeros(slots, np.int32)
     semantic[:count] = np.where(fit.instance > 0, SEMANTIC_CLASSES.index("thing"), SEMANTIC_CLASSES.index("screen"))
     instance[:count] = fit.instance
