@@ -6,7 +6,23 @@ from wsm_jax.core import superquadric
 from wsm_jax.snapshot import Waves, quaternion_to_matrix
 from wsm_jax.typing import Array, Float, NpOrJax, pytree
 
-_EXACT = "highest"
+# Products of small matrices are spelled out: XLA fuses them, while its dot of many 3 x 3 matrices is a call each on a CPU, and
+# rounds to bfloat16 on a TPU.
+
+
+def apply(matrix: Array, vector: Array) -> Array:
+    """Matrices [... i j] times vectors [... j]: [... i]."""
+    return jnp.sum(matrix * vector[..., None, :], -1)
+
+
+def combine(weights: Array, rows: Array) -> Array:
+    """The sum of rows [... i j] with weights [... i]: [... j]; a rotation matrix applied the other way round."""
+    return jnp.sum(weights[..., :, None] * rows, -2)
+
+
+def product(a: Array, b: Array) -> Array:
+    """Matrices [... i j] times matrices [... j k]: [... i k]."""
+    return jnp.sum(a[..., :, :, None] * b[..., None, :, :], -2)
 
 
 @pytree
@@ -27,7 +43,7 @@ class Geometry:
 def to_local(geometry: Geometry, points: Float[NpOrJax, "*lead 3"]) -> Float[Array, "*lead 3"]:
     """World points (m) in the frame of their wave."""
     offset = jnp.asarray(points) - jnp.asarray(geometry.centre)
-    return jnp.einsum("...ij,...i->...j", quaternion_to_matrix(geometry.rotation), offset, precision=_EXACT)
+    return combine(offset, quaternion_to_matrix(geometry.rotation))
 
 
 def reach(geometry: Geometry, direction: Float[NpOrJax, "*lead 3"]) -> Float[Array, "*lead"]:
@@ -41,13 +57,11 @@ def farthest(geometry: Geometry, direction: Float[NpOrJax, "*lead 3"]) -> Float[
     Along the axis of a flat face, the middle of the face.
     """
     local = superquadric.support_point(_turned_back(geometry, direction), geometry.scale, geometry.exponents)
-    turned = jnp.einsum("...ij,...j->...i", quaternion_to_matrix(geometry.rotation), local, precision=_EXACT)
-    return jnp.asarray(geometry.centre) + turned
+    return jnp.asarray(geometry.centre) + apply(quaternion_to_matrix(geometry.rotation), local)
 
 
 def _turned_back(geometry: Geometry, direction: NpOrJax) -> Array:
-    matrix = quaternion_to_matrix(geometry.rotation)
-    return jnp.einsum("...ij,...i->...j", matrix, jnp.asarray(direction), precision=_EXACT)
+    return combine(jnp.asarray(direction), quaternion_to_matrix(geometry.rotation))
 
 
 def bounds(geometry: Geometry) -> tuple[Float[Array, "*lead 3"], Float[Array, "*lead 3"]]:
@@ -64,7 +78,7 @@ def inertia(geometry: Geometry, mass: Float[NpOrJax, "*lead"]) -> Float[Array, "
     square = superquadric.second_moments(geometry.scale, geometry.exponents)
     principal = jnp.asarray(mass)[..., None] * (jnp.sum(square, -1, keepdims=True) - square)
     matrix = quaternion_to_matrix(geometry.rotation)
-    return jnp.einsum("...ij,...j,...kj->...ik", matrix, principal, matrix, precision=_EXACT)
+    return product(matrix * principal[..., None, :], jnp.swapaxes(matrix, -1, -2))
 
 
 def multiply(a: Float[NpOrJax, "*lead 4"], b: Float[NpOrJax, "*lead 4"]) -> Float[Array, "*lead 4"]:

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from wsm_jax.core import superquadric
-from wsm_jax.core.geometry import Geometry, farthest, reach
+from wsm_jax.core.geometry import Geometry, apply, combine, farthest, reach
 from wsm_jax.snapshot import quaternion_to_matrix
 from wsm_jax.typing import Array, Float, pytree
 
@@ -52,7 +52,7 @@ def _candidates(a: Geometry, b: Geometry) -> Array:
     """Directions [n 3] to begin from, both signs."""
     frames = [quaternion_to_matrix(x.rotation).T for x in (a, b)]  # rows: the world directions of the local axes
     scales = [jnp.asarray(x.scale) for x in (a, b)]
-    diagonals = [jnp.asarray(_DIAGONALS) / scale @ frame for frame, scale in zip(frames, scales, strict=True)]
+    diagonals = [combine(jnp.asarray(_DIAGONALS) / scale, frame) for frame, scale in zip(frames, scales, strict=True)]
     crosses = jnp.cross(frames[0][:, None], frames[1][None]).reshape(9, 3)
     offset = jnp.asarray(b.centre) - jnp.asarray(a.centre)
     crosses = jnp.where(jnp.sum(jnp.square(crosses), -1, keepdims=True) > 1e-6, crosses, frames[0][:1])
@@ -72,12 +72,12 @@ def _tangents(normal: Array) -> Array:
 
 def _slope(a: Geometry, b: Geometry, normal: Array, plane: Array) -> Array:
     """Gradient [2] of s over the tangent plane."""
-    return jax.grad(lambda u: _margin(a, b, normal + u @ plane))(jnp.zeros(2))
+    return jax.grad(lambda u: _margin(a, b, normal + combine(u, plane)))(jnp.zeros(2))
 
 
 def _curvature(a: Geometry, b: Geometry, normal: Array, plane: Array) -> Array:
     """Hessian [2 2] of s over the tangent plane."""
-    hessian = jax.hessian(lambda u: _margin(a, b, normal + u @ plane))(jnp.zeros(2))
+    hessian = jax.hessian(lambda u: _margin(a, b, normal + combine(u, plane)))(jnp.zeros(2))
     # at a kink of the support function the Hessian may leave float32: so curved that the normal stays where it is
     return jnp.where(jnp.all(jnp.isfinite(hessian)), hessian, -1e12 * jnp.eye(2))
 
@@ -92,7 +92,7 @@ def _uphill(hessian: Array, gradient: Array, least: Array) -> Array:
     angle = 0.5 * jnp.arctan2(hessian[0, 1], difference)
     axes = jnp.stack([jnp.stack([jnp.cos(angle), jnp.sin(angle)]), jnp.stack([-jnp.sin(angle), jnp.cos(angle)])])
     curvature = jnp.maximum(jnp.abs(jnp.stack([mean + radius, mean - radius])), least)
-    return (axes @ gradient / curvature) @ axes
+    return combine(apply(axes, gradient) / curvature, axes)
 
 
 def _least_curvature(a: Geometry, b: Geometry) -> Array:
@@ -109,7 +109,7 @@ def _ascend(a: Geometry, b: Geometry, normal: Array, iterations: int) -> tuple[A
         plane = _tangents(normal)
         way = _uphill(_curvature(a, b, normal, plane), _slope(a, b, normal, plane), least)
         way = way * jnp.minimum(1.0, 1.0 / (jnp.linalg.norm(way) + 1e-12))
-        tried = normal + jnp.asarray(_STEPS)[:, None] * (way @ plane)
+        tried = normal + jnp.asarray(_STEPS)[:, None] * combine(way, plane)
         tried = tried / jnp.linalg.norm(tried, axis=-1, keepdims=True)
         values = jax.vmap(lambda n: _margin(a, b, n))(tried)
         there = jnp.argmax(values)
@@ -128,11 +128,25 @@ def contact(a: Geometry, b: Geometry, *, iterations: int = 16, starts: int = 4) 
     directions = _candidates(still_a, still_b)
     _, order = jax.lax.top_k(jax.vmap(lambda n: _margin(still_a, still_b, n))(directions), starts)
     values, normals = jax.vmap(lambda n: _ascend(still_a, still_b, n, iterations))(directions[order])
-    found = _frozen(normals[jnp.argmax(values)])
+    return _contact_at(a, b, normals[jnp.argmax(values)])
+
+
+def contact_near(a: Geometry, b: Geometry, normal: Float[Array, "3"], *, iterations: int = 3) -> Contact:
+    """The contact of two waves that has moved little since its normal was `normal`: the search begins there, or at a face."""
+    still_a, still_b = _frozen(a), _frozen(b)
+    faces = jnp.concatenate([quaternion_to_matrix(x.rotation).T for x in (still_a, still_b)])
+    directions = jnp.concatenate([_frozen(normal)[None], faces, -faces])
+    best = directions[jnp.argmax(jax.vmap(lambda n: _margin(still_a, still_b, n))(directions))]
+    return _contact_at(a, b, _ascend(still_a, still_b, best, iterations)[1])
+
+
+def _contact_at(a: Geometry, b: Geometry, normal: Array) -> Contact:
+    """The contact with the best normal, and its derivatives."""
+    still_a, still_b, found = _frozen((a, b, normal))
     plane = _tangents(found)
     hessian = _curvature(still_a, still_b, found, plane)
     gradient = _slope(a, b, found, plane)
     change = gradient - _frozen(gradient)  # 0, but for its derivative
     moved = _uphill(_frozen(hessian), change, _least_curvature(still_a, still_b))
-    normal = found + moved @ plane
+    normal = found + combine(moved, plane)
     return Contact(_margin(a, b, found), normal, farthest(a, normal), farthest(b, -normal))

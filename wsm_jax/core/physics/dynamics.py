@@ -26,8 +26,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from wsm_jax.core.geometry import Geometry, inertia, multiply, turned
-from wsm_jax.core.physics.contact import contact
+from wsm_jax.core.geometry import Geometry, apply, combine, inertia, multiply, product, turned
+from wsm_jax.core.physics.contact import contact, contact_near
 from wsm_jax.core.physics.manifold import POINTS, manifold
 from wsm_jax.core.physics.matter import Joints, Matter, no_joints
 from wsm_jax.core.physics.solver import Contacts, Impulses, Inverse, Motion, Rows, after, closing, solve, totals
@@ -74,7 +74,7 @@ class State:
 
 def _rotate(rotation: Array, vector: Array) -> Array:
     """Rotates vectors by quaternions."""
-    return jnp.einsum("...ij,...j->...i", quaternion_to_matrix(rotation), vector, precision=_EXACT)
+    return apply(quaternion_to_matrix(rotation), vector)
 
 
 def bodies(waves: Waves, matter: Matter) -> tuple[Bodies, State]:
@@ -99,7 +99,7 @@ def bodies(waves: Waves, matter: Matter) -> tuple[Bodies, State]:
     steiner = jnp.sum(arm * arm, -1)[:, None, None] * jnp.eye(3) - arm[:, :, None] * arm[:, None, :]
     tensor = total(own + mass[:, None, None] * steiner) + jnp.where(used, 0.0, 1.0)[:, None] * jnp.eye(3)
     spin = jnp.asarray(waves.angular_velocity)
-    momentum = mass[:, None] * jnp.cross(arm, v - velocity[part]) + jnp.einsum("nij,nj->ni", own, spin, precision=_EXACT)
+    momentum = mass[:, None] * jnp.cross(arm, v - velocity[part]) + apply(own, spin)
     held = jnp.zeros(part.shape, bool).at[part].max(jnp.asarray(matter.held) | ~present)
     momentum = jnp.where(held[:, None], spin, total(momentum))
     count = len(part)
@@ -129,7 +129,7 @@ def placed(waves: Waves, matter: Matter, model: Bodies, state: State) -> Waves:
 def _spin(model: Bodies, rotation: Array, momentum: Array) -> Array:
     """Angular velocity, rad/s."""
     matrix = quaternion_to_matrix(rotation)
-    spin = jnp.einsum("nij,njk,nlk,nl->ni", matrix, model.inverse_inertia, matrix, momentum, precision=_EXACT)
+    spin = apply(matrix, apply(model.inverse_inertia, combine(momentum, matrix)))
     return jnp.where((model.inverse_mass > 0)[:, None], spin, momentum)
 
 
@@ -139,11 +139,17 @@ def _drift(model: Bodies, state: State, velocity: Array, h: Array | float) -> tu
     return state.centre + h * velocity, turned(state.rotation, h * _spin(model, half, state.momentum))
 
 
-def _contacts(waves: Waves, matter: Matter, state: State, pairs: Array, mask: Array) -> Contacts:
-    """The manifolds of `pairs` [P 2] of waves."""
+def _sides(waves: Waves, pairs: Array) -> tuple[Geometry, Geometry]:
+    """The two waves of every pair [P 2]."""
     geometry = Geometry.of(waves)
     a, b = (jax.tree.map(lambda x, side=side: jnp.asarray(x)[pairs[:, side]], geometry) for side in (0, 1))
-    points = jax.vmap(manifold)(a, b, jax.vmap(partial(contact, iterations=6, starts=2))(a, b))
+    return a, b
+
+
+def _contacts(waves: Waves, matter: Matter, state: State, pairs: Array, mask: Array, normals: Array) -> Contacts:
+    """The manifolds of `pairs` [P 2] of waves, whose normals were about `normals` [P 3]."""
+    a, b = _sides(waves, pairs)
+    points = jax.vmap(manifold)(a, b, jax.vmap(contact_near)(a, b, normals))
     part = jnp.asarray(matter.part)[pairs]
 
     def larger(values: NpOrJax) -> Array:
@@ -176,7 +182,7 @@ def _joint_rows(
         ends.append((here, place, multiply(multiply(rotation[here], turn), jnp.asarray(frame))))
     (part_a, place_a, frame_a), (part_b, place_b, frame_b) = ends
     axes = quaternion_to_matrix(frame_a)
-    shift = jnp.einsum("jik,ji->jk", axes, place_b - place_a, precision=_EXACT)
+    shift = combine(place_b - place_a, axes)
     between = multiply(frame_a * jnp.asarray([1.0, -1.0, -1.0, -1.0]), frame_b)
     turn = 2.0 * jnp.where(between[:, :1] < 0, -1.0, 1.0) * between[:, 1:]
     rows = Rows(part_a, part_b, place_b - centre[part_a], place_b - centre[part_b], axes, jnp.asarray(joints.holds))
@@ -188,7 +194,7 @@ def _row_speeds(rows: Rows, motion: Motion) -> Array:
     at_b = motion.velocity[rows.b] + jnp.cross(motion.spin[rows.b], rows.arm_b)
     at_a = motion.velocity[rows.a] + jnp.cross(motion.spin[rows.a], rows.arm_a)
     both = jnp.stack([at_b - at_a, motion.spin[rows.b] - motion.spin[rows.a]], 1)
-    return jnp.einsum("jik,jsi->jsk", rows.axes, both, precision=_EXACT).reshape(-1, 6)
+    return combine(both, rows.axes[:, None]).reshape(-1, 6)
 
 
 def _impacts(contacts: Contacts, speed: Array, pull: Array, h: float | Array) -> tuple[Array, Array]:
@@ -211,12 +217,12 @@ def _substep(
     waves: Waves, matter: Matter, joints: Joints, model: Bodies, pairs: Array, h: float | Array, gravity: Array, carry: Any
 ) -> Any:
     """One substep: kick, impulses, drift, kick, impulses."""
-    state, before, behind = carry
+    state, before, behind, normals = carry
     free = (model.inverse_mass > 0)[:, None]
     here = placed(waves, matter, model, state)
-    contacts = _contacts(here, matter, state, pairs, _eligible(waves, matter, joints, pairs))
+    contacts = _contacts(here, matter, state, pairs, _eligible(waves, matter, joints, pairs), normals)
     matrix = quaternion_to_matrix(state.rotation)
-    world = jnp.einsum("nij,njk,nlk->nil", matrix, model.inverse_inertia, matrix, precision=_EXACT)
+    world = product(product(matrix, model.inverse_inertia), jnp.swapaxes(matrix, -1, -2))
     inverse = Inverse(model.inverse_mass, world)
     kick = 0.5 * h * jnp.where(free, gravity, 0.0)
     start = Motion(state.velocity + kick, _spin(model, state.rotation, state.momentum))
@@ -241,9 +247,9 @@ def _substep(
     share = jnp.where(first < h, first / h, 0.0)[:, None]
     drifting = state.replace(momentum=share * state.momentum + (1 - share) * momentum)  # type: ignore[attr-defined]
     centre, rotation = _drift(model, drifting, share * start.velocity + (1 - share) * motion.velocity, h)
-    return _settle(
-        waves, matter, joints, model, h, kick, contacts, State(centre, rotation, motion.velocity, momentum), before, behind
-    )
+    ended = State(centre, rotation, motion.velocity, momentum)
+    state, behind = _settle(waves, matter, joints, model, h, kick, contacts, ended, behind)
+    return state, before, behind, jax.lax.stop_gradient(contacts.normal)
 
 
 def _settle(
@@ -255,13 +261,12 @@ def _settle(
     kick: Array,
     contacts: Contacts,
     state: State,
-    before: Impulses,
     behind: Impulses,
-) -> Any:
+) -> tuple[State, Impulses]:
     """The second half of a substep: kick, and the impulses that make velocities admissible."""
     free = (model.inverse_mass > 0)[:, None]
     matrix = quaternion_to_matrix(state.rotation)
-    world = jnp.einsum("nij,njk,nlk->nil", matrix, model.inverse_inertia, matrix, precision=_EXACT)
+    world = product(product(matrix, model.inverse_inertia), jnp.swapaxes(matrix, -1, -2))
     inverse = Inverse(model.inverse_mass, world)
     start = Motion(state.velocity + kick, _spin(model, state.rotation, state.momentum))
     moved = Motion(state.velocity, start.spin)
@@ -272,7 +277,7 @@ def _settle(
     linear, angular = totals(contacts, rows, behind, len(model.inverse_mass))
     velocity = after(start, inverse, linear, angular).velocity
     momentum = state.momentum + jnp.where(free, angular, 0.0)
-    return state.replace(velocity=velocity, momentum=momentum), before, behind  # type: ignore[attr-defined]
+    return state.replace(velocity=velocity, momentum=momentum), behind  # type: ignore[attr-defined]
 
 
 def _eligible(waves: Waves, matter: Matter, joints: Joints, pairs: Array) -> Array:
@@ -306,7 +311,9 @@ def step(
         substep = partial(_substep, waves, matter, joints, model, pairs, tick_s / substeps, jnp.asarray(gravity))
         points = len(pairs), POINTS
         none = Impulses(jnp.zeros(points), jnp.zeros((*points, 3)), jnp.zeros((*points, 3)), jnp.zeros((len(joints.a), 6)))
-        state, _, _ = jax.lax.fori_loop(0, substeps, lambda _, carry: substep(carry), (state, none, none))
+        first = jax.vmap(partial(contact, iterations=6, starts=2))(*_sides(waves, pairs))
+        carry = state, none, none, jax.lax.stop_gradient(first.normal)
+        state, *_ = jax.lax.fori_loop(0, substeps, lambda _, carry: substep(carry), carry)
         return placed(waves, matter, model, state)
 
 

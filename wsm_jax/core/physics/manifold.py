@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsm_jax.core import superquadric
-from wsm_jax.core.geometry import Geometry, farthest
+from wsm_jax.core.geometry import Geometry, apply, combine, farthest
 from wsm_jax.core.physics.contact import Contact
 from wsm_jax.snapshot import quaternion_to_matrix
 from wsm_jax.typing import Array, Float, pytree
@@ -42,7 +42,7 @@ def _frame(a: Geometry, b: Geometry, normal: Array) -> Array:
     """Two tangents [2 3] at right angles, along the axes of the smaller body as far as they go."""
     size_a, size_b = (jnp.prod(jnp.asarray(x.scale)) for x in (a, b))
     matrix = jnp.where(size_a <= size_b, quaternion_to_matrix(a.rotation), quaternion_to_matrix(b.rotation))
-    axis = matrix[:, jnp.argmin(jnp.abs(normal @ matrix))]
+    axis = matrix[:, jnp.argmin(jnp.abs(combine(normal, matrix)))]
     first = axis - normal * jnp.dot(axis, normal)
     first = first / jnp.linalg.norm(first)
     return jnp.stack([first, jnp.cross(normal, first)])
@@ -50,11 +50,12 @@ def _frame(a: Geometry, b: Geometry, normal: Array) -> Array:
 
 def _outline(body: Geometry, normal: Array, frame: Array, origin: Array) -> Array:
     """The eight corners [8 2] of the contact face in the plane of `frame`, counter-clockwise; a speck where it is round."""
-    corners = jax.vmap(lambda n: farthest(body, n))(normal + _TILT * _CIRCLE @ frame) @ frame.T
-    middle = farthest(body, normal) @ frame.T
+    tilted = normal + _TILT * combine(jnp.asarray(_CIRCLE), frame)
+    corners = apply(frame, jax.vmap(lambda n: farthest(body, n))(tilted))
+    middle = apply(frame, farthest(body, normal))
     size = jnp.mean(jnp.asarray(body.scale))
     sharp = jnp.abs(corners - middle) > _ROUND * size
-    return jnp.where(sharp, corners, middle + 1e-4 * size * _CIRCLE) - origin @ frame.T
+    return jnp.where(sharp, corners, middle + 1e-4 * size * _CIRCLE) - apply(frame, origin)
 
 
 def _cross(a: Array, b: Array) -> Array:
@@ -86,14 +87,14 @@ def _patch(a: Array, b: Array, slack: Array) -> Array:
     points = jnp.concatenate([a, b, crossing])
     valid = jnp.concatenate([_inside(a, b, slack), _inside(b, a, slack), meet])
     diagonals = jnp.asarray([[1.0, 1.0], [-1.0, 1.0], [-1.0, -1.0], [1.0, -1.0]])
-    reach = jnp.where(valid[:, None], points @ diagonals.T, -jnp.inf)
+    reach = jnp.where(valid[:, None], jnp.sum(points[:, None] * diagonals, -1), -jnp.inf)
     return jnp.where(jnp.any(valid), points[jnp.argmax(reach, 0)], 0.0)
 
 
 def _surface_along(body: Geometry, point: Array, way: Array) -> Array:
     """t at which the line `point` + t `way`, coming from t = +inf, meets the body."""
     matrix = quaternion_to_matrix(body.rotation)
-    start, way = (point - jnp.asarray(body.centre)) @ matrix, way @ matrix
+    start, way = combine(point - jnp.asarray(body.centre), matrix), combine(way, matrix)
     inverse, orders = 1.0 / jnp.asarray(body.scale), 2.0 / jnp.asarray(body.exponents)
 
     def log_gauge_and_slope(start: Array, way: Array, t: Array, inverse: Array, orders: Array) -> tuple[Array, Array]:
@@ -124,7 +125,7 @@ def manifold(a: Geometry, b: Geometry, contact: Contact) -> Manifold:
     slack = 1e-3 * jnp.minimum(jnp.min(jnp.asarray(still_a.scale)), jnp.min(jnp.asarray(still_b.scale)))
     corners = _patch(outline_a, outline_b, slack)
     flat = jnp.concatenate([corners, jnp.mean(corners, 0, keepdims=True)])
-    points = origin + flat @ frame
+    points = origin + combine(flat, frame)
     upper = jax.vmap(lambda p: _surface_along(a, p, normal))(points)
     lower = -jax.vmap(lambda p: _surface_along(b, p, -normal))(points)
     return Manifold(points + 0.5 * (upper + lower)[:, None] * normal, lower - upper, normal)

@@ -10,9 +10,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from wsm_jax.core.geometry import apply, product
 from wsm_jax.typing import Array, pytree
-
-_EXACT = "highest"
 
 
 @pytree
@@ -97,8 +96,8 @@ def totals(contacts: Contacts, rows: Rows, impulses: Impulses, parts: int) -> tu
     turn_a = jnp.sum(jnp.cross(contacts.arm_a, push) + impulses.turning, 1)
     turn_b = jnp.sum(jnp.cross(contacts.arm_b, push) + impulses.turning, 1)
     push = jnp.sum(push, 1)
-    pull = jnp.einsum("jik,jk->ji", rows.axes, impulses.joint[:, :3], precision=_EXACT)
-    twist = jnp.einsum("jik,jk->ji", rows.axes, impulses.joint[:, 3:], precision=_EXACT)
+    pull = apply(rows.axes, impulses.joint[:, :3])
+    twist = apply(rows.axes, impulses.joint[:, 3:])
     linear = jnp.zeros((parts, 3)).at[contacts.a].add(-push).at[contacts.b].add(push)
     linear = linear.at[rows.a].add(-pull).at[rows.b].add(pull)
     angular = jnp.zeros((parts, 3)).at[contacts.a].add(-turn_a).at[contacts.b].add(turn_b)
@@ -108,7 +107,7 @@ def totals(contacts: Contacts, rows: Rows, impulses: Impulses, parts: int) -> tu
 
 def after(motion: Motion, inverse: Inverse, linear: Array, angular: Array) -> Motion:
     """The motion after impulses and their moments."""
-    spin = motion.spin + jnp.einsum("nij,nj->ni", inverse.inertia, angular, precision=_EXACT)
+    spin = motion.spin + apply(inverse.inertia, angular)
     return Motion(motion.velocity + inverse.mass[:, None] * linear, spin)
 
 
@@ -143,14 +142,16 @@ def solve(
     split = Inverse(sharing * inverse.mass, sharing[:, None, None] * inverse.inertia)
     response = jnp.linalg.inv(jax.vmap(lambda row: _row_stiffness(row, split))(rows))
 
+    softness = jax.vmap(partial(_softness, split))(contacts)
+
     def sweep(_, impulses: Impulses) -> Impulses:
         linear, angular = totals(contacts, rows, impulses, parts)
         now = after(motion, inverse, linear, angular)
         normal, tangent, turning = jax.vmap(partial(_contact_sweep, now, split))(
-            contacts, target, impulses.normal, impulses.tangent, impulses.turning
+            contacts, softness, target, impulses.normal, impulses.tangent, impulses.turning
         )
         wrong = error(now, angular) * rows.holds
-        change = jnp.einsum("jrs,js->jr", response, wrong, precision=_EXACT)
+        change = apply(response, wrong)
         return Impulses(normal, tangent, turning, impulses.joint - change * rows.holds)
 
     return jax.lax.fori_loop(0, sweeps, sweep, impulses)
@@ -169,38 +170,65 @@ def _row_stiffness(row: Rows, inverse: Inverse) -> Array:
     return total * held + jnp.diag(jnp.where(row.holds > 0, 1e-7 * scale, scale))
 
 
+@pytree
+class Softness:
+    """What impulses do at the Q points of a contact: velocity changes per impulse."""
+
+    normal: Array
+    """[Q 3]: the change of the velocity there by an impulse along the normal."""
+    across: Array
+    """[Q]: the largest that an impulse in any direction makes."""
+    turning: Array
+    """[]: the largest change of the angular velocity by a moment."""
+
+
+def _softness(inverse: Inverse, contact: Contacts) -> Softness:
+    """Of one contact."""
+    inertia_a, inertia_b = inverse.inertia[contact.a], inverse.inertia[contact.b]
+    response = jax.vmap(_point_response, (0, None))(contact.arm_a, inertia_a)
+    response = response + jax.vmap(_point_response, (0, None))(contact.arm_b, inertia_b)
+    response = response + (inverse.mass[contact.a] + inverse.mass[contact.b]) * jnp.eye(3)
+    # a symmetric matrix changes no vector by more than its largest row sum
+    across = jnp.max(jnp.sum(jnp.abs(response), -1), -1)
+    turning = jnp.max(jnp.sum(jnp.abs(inertia_a + inertia_b), -1))
+    return Softness(apply(response, contact.normal), jnp.maximum(across, 1e-12), jnp.maximum(turning, 1e-12))
+
+
 def _contact_sweep(
-    motion: Motion, inverse: Inverse, contact: Contacts, target: Array, normal: Array, tangent: Array, turning: Array
+    motion: Motion,
+    inverse: Inverse,
+    contact: Contacts,
+    softness: Softness,
+    target: Array,
+    normal: Array,
+    tangent: Array,
+    turning: Array,
 ) -> tuple[Array, Array, Array]:
     """One Gauss-Seidel sweep over the points of one contact; the new impulses."""
     mass_a, mass_b = inverse.mass[contact.a], inverse.mass[contact.b]
     inertia_a, inertia_b = inverse.inertia[contact.a], inverse.inertia[contact.b]
     n = contact.normal
-    # the inverse inertia along any axis is at most its largest row sum
-    softest = jnp.max(jnp.sum(jnp.abs(inertia_a + inertia_b), -1))
 
     def at_point(moving: tuple[Array, ...], point: tuple[Array, ...]) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
         va, wa, vb, wb = moving
-        ra, rb, wanted, pressing, rubbing, rolling = point
-        response = (mass_a + mass_b) * jnp.eye(3) + _point_response(ra, inertia_a) + _point_response(rb, inertia_b)
+        ra, rb, pushed, across, wanted, pressing, rubbing, rolling = point
         relative = vb + jnp.cross(wb, rb) - va - jnp.cross(wa, ra)
-        stiffness = n @ response @ n
-        pressed = jnp.maximum(pressing + (wanted - relative @ n) / jnp.maximum(stiffness, 1e-12), 0.0) * contact.active
-        relative = relative + response @ n * (pressed - pressing)
-        along = relative - n * (relative @ n)
-        across = jnp.max(jnp.sum(jnp.abs(response), -1))
-        rubbed = _within(rubbing - along / jnp.maximum(across, 1e-12), contact.friction * pressed)
-        rolled = _within(rolling - (wb - wa) / jnp.maximum(softest, 1e-12), contact.rolling * pressed)
+        stiffness = jnp.sum(pushed * n)
+        pressed = jnp.maximum(pressing + (wanted - jnp.sum(relative * n)) / jnp.maximum(stiffness, 1e-12), 0.0) * contact.active
+        relative = relative + pushed * (pressed - pressing)
+        along = relative - n * jnp.sum(relative * n)
+        rubbed = _within(rubbing - along / across, contact.friction * pressed)
+        rolled = _within(rolling - (wb - wa) / softness.turning, contact.rolling * pressed)
         push = (pressed - pressing) * n + rubbed - rubbing
         twist = rolled - rolling
         moving = (
-            *(va - mass_a * push, wa - inertia_a @ (jnp.cross(ra, push) + twist)),
-            *(vb + mass_b * push, wb + inertia_b @ (jnp.cross(rb, push) + twist)),
+            *(va - mass_a * push, wa - apply(inertia_a, jnp.cross(ra, push) + twist)),
+            *(vb + mass_b * push, wb + apply(inertia_b, jnp.cross(rb, push) + twist)),
         )
         return moving, (pressed, rubbed, rolled)
 
     start = tuple(x[part] for part in (contact.a, contact.b) for x in (motion.velocity, motion.spin))
-    points = contact.arm_a, contact.arm_b, target, normal, tangent, turning
+    points = contact.arm_a, contact.arm_b, softness.normal, softness.across, target, normal, tangent, turning
     return jax.lax.scan(at_point, start, points)[1]
 
 
@@ -208,7 +236,7 @@ def _point_response(arm: Array, inertia: Array) -> Array:
     """Velocity of a point per impulse at it that comes from turning: [r]x^T I^-1 [r]x."""
     x, y, z = arm
     lever = jnp.asarray([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
-    return -lever @ inertia @ lever
+    return -product(product(lever, inertia), lever)
 
 
 def _within(vector: Array, radius: Array) -> Array:
