@@ -1,0 +1,149 @@
+"""Recordings that carry geometry: folders of RGB-D frames with camera poses, and coloured points with cameras.
+
+An RGB-D folder holds color/ (or colour/, rgb/), depth/ (16-bit PNG in millimetres), frames paired by name, and trajectory.log:
+for every frame a line of numbers and four lines of a matrix, camera to world. A points file is .npz with means3d [n 3] (m),
+colors [n 3] (bytes), and, if it has cameras, viewmats [k 4 4] (world to camera), Ks [k 3 3] (pixels), height and width.
+"""
+
+import dataclasses
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from wsm_jax.core.fitting.observations import checked_depth
+from wsm_jax.snapshot import Camera
+from wsm_jax.snapshot.camera import matrix_to_quaternion
+from wsm_jax.typing import Float
+
+STRUCTURED_LIGHT = (525.0, 525.0, 319.5, 239.5)
+"""fx, fy, cx, cy (pixels, of 640 x 480) that PrimeSense sensors are commonly used with, where a recording names none."""
+_COLOURS = ("color", "colour", "rgb")
+
+
+@dataclasses.dataclass(frozen=True)
+class Frame:
+    """What one RGB-D frame shows."""
+
+    rgb: Float[np.ndarray, "H W 3"]
+    """sRGB, 0..1."""
+    depth: Float[np.ndarray, "H W"]
+    """Along the optical axis, m; 0: not measured."""
+    camera: Camera
+
+
+@dataclasses.dataclass(frozen=True)
+class Points:
+    """A coloured cloud and the cameras that come with it."""
+
+    points: Float[np.ndarray, "n 3"]
+    """m"""
+    colours: Float[np.ndarray, "n 3"]
+    """sRGB, 0..1."""
+    cameras: Camera | None
+    """[k]"""
+    height: int
+    width: int
+    """Of the pictures of the cameras, pixels."""
+
+
+def read_frames(
+    folder: str | Path,
+    intrinsics: tuple[float, float, float, float] = STRUCTURED_LIGHT,
+    *,
+    most: int | None = None,
+    shrink: int = 1,
+    unit_m: float = 1e-3,
+) -> list[Frame]:
+    """The frames of an RGB-D folder, at most `most`; every `shrink`-th pixel is kept; `unit_m` is one step of the depth, m.
+
+    Raises FileNotFoundError or ValueError that names the file, for what is missing, does not pair, or is no depth in metres.
+    """
+    folder = Path(folder)
+    colours = next((folder / name for name in _COLOURS if (folder / name).is_dir()), None)
+    if colours is None or not (folder / "depth").is_dir():
+        raise FileNotFoundError(f"{folder}: needed the folders depth and one of {', '.join(_COLOURS)}")
+    depths = sorted((folder / "depth").glob("*.png"))[:most]
+    if not depths:
+        raise FileNotFoundError(f"{folder / 'depth'}: no .png in it; needed 16-bit depth maps")
+    poses = read_trajectory(folder / "trajectory.log")
+    if len(poses) < len(depths):
+        raise ValueError(f"{folder / 'trajectory.log'}: {len(poses)} poses for {len(depths)} frames; needed one each")
+    frames = []
+    for path, pose in zip(depths, poses, strict=False):
+        picture = next((found for found in colours.glob(f"{path.stem}.*")), None)
+        if picture is None:
+            raise FileNotFoundError(f"{colours}: no picture {path.stem}.* for {path}")
+        frames.append(_frame(path, picture, pose, intrinsics, shrink, unit_m))
+    return frames
+
+
+def _frame(
+    path: Path, picture: Path, pose: np.ndarray, intrinsics: tuple[float, float, float, float], shrink: int, unit_m: float
+) -> Frame:
+    try:
+        raw, photo = np.asarray(Image.open(path)), Image.open(picture).convert("RGB")
+    except OSError as error:
+        raise ValueError(f"{path} or {picture.name}: no picture that can be read ({error})") from error
+    if raw.ndim != 2 or raw.dtype.kind not in "iu":
+        raise ValueError(f"{path}: {raw.dtype} {raw.shape}; needed one channel of whole numbers (16-bit depth)")
+    depth = checked_depth((raw * unit_m).astype(np.float32), str(path))[::shrink, ::shrink]
+    height, width = depth.shape
+    rgb = np.asarray(photo.resize((width, height), Image.Resampling.BOX), np.float32) / 255.0
+    fx, fy, cx, cy = intrinsics
+    if abs(fx / fy - 1.0) > 0.01:
+        raise ValueError(f"intrinsics fx={fx:g}, fy={fy:g}; needed square pixels")
+    full = raw.shape[0]
+    offset = [(cx + 0.5 - 0.5 * raw.shape[1]) / full, (cy + 0.5 - 0.5 * full) / full]
+    # every shrink-th pixel is the first of its block
+    offset = np.float32(offset) + np.float32(0.5 * (shrink - 1) / full)
+    rotation = matrix_to_quaternion(pose[:3, :3])
+    return Frame(rgb, depth, Camera(np.float32(pose[:3, 3]), rotation, np.full((), fy / full, np.float32), offset))
+
+
+def read_trajectory(path: str | Path) -> Float[np.ndarray, "K 4 4"]:
+    """The poses, camera to world, of a trajectory.log. Raises FileNotFoundError, or ValueError that names the line."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; needed the camera poses")
+    lines = [line.split() for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    if len(lines) % 5 or not lines:
+        raise ValueError(f"{path}: {len(lines)} lines; needed five a pose: its numbers, and a 4 x 4 matrix")
+    poses = []
+    for first in range(0, len(lines), 5):
+        try:
+            pose = np.array([[float(word) for word in line] for line in lines[first + 1 : first + 5]])
+        except ValueError as error:
+            raise ValueError(f"{path}: lines {first + 2} to {first + 5}: {error}") from error
+        if pose.shape != (4, 4) or not np.allclose(pose[:3, :3] @ pose[:3, :3].T, np.eye(3), atol=1e-3):
+            raise ValueError(f"{path}: lines {first + 2} to {first + 5} hold no rigid motion of 4 x 4 numbers")
+        poses.append(pose)
+    return np.stack(poses)
+
+
+def read_points(path: str | Path) -> Points:
+    """A points file. Raises FileNotFoundError or ValueError that names it and what it lacks."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            data = {name: file[name] for name in file.files}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path}: no .npz that can be read ({error})") from error
+    if not {"means3d", "colors"} <= set(data):
+        raise ValueError(f"{path}: holds {sorted(data)}; needed means3d and colors")
+    points, colours = data["means3d"].astype(np.float32), data["colors"].astype(np.float32) / 255.0
+    if points.ndim != 2 or points.shape[-1] != 3 or colours.shape != points.shape:
+        raise ValueError(f"{path}: means3d {points.shape}, colors {colours.shape}; needed [n, 3] both")
+    if not {"viewmats", "Ks", "height", "width"} <= set(data):
+        return Points(points, colours, None, 0, 0)
+    height, width = int(data["height"]), int(data["width"])
+    world = np.linalg.inv(data["viewmats"].astype(np.float64))
+    lens = data["Ks"].astype(np.float64)
+    offset = (lens[:, :2, 2] - 0.5 * np.array([width, height])) / height
+    focal = 0.5 * (lens[:, 0, 0] + lens[:, 1, 1]) / height
+    rotation = matrix_to_quaternion(world[:, :3, :3])
+    cameras = Camera(world[:, :3, 3].astype(np.float32), rotation, focal.astype(np.float32), offset.astype(np.float32))
+    return Points(points, colours, cameras, height, width)
