@@ -1,4 +1,4 @@
-"""Measures parts of wsm_jax on this machine: python -m launch.bench render  (VERB --help: its flags)."""
+"""Measures parts of wsm_jax on this machine: python -m launch.bench render|physics|fit  (VERB --help: its flags)."""
 
 from launch import command
 
@@ -12,7 +12,21 @@ def render(arguments: list[str]) -> int:
     return measure(arguments)
 
 
-VERBS: dict[str, command.Main] = {"render": render}
+def physics(arguments: list[str]) -> int:
+    """The rigid dynamics: errors beside closed forms and MuJoCo, drifts, and a soak of random scenes."""
+    from launch.bench_physics import main as measure
+
+    return measure(arguments)
+
+
+def fit(arguments: list[str]) -> int | None:
+    """The fitter: seconds, Chamfer and IoU on single and composite shapes, beside published figures."""
+    from launch.bench_fit import main as measure
+
+    return measure(arguments)
+
+
+VERBS: dict[str, command.Main] = {"render": render, "physics": physics, "fit": fit}
 
 
 def main(arguments: list[str]) -> int | None:

@@ -1,6 +1,6 @@
 """How well and how fast waves are fitted: random superquadrics in four conditions, and composite shapes.
 
-    python -m launch.bench_fit [--count=50] [--points=1024] [--seed=0] [--markdown=FILE]
+    python -m launch.bench fit [--count=50] [--points=1024] [--seed=0] [--markdown=FILE]
 
 Random superquadrics: semi-axes 0.5 exp(uniform(-0.7, 0.7)) m, exponents uniform in 0.1..1.9, any rotation, points uniform by
 area. All lengths are relative to the geometric mean semi-axis. "clean": exact points; "noise": normal, 5 % in every
@@ -208,7 +208,7 @@ def main(arguments: list[str]) -> None:
     flags.DEFINE_integer("seed", 0, "of the random superquadrics", 0, flag_values=values)
     flags.DEFINE_enum("part", "all", ["all", "single", "sets"], "one wave, composite shapes, or both", flag_values=values)
     flags.DEFINE_string("markdown", "", "write the report to this file as well", flag_values=values)
-    command.parse("launch.bench_fit", values, arguments)
+    command.parse("python -m launch.bench fit", values, arguments)
     path = Path(values.markdown) if values.markdown else None
     if path is not None and not path.parent.is_dir():
         raise command.Usage(f"--markdown={path}: no folder {path.parent}; make it first")
@@ -221,13 +221,9 @@ def main(arguments: list[str]) -> None:
     text = "\n".join([*parts, PUBLISHED])
     device = jax.devices()[0]
     machine = f"{os.cpu_count()} CPU cores ({platform.machine()})" if device.platform == "cpu" else device.device_kind
-    line = "python -m launch.bench_fit " + " ".join(arguments)
+    line = "python -m launch.bench fit " + " ".join(arguments)
     loads = f"load {load:.1f} before, {os.getloadavg()[0]:.1f} after"
     text = f"## fit\n\n`{line.strip()}`, {datetime.date.today()}, {machine}, {loads}.\n\n{text}"
     print(text)
     if path is not None:
         path.write_text(text, "utf-8")
-
-
-if __name__ == "__main__":
-    command.run(main)

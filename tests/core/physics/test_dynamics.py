@@ -75,7 +75,8 @@ def test_a_ball_bounces_as_restitution_says():
         return v * t - 0.5 * G * t * t
 
     wanted = [0.2 + height(k * TICK) for k in range(17)]
-    np.testing.assert_allclose(core.centre[:, 1, 2], wanted, atol=2e-4)
+    np.testing.assert_allclose(core.centre[:, 1, 2], wanted, atol=5e-5)
+    np.testing.assert_allclose(core.centre[:, 1, :2], 0.0, atol=2e-4)
 
 
 def test_a_box_slides_to_rest_by_coulomb_s_law():
@@ -133,13 +134,12 @@ def test_a_collision_conserves_momentum_and_energy_and_restitution_takes_its_sha
         core = run(waves, properties, gravity=(0.0, 0.0, 0.0))
         linear, angular, energy = momenta(core, properties)
         np.testing.assert_allclose(linear, np.broadcast_to(linear[0], linear.shape), atol=2e-6 * np.abs(linear).max())
-        # the lever of an impact is that of the start of its substep: up to 2 mm off
-        np.testing.assert_allclose(angular, np.broadcast_to(angular[0], angular.shape), atol=2e-3 * np.abs(linear).max())
+        np.testing.assert_allclose(angular, np.broadcast_to(angular[0], angular.shape), atol=1e-5 * np.abs(linear).max())
         assert np.abs(core.velocity[-1, 2]).max() > 0.5, "they met"
         n = np.array([np.sqrt(0.45**2 - 0.1**2), 0.1, 0]) / 0.45
         reduced = 1 / (1 / properties.mass[1] + 1 / properties.mass[2])
         lost = 0.5 * reduced * (1 - restitution**2) * (2 * n[0]) ** 2
-        np.testing.assert_allclose(energy[0] - energy[-1], lost, atol=2e-3 * energy[0])
+        np.testing.assert_allclose(energy[0] - energy[-1], lost, atol=1e-4 * energy[0])
 
 
 def test_several_waves_of_one_part_move_as_one_and_a_fixed_joint_does_the_same():

@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from wsm_jax.core.geometry import Geometry, apply, combine, inertia, multiply, product, turned
+from wsm_jax.core.geometry import Geometry, apply, combine, farthest, inertia, multiply, product, turned
 from wsm_jax.core.physics.contact import contact, contact_near
 from wsm_jax.core.physics.manifold import POINTS, manifold
 from wsm_jax.core.physics.matter import Joints, Matter, no_joints
@@ -146,20 +146,43 @@ def _sides(waves: Waves, pairs: Array) -> tuple[Geometry, Geometry]:
     return a, b
 
 
-def _contacts(waves: Waves, matter: Matter, state: State, pairs: Array, mask: Array, normals: Array) -> Contacts:
-    """The manifolds of `pairs` [P 2] of waves, whose normals were about `normals` [P 3]."""
+def _until_touch(a: Geometry, b: Geometry, speeds: list[tuple[Array, Array]], normal: Array, h: float | Array) -> Array:
+    """Time (s) until two waves touch along about `normal`; 0 where they do, or do not within `h`."""
+    at_a, at_b = farthest(a, normal), farthest(b, -normal)
+    ends = zip((at_a, at_b), (a.centre, b.centre), speeds, strict=True)
+    slow, fast = (velocity + jnp.cross(spin, at - centre) for at, centre, (velocity, spin) in ends)
+    gap, speed = jnp.sum(normal * (at_b - at_a)), jnp.sum(normal * (slow - fast))
+    until = gap / jnp.maximum(speed, 1e-9)
+    return jnp.where((gap > 0) & (until < h), until, 0.0)
+
+
+def _contacts(
+    waves: Waves, matter: Matter, state: State, start: Motion, pairs: Array, mask: Array, normals: Array, h: float | Array
+) -> Contacts:
+    """The manifolds of `pairs` [P 2] of waves, whose normals were about `normals` [P 3].
+
+    Waves that meet within the substep `h` (s) have theirs where they meet, for there the impulse acts; the gaps are those now.
+    """
     a, b = _sides(waves, pairs)
-    points = jax.vmap(manifold)(a, b, jax.vmap(contact_near)(a, b, normals))
     part = jnp.asarray(matter.part)[pairs]
+    velocity, spin = jnp.asarray(waves.velocity), jnp.asarray(waves.angular_velocity)
+    speeds = [(velocity[pairs[:, side]], spin[pairs[:, side]]) for side in (0, 1)]
+    until = jax.vmap(partial(_until_touch, h=h))(a, b, speeds, normals)[:, None]
+    a, b = (
+        x.replace(centre=x.centre + until * v, rotation=turned(x.rotation, until * w))  # type: ignore[attr-defined]
+        for x, (v, w) in zip((a, b), speeds, strict=True)
+    )
+    points = jax.vmap(manifold)(a, b, jax.vmap(contact_near)(a, b, normals))
+    middles = [(state.centre[part[:, k]] + until * start.velocity[part[:, k]])[:, None] for k in (0, 1)]
 
     def larger(values: NpOrJax) -> Array:
         return jnp.max(jnp.asarray(values)[pairs], -1)
 
-    return Contacts(
+    contacts = Contacts(
         a=part[:, 0],
         b=part[:, 1],
-        arm_a=points.point - state.centre[part[:, 0]][:, None],
-        arm_b=points.point - state.centre[part[:, 1]][:, None],
+        arm_a=points.point - middles[0],
+        arm_b=points.point - middles[1],
         normal=points.normal,
         gap=points.gap,
         friction=larger(matter.friction),
@@ -167,6 +190,8 @@ def _contacts(waves: Waves, matter: Matter, state: State, pairs: Array, mask: Ar
         restitution=larger(matter.restitution),
         active=mask,
     )
+    speed = jnp.sum(closing(contacts, start) * contacts.normal[:, None], -1)
+    return contacts.replace(gap=contacts.gap - until * speed)  # type: ignore[attr-defined]
 
 
 def _joint_rows(
@@ -220,12 +245,12 @@ def _substep(
     state, before, behind, normals = carry
     free = (model.inverse_mass > 0)[:, None]
     here = placed(waves, matter, model, state)
-    contacts = _contacts(here, matter, state, pairs, _eligible(waves, matter, joints, pairs), normals)
     matrix = quaternion_to_matrix(state.rotation)
     world = product(product(matrix, model.inverse_inertia), jnp.swapaxes(matrix, -1, -2))
     inverse = Inverse(model.inverse_mass, world)
     kick = 0.5 * h * jnp.where(free, gravity, 0.0)
     start = Motion(state.velocity + kick, _spin(model, state.rotation, state.momentum))
+    contacts = _contacts(here, matter, state, start, pairs, _eligible(waves, matter, joints, pairs), normals, h)
     speed = jnp.sum(closing(contacts, start) * contacts.normal[:, None], -1)
     near = contacts.active & jnp.any(contacts.gap + h * jnp.minimum(speed, 0.0) < 1e-3, -1)
     contacts = contacts.replace(active=near)  # type: ignore[attr-defined]

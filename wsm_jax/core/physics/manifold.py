@@ -124,7 +124,7 @@ def manifold(a: Geometry, b: Geometry, contact: Contact) -> Manifold:
     outline_a, outline_b = _outline(a, normal, frame, origin), _outline(b, -normal, frame, origin)
     slack = 1e-3 * jnp.minimum(jnp.min(jnp.asarray(still_a.scale)), jnp.min(jnp.asarray(still_b.scale)))
     corners = _patch(outline_a, outline_b, slack)
-    flat = jnp.concatenate([corners, jnp.mean(corners, 0, keepdims=True)])
+    flat = jnp.concatenate([jnp.mean(corners, 0, keepdims=True), corners])
     points = origin + combine(flat, frame)
     upper = jax.vmap(lambda p: _surface_along(a, p, normal))(points)
     lower = -jax.vmap(lambda p: _surface_along(b, p, -normal))(points)
