@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from data_pipelines import captions, events, mujoco_renderer
+from data_pipelines import captions, events, mujoco_renderer, story
 from data_pipelines.camera_path import CAMERA_KINDS
 from data_pipelines.format import Layout, Writer, create, finished
 from data_pipelines.physics import Trajectory, simulate_physics
@@ -67,13 +67,25 @@ class Recipe:
             )
         if not 0.0 <= self.screen <= 1.0 or (self.stories == ("behind",) and self.screen < 1.0):
             raise ValueError(f"screen {self.screen}: needed a share in 0..1, and 1 where every object goes behind it")
-        draw(np.random.default_rng(0), **self.draws)
+        if self.moving_stories or not self.event_stories:
+            draw(np.random.default_rng(0), **self.draws)
         return self
+
+    @property
+    def event_stories(self) -> tuple[str, ...]:
+        """The stories in which waves come and go; see story.py."""
+        return tuple(name for name in self.stories if name in story.STORIES)
+
+    @property
+    def moving_stories(self) -> tuple[str, ...]:
+        """The other stories."""
+        return tuple(name for name in self.stories if name not in story.STORIES)
 
     @property
     def draws(self) -> dict[str, Any]:
         """The arguments of `scene.draw`."""
-        return {name: getattr(self, name) for name in ("objects", "screen", "stories", "cameras")}
+        given = {name: getattr(self, name) for name in ("objects", "screen", "cameras")}
+        return given | {"stories": self.moving_stories}
 
 
 def make_scene(recipe: Recipe, index: int) -> tuple[Scene, Trajectory, np.random.Generator]:
@@ -122,8 +134,14 @@ def rejection(scene: Scene, trajectory: Trajectory, recipe: Recipe) -> str | Non
     return None
 
 
-def record(recipe: Recipe, index: int) -> tuple[Scene, Trajectory, WSV]:
-    """Scene `index` with its clip: core, camera, captions and events, without pictures."""
+def record(recipe: Recipe, index: int) -> tuple[Scene, Trajectory | story.Told, WSV]:
+    """Scene `index` with its clip: core, camera, captions and events, without pictures.
+
+    Of a recipe with stories of both kinds, each story has the same share.
+    """
+    told = recipe.event_stories
+    if told and np.random.default_rng([recipe.seed, index, 1]).random() < len(told) / len(recipe.stories):
+        return story.record_story(told, recipe.seed, index, recipe.core_time, recipe.frame_time, recipe.cameras)
     scene, trajectory, rng = make_scene(recipe, index)
     frame_time, core_time = recipe.frame_time, recipe.core_time
     camera = scene.camera.cameras(frame_time, float(frame_time[-1]))
@@ -146,12 +164,12 @@ def _pictures(waves: Waves, camera: Camera, later: Camera, style: Style, height:
 
 
 def render(
-    scene: Scene, trajectory: Trajectory, frame_time: Float[np.ndarray, " T"], height: int, width: int
+    scene: Scene, trajectory: Trajectory | story.Told, frame_time: Float[np.ndarray, " T"], height: int, width: int
 ) -> dict[str, np.ndarray]:
     """Every channel [T H W C] of a scene by our ray caster, physical units."""
     duration = float(frame_time[-1])
     camera, later = (scene.camera.cameras(frame_time + dt, duration) for dt in (0.0, _MOTION_DT))
-    cast = _cast_slots(np.asarray(scene.waves.presence))
+    cast = _cast_slots(np.asarray(trajectory.waves.presence))
     waves = jax.tree.map(lambda x: x[:, cast], trajectory.at(frame_time))
     style = scene.style
     style = dataclasses.replace(style, frequency=style.frequency[cast], phase=style.phase[cast], tint=style.tint[cast])
@@ -217,6 +235,8 @@ def simulate(
         )
     if pixels and height != width:
         raise ValueError(f"pictures of {height}x{width}: scenes are framed for square pictures")
+    if renderer == "mujoco" and recipe.event_stories:
+        raise ValueError(f"stories {', '.join(recipe.event_stories)}: waves come and go in them; needed renderer 'wsm'")
     library = mujoco_renderer.gl_library() if pixels and renderer == "mujoco" else None
     channels = () if not pixels else STORED if renderer == "wsm" else mujoco_renderer.CHANNELS_DRAWN
     layout = Layout(
