@@ -25,7 +25,7 @@ from wsm_jax.snapshot import waves as core_json
 
 CHROMIUM = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
 RED, BLUE = (217, 26, 26), (26, 60, 217)
-DEADLINE_S = 90.0
+DEADLINE_S = 180.0
 WINDOW = (720, 400)
 
 
@@ -281,7 +281,7 @@ def test_a_wave_is_clicked_dragged_and_saved_in_a_browser(viewer, browser, core,
     until(clicked, "a click selected the ball")
     height = like(browser.screenshot(), RED).nonzero()[0].mean()
 
-    grips = itertools.cycle((0.5, 0.6, 0.4))  # of the length of the arrow; where it is hidden, the next one
+    grips = itertools.cycle((0.75, 0.65, 0.85, 0.5))  # of the length of the arrow; where it is hidden, the next one
 
     def dragged():
         now = np.float64(viewer.core.at(0.0).centre[1])
