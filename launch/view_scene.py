@@ -15,6 +15,7 @@ HIDDEN = 0.02
 
 _DETAILS = ((64, 16), (512, 8))  # up to so many waves -> cells along an edge of the cube laid onto a wave; else 4
 _OPAQUE = 0.995
+_DRAWN = ("presence", "centre", "rotation", "scale", "exponents", "colour")
 _ORANGE, _GREY = (240, 130, 30), (130, 130, 140)
 
 
@@ -30,11 +31,15 @@ class WaveNodes:
         self._detail = next((detail for most, detail in _DETAILS if count <= most), 4)
         self._nodes: dict[int, viser.MeshHandle] = {}
         self._exponents: dict[int, tuple[float, float]] = {}
+        self._shown: np.ndarray | None = None  # what the browser has, [N fields]
 
     def show(self, waves: Waves) -> None:
         """Draws the waves [N ...] of an instant."""
+        now = np.concatenate([np.asarray(getattr(waves, name)).reshape(waves.count, -1) for name in _DRAWN], -1)
+        changed = np.ones(waves.count, bool) if self._shown is None else (now != self._shown).any(-1)
+        self._shown = now
         with self._server.atomic():
-            for slot in range(waves.count):
+            for slot in np.flatnonzero(changed).tolist():
                 presence = float(waves.presence[slot])
                 if slot not in self._nodes and presence < HIDDEN:
                     continue
