@@ -1,12 +1,12 @@
-"""Packages of the optional extra `convert`, imported where they are needed."""
+"""Packages of the optional extras, imported where they are needed."""
 
 import importlib
 from types import ModuleType
 
 
-def extra(name: str) -> ModuleType:
-    """The module `name` of the extra. Raises ModuleNotFoundError that says how to install it."""
+def extra(name: str, bundle: str = "convert") -> ModuleType:
+    """The module `name` of the extra `bundle`. Raises ModuleNotFoundError that says how to install it."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f"{name} is not installed; pip install 'wsm_jax[convert]' brings it", name=name) from error
+        raise ModuleNotFoundError(f"{name} is not installed; pip install 'wsm_jax[{bundle}]' brings it", name=name) from error

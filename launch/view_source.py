@@ -1,0 +1,89 @@
+"""What a viewer opens: a core in a file, a clip of a WSV dataset, or any scene that can be converted to waves."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from launch.command import Usage
+from wsm_jax.snapshot import Camera, Waves
+from wsm_jax.snapshot import waves as core_json
+
+MOST_WAVES = 512
+"""Most waves that another scene becomes; launch.convert makes more."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A core, and what a dataset has beside it."""
+
+    name: str
+    waves: Waves
+    """[K N ...], or [N ...] of one instant."""
+    time: np.ndarray | None
+    """Times of the ticks [K], s."""
+    default_out: Path
+    """Where an edited core goes when nobody says so."""
+    caption: str = ""
+    camera: Camera | None = None
+    """Cameras [T]."""
+    frame_time: np.ndarray | None = None
+    """Times of the frames [T], s."""
+    rgb: np.ndarray | None = None
+    """Frames, uint8 [T H W 3]."""
+    size: tuple[int, int] | None = None
+    """(height, width) of the frames, pixels."""
+
+
+def read(path: str, clip: int | None) -> Source:
+    """The core of a file, or of clip `clip` (0) of a dataset.
+
+    Raises Usage, ValueError, KeyError or FileNotFoundError that names the path.
+    """
+    if "://" in path or Path(path).is_dir():
+        return _dataset(path, clip or 0)
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such file or dataset; needed a core (.json) or the folder of a WSV dataset")
+    if clip is not None:
+        raise Usage(f"--clip={clip}: {path} is a file; needed the folder of a WSV dataset")
+    source = Path(path)
+    out = source.with_name(f"{source.stem}.edited.json")
+    if source.suffix.lower() == ".json":
+        waves, time = core_json.load(source)
+        return Source(source.name, waves, time, out)
+    return Source(source.name, _converted(source), None, out)
+
+
+def _dataset(path: str, clip: int) -> Source:
+    from data_pipelines.format import Dataset
+
+    dataset = Dataset(path)
+    if not 0 <= clip < len(dataset):
+        raise Usage(f"--clip={clip}: {path} has the clips 0..{len(dataset) - 1}")
+    core = dataset.core(clip)
+    if core is None:
+        raise ValueError(f"{path}: has no core, only {', '.join(dataset.layout.channels) or 'text'}; needed one with ticks")
+    layout, name = dataset.layout, f"{dataset.name}.clip{clip}"
+    found: dict[str, Any] = {}
+    if layout.frames and layout.camera:
+        found |= {"camera": dataset.camera(clip), "frame_time": dataset.frame_time(clip)}
+        found |= {"size": (layout.height, layout.width)} if layout.channels else {}
+        found |= {"rgb": dataset.read(clip, ["rgb"])["rgb"]} if "rgb" in layout.channels else {}
+    folder = Path() if "://" in path else Path(path).resolve().parent
+    waves, time = core
+    return Source(name, waves, time, folder / f"{name}.edited.json", next(iter(dataset.captions(clip)), ""), **found)
+
+
+def _converted(source: Path) -> Waves:
+    """The waves that a mesh, a cloud or another scene is approximated by."""
+    from wsm_jax.core.exchange import conversion, scene_file
+
+    thing = scene_file.read(source)
+    options = conversion.Options(samples=20_000, resolution=64, detail=16, max_waves=MOST_WAVES, splats="moments", seed=0)
+    try:
+        waves = conversion.convert(thing, "waves", options)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
+    assert isinstance(waves, Waves)
+    return waves
