@@ -7,6 +7,7 @@ colors [n 3] (bytes), and, if it has cameras, viewmats [k 4 4] (world to camera)
 
 import dataclasses
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,7 @@ class Points:
 
 def read_frames(
     folder: str | Path,
-    intrinsics: tuple[float, float, float, float] = STRUCTURED_LIGHT,
+    intrinsics: Sequence[float | int] = STRUCTURED_LIGHT,
     *,
     most: int | None = None,
     shrink: int = 1,
@@ -79,9 +80,7 @@ def read_frames(
     return frames
 
 
-def _frame(
-    path: Path, picture: Path, pose: np.ndarray, intrinsics: tuple[float, float, float, float], shrink: int, unit_m: float
-) -> Frame:
+def _frame(path: Path, picture: Path, pose: np.ndarray, intrinsics: Sequence[float | int], shrink: int, unit_m: float) -> Frame:
     try:
         raw, photo = np.asarray(Image.open(path)), Image.open(picture).convert("RGB")
     except OSError as error:

@@ -120,7 +120,7 @@ def mujoco_task(waves: Waves, camera: Camera, side: int) -> Callable[[], object]
     """A function that draws depth and segmentation with MuJoCo."""
     import mujoco
 
-    from data_pipelines.physics import numbers
+    from wsm_jax.core.physics.mjcf import numbers
 
     assets, bodies = [], []
     for i in range(waves.count):

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from wsm_jax.core import superquadric
+from wsm_jax.core.geometry import Geometry
 from wsm_jax.snapshot import Waves, quaternion_to_matrix
 from wsm_jax.typing import Array, Float, NpOrJax
 
@@ -52,7 +53,7 @@ class LocalRays(NamedTuple):
         return start / scale, way / scale, orders
 
 
-def local_rays(waves: Waves, origin: Array, direction: Array) -> LocalRays:
+def local_rays(waves: Waves | Geometry, origin: Array, direction: Array) -> LocalRays:
     """Rays [3 ... R] in the frame of each wave [*waves]; the axes between must broadcast against those of the waves."""
     matrix = _last_first(quaternion_to_matrix(waves.rotation), 2)
     centre = _last_first(jnp.asarray(waves.centre), 1)

@@ -1,0 +1,93 @@
+"""Recordings with geometry: poses, intrinsics at any thinning, and refusals that name the file."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_pipelines.rgbd import read_frames, read_points, read_trajectory
+from wsm_jax.core.fitting.observations import world_points
+from wsm_jax.snapshot import project
+
+LENS = (50.0, 50.0, 31.0, 22.5)
+TURN = np.array([[0.0, 0, 1], [1, 0, 0], [0, 1, 0]])
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two frames of 48 x 64 pixels: a wall 2 m away with one pixel at 1 m; the second camera is turned and moved."""
+    for name in ("color", "depth"):
+        (tmp_path / name).mkdir()
+    for k in range(2):
+        depth = np.full((48, 64), 2000, np.uint16)
+        depth[20, 40] = 1000
+        depth[0] = 0
+        Image.fromarray(depth).save(tmp_path / "depth" / f"{k}.png")
+        Image.fromarray(np.full((48, 64, 3), 100 + k, np.uint8)).save(tmp_path / "color" / f"{k}.jpg")
+    poses = [np.eye(4), np.eye(4)]
+    poses[1][:3, :3], poses[1][:3, 3] = TURN, (1, 2, 3)
+    lines = [f"{k} {k} {k + 1}\n" + "\n".join(" ".join(map(str, row)) for row in pose) for k, pose in enumerate(poses)]
+    (tmp_path / "trajectory.log").write_text("\n".join(lines) + "\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize("shrink", [1, 2, 4])
+def test_a_pixel_lies_where_the_pinhole_says_at_any_thinning(folder, shrink):
+    frames = read_frames(folder, LENS, shrink=shrink)
+    assert len(frames) == 2 and frames[0].depth.shape == frames[0].rgb.shape[:2] == (48 // shrink, 64 // shrink)
+    assert frames[1].rgb.mean() == pytest.approx(101 / 255, abs=0.01)
+    local = np.array([(40 - LENS[2]) / LENS[0], (20 - LENS[3]) / LENS[1], 1.0])
+    for frame, wanted in zip(frames, (local, TURN @ local + [1, 2, 3]), strict=True):
+        points = world_points(frame.depth, frame.camera)
+        np.testing.assert_allclose(points[20 // shrink, 40 // shrink], wanted, atol=1e-5)
+        assert frame.depth[0, 0] == 0 and frame.depth[20 // shrink, 40 // shrink] == 1.0
+    assert len(read_frames(folder, LENS, most=1)) == 1
+
+
+def test_what_is_wrong_is_named(folder, tmp_path):
+    (tmp_path / "none").mkdir()
+    with pytest.raises(FileNotFoundError, match="none: needed the folders depth and one of color"):
+        read_frames(tmp_path / "none")
+    with pytest.raises(ValueError, match="needed square pixels"):
+        read_frames(folder, (50, 60, 32, 24))
+    with pytest.raises(ValueError, match=r"0.png: .*is it mm or inverse"):
+        read_frames(folder, LENS, unit_m=1.0)
+    (folder / "color" / "1.jpg").unlink()
+    with pytest.raises(FileNotFoundError, match=r"no picture 1\.\*"):
+        read_frames(folder, LENS)
+    (folder / "depth" / "0.png").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=r"0.png .* no picture that can be read"):
+        read_frames(folder, LENS)
+    log = folder / "trajectory.log"
+    for text, words in (
+        ("1 2 3\n", "1 lines"),
+        ("0 0 1\n" + "1 0 0 0\n" * 4, "no rigid motion"),
+        ("0\n" + "a b\n" * 4, "lines 2 to 5"),
+    ):
+        log.write_text(text)
+        with pytest.raises(ValueError, match=words):
+            read_trajectory(log)
+    with pytest.raises(FileNotFoundError, match="camera poses"):
+        read_trajectory(folder / "no.log")
+
+
+def test_points_and_their_cameras(tmp_path):
+    points, colours = np.float32([[0, 0, 2], [0.2, -0.1, 4]]), np.uint8([[255, 0, 0], [0, 0, 51]])
+    view = np.eye(4)[None].repeat(2, 0)
+    view[1, :3, :3], view[1, :3, 3] = TURN.T, (0.5, 0, 1)
+    lens = np.array([[40.0, 0, 33], [0, 40, 20], [0, 0, 1]])[None].repeat(2, 0)
+    np.savez(tmp_path / "a.npz", means3d=points, colors=colours, viewmats=view, Ks=lens, height=48, width=64)
+    given = read_points(tmp_path / "a.npz")
+    np.testing.assert_allclose(given.colours[1], [0, 0, 0.2])
+    assert given.cameras is not None
+    for k in range(2):
+        canvas, depth = project(given.cameras[k], given.points, 64 / 48)
+        local = points @ view[k, :3, :3].T + view[k, :3, 3]
+        np.testing.assert_allclose(depth, local[:, 2], rtol=1e-5)
+        np.testing.assert_allclose(np.asarray(canvas) * 48, 40 * local[:, :2] / local[:, 2:] + [33, 20], rtol=1e-4, atol=1e-3)
+    np.savez(tmp_path / "b.npz", means3d=points, colors=colours)
+    assert read_points(tmp_path / "b.npz").cameras is None
+    np.savez(tmp_path / "c.npz", means3d=points)
+    (tmp_path / "d.npz").write_bytes(b"PK")
+    for name, words in (("c", "needed means3d and colors"), ("d", "no .npz that can be read")):
+        with pytest.raises(ValueError, match=words):
+            read_points(tmp_path / f"{name}.npz")
