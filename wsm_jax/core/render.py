@@ -26,6 +26,7 @@ SURFACE = {
 }  # fmt: skip
 """What a ray can tell of the surface -> components."""
 
+_GROUP = 16  # chunks that are skipped at once where none of them sees a wave
 _PAIRWISE = 8  # up to so many waves a ray, comparing all pairs is cheaper than sorting
 
 
@@ -234,13 +235,25 @@ def _picture(view: _View, height: int, width: int, softness: float, limit: int, 
         level, pick = inputs
         return jax.lax.switch(level, programs, view, seen, plane, pick)
 
-    # fewest candidates first; the last chunk is filled up with its last tile
+    def cast_group(inputs: tuple[Array, Array]) -> Array:
+        """Several chunks; a group that sees nothing costs as little as one chunk would."""
+        levels, picks = inputs
+        nothing = jnp.zeros((len(levels), chunk, components, side**2), plane.dtype)
+        return jax.lax.cond(jnp.any(levels > 0), lambda: jax.lax.map(cast_chunk, (levels, picks)), lambda: nothing)
+
+    # fewest candidates first; the last chunks are filled up with the last tile
     counts = jnp.sum(seen, -1)
     order = jnp.argsort(counts, stable=True)
     chunks = -(-tiles // chunk)
-    picks = jnp.pad(order, (0, chunks * chunk - tiles), mode="edge").reshape(chunks, chunk)
+    group = _GROUP if cull else 1
+    groups = -(-chunks // group)
+    total = groups * group if groups > 1 else chunks
+    picks = jnp.pad(order, (0, total * chunk - tiles), mode="edge").reshape(total, chunk)
     levels = jnp.sum(counts[picks[:, -1:]] > jnp.asarray(sizes), -1)
-    parts = jax.lax.map(cast_chunk, (levels, picks)) if chunks > 1 else cast_chunk((levels[0], picks[0]))[None]
+    if groups > 1 and cull:
+        parts = jax.lax.map(cast_group, (levels.reshape(groups, group), picks.reshape(groups, group, chunk)))
+    else:
+        parts = jax.lax.map(cast_chunk, (levels, picks)) if chunks > 1 else cast_chunk((levels[0], picks[0]))[None]
     place = jnp.zeros(tiles, order.dtype).at[order].set(jnp.arange(tiles, dtype=order.dtype))
-    parts = parts.reshape(chunks * chunk, components, side**2)[place]
+    parts = parts.reshape(total * chunk, components, side**2)[place]
     return tile.from_tiles(parts, side, height, width)

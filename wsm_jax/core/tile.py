@@ -74,6 +74,8 @@ def candidates(
             inside.append(beyond(normal, -sign * edge if flat else jnp.zeros_like(edge)))
         return inside[0] & inside[1]
 
+    if camera.plain or camera.orthographic:  # without distortion one row and one column say it all
+        x, y = x[:1], y[:, :1]
     columns, rows = between(_bands(x.T, side), 0), between(_bands(y, side), 1)
     ahead = beyond(jnp.asarray([[0.0, 0.0, 1.0]]), jnp.full(1, -NEAR_M))
     return (rows[:, None] & columns[None] & ahead).reshape(-1, centre.shape[0])

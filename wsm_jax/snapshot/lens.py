@@ -10,6 +10,7 @@ Such a polynomial is a lens only as far out as the distorted radius r R grows wi
 nothing: directions and pixels farther out are taken to lie on the limit's circle. NumPy stays NumPy.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -56,10 +57,22 @@ def limit(coefficients: NpOrJax) -> NpOrJax:
     grid = xp.asarray(np.concatenate([[0.0], np.geomspace(1e-4, _FARTHEST, 500)]), k1.dtype)
     last = xp.sum(xp.cumprod(grows(grid), -1), -1, keepdims=True) - 1
     low, high = grid[last], grid[xp.minimum(last + 1, len(grid) - 1)]
-    for _ in range(_BISECTIONS):
-        middle = 0.5 * (low + high)
-        low, high = xp.where(grows(middle), middle, low), xp.where(grows(middle), high, middle)
+
+    def halve(bounds: tuple[NpOrJax, NpOrJax]) -> tuple[NpOrJax, NpOrJax]:
+        middle = 0.5 * (bounds[0] + bounds[1])
+        return xp.where(grows(middle), middle, bounds[0]), xp.where(grows(middle), bounds[1], middle)
+
+    low, _ = _repeated(_BISECTIONS, halve, (low, high), xp)
     return xp.asarray(0.999 * xp.sqrt(low[..., 0]))
+
+
+def _repeated(count: int, body: Callable[[Any], Any], state: Any, xp: Any) -> Any:
+    """`body` applied `count` times. Under JAX a loop of its own: unrolled, XLA would fuse halvings into 2^count copies."""
+    if xp is not np:
+        return jax.lax.fori_loop(0, count, lambda _, now: body(now), state)
+    for _ in range(count):
+        state = body(state)
+    return state
 
 
 def _within(x: NpOrJax, y: NpOrJax, radius: NpOrJax, xp: Any) -> tuple[NpOrJax, NpOrJax]:
@@ -90,14 +103,19 @@ def undistort(x: NpOrJax, y: NpOrJax, coefficients: NpOrJax) -> tuple[NpOrJax, N
     seen = xp.sqrt(xp.maximum(seen_x * seen_x + seen_y * seen_y, 1e-24))
     k1, k2, _, _, k3 = still
     low, high = xp.zeros_like(seen), radius + xp.zeros_like(seen)
-    for _ in range(_BISECTIONS):
+
+    def halve(bounds: tuple[NpOrJax, NpOrJax]) -> tuple[NpOrJax, NpOrJax]:
+        low, high = bounds
         r = 0.5 * (low + high)
         short = r * (1.0 + r * r * (k1 + r * r * (k2 + r * r * k3))) < seen
-        low, high = xp.where(short, r, low), xp.where(short, high, r)
-    u, v = seen_x * low / seen, seen_y * low / seen
-    for _ in range(_NEWTON_STEPS):
-        step_x, step_y = _step(u, v, seen_x, seen_y, still, xp)
-        u, v = _within(u + step_x, v + step_y, radius, xp)
+        return xp.where(short, r, low), xp.where(short, high, r)
+
+    def newton(place: tuple[NpOrJax, NpOrJax]) -> tuple[NpOrJax, NpOrJax]:
+        step_x, step_y = _step(*place, seen_x, seen_y, still, xp)
+        return _within(place[0] + step_x, place[1] + step_y, radius, xp)
+
+    low, _ = _repeated(_BISECTIONS, halve, (low, high), xp)
+    u, v = _repeated(_NEWTON_STEPS, newton, (seen_x * low / seen, seen_y * low / seen), xp)
     found_x, found_y = _polynomial(u, v, still)
     solved = xp.abs(found_x - seen_x) + xp.abs(found_y - seen_y) < 1e-4 * (1.0 + seen)
     u, v = frozen((u, v))
