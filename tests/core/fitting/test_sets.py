@@ -80,7 +80,7 @@ def test_noise_is_estimated():
 @pytest.mark.parametrize(
     ("points", "message"),
     [
-        (np.zeros((5, 3)), "5 points; needed 40"),
+        (np.zeros((5, 3)), "5 points; needed 12"),
         (np.zeros((50, 3)), "all 50 points are one"),
         (np.full((50, 3), np.inf), "50 of 50 points are not finite"),
     ],

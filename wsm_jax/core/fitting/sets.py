@@ -293,7 +293,7 @@ def _grow(
         since = 0 if length < best else since + 1
         best, kept = (length, state) if length < best else (best, kept)
     state = _merge(points, hollow, kept, noise, good)
-    if np.mean(state[2]) > good**2:
+    if most > 1 and np.mean(state[2]) > good**2:
         other = _merge(points, hollow, _gather(points, hollow, noise, good, most, refine), noise, good)
         state = min(state, other, key=lambda found: _length(found, good))
     waves, owner, _ = state
