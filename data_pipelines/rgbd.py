@@ -94,11 +94,11 @@ def _frame(path: Path, picture: Path, pose: np.ndarray, intrinsics: Sequence[flo
     if abs(fx / fy - 1.0) > 0.01:
         raise ValueError(f"intrinsics fx={fx:g}, fy={fy:g}; needed square pixels")
     full = raw.shape[0]
-    offset = [(cx + 0.5 - 0.5 * raw.shape[1]) / full, (cy + 0.5 - 0.5 * full) / full]
-    # every shrink-th pixel is the first of its block
-    offset = np.float32(offset) + np.float32(0.5 * (shrink - 1) / full)
-    rotation = matrix_to_quaternion(pose[:3, :3])
-    return Frame(rgb, depth, Camera(np.float32(pose[:3, 3]), rotation, np.full((), fy / full, np.float32), offset))
+    offset = np.array([(cx + 0.5 - 0.5 * raw.shape[1]) / full, (cy + 0.5 - 0.5 * full) / full])
+    offset = offset + 0.5 * (shrink - 1) / full  # every shrink-th pixel is the first of its block
+    focal = np.full((), fy / full, np.float32)
+    camera = Camera(pose[:3, 3].astype(np.float32), matrix_to_quaternion(pose[:3, :3]), focal, offset.astype(np.float32))
+    return Frame(rgb, depth, camera)
 
 
 def read_trajectory(path: str | Path) -> Float[np.ndarray, "K 4 4"]:

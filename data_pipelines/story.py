@@ -116,7 +116,7 @@ def _slabs(rng: np.random.Generator, waves: Waves) -> Change:
     centre[:, axis] = middle * scale[:, axis]
     scale[:, axis] *= share
     exponents = np.repeat(np.asarray(waves.exponents)[FIRST_OBJECT][None], count, 0).astype(np.float32)
-    turn = np.tile(np.float32([1, 0, 0, 0]), (count, 1))
+    turn = np.tile(np.array([1, 0, 0, 0], np.float32), (count, 1))
     apart = rng.normal(size=(count, 3)) * [0.5, 0.5, 0.2] + [0, 0, 0.6]
     slots = tuple(range(FIRST_OBJECT + 1, FIRST_OBJECT + 1 + count))
     return break_apart(FIRST_OBJECT, slots, Geometry(centre, scale, turn, exponents), apart=apart)

@@ -71,9 +71,13 @@ def fit_frames(source: Path, values: flags.FlagValues) -> tuple["Waves", list[np
     from wsm_jax.core.fitting.sets import fit_set, to_waves
     from wsm_jax.core.fitting.track import track
 
-    lens = STRUCTURED_LIGHT if values.intrinsics is None else tuple(float(x) for x in values.intrinsics)
+    given: list[str] = values.intrinsics or []
+    try:
+        lens = [float(x) for x in given] or STRUCTURED_LIGHT
+    except ValueError:
+        lens = ()
     if len(lens) != 4:
-        raise Usage(f"--intrinsics={','.join(values.intrinsics)}; needed four numbers, fx,fy,cx,cy")
+        raise Usage(f"--intrinsics={','.join(given)}; needed four numbers, fx,fy,cx,cy")
     frames = read_frames(source, lens, most=values.frames or None, shrink=values.shrink)
     clouds = [from_depth(f.depth, f.camera, colour=f.rgb, noise=0.002, limit=values.points) for f in frames]
     start = time.perf_counter()
@@ -155,8 +159,8 @@ def _row(waves: "Waves", frame: "Frame") -> np.ndarray:
     from wsm_jax.snapshot import quaternion_to_matrix
 
     height, width = frame.depth.shape
-    arrays = jax.tree.map(jnp.asarray, (waves, frame.camera))
-    seen = surface(*arrays, height, width, channels=("depth", "normal", "base_colour"))
+    here, eye = jax.tree.map(jnp.asarray, (waves, frame.camera))
+    seen = surface(here, eye, height, width, channels=("depth", "normal", "base_colour"))
     depth = np.asarray(seen["depth"])[..., 0]
     axis = np.asarray(quaternion_to_matrix(frame.camera.rotation))[:, 2]
     light = 0.4 + 0.6 * np.clip(-np.asarray(seen["normal"]) @ axis, 0, 1)

@@ -294,7 +294,7 @@ def _reached_from_afar(points: np.ndarray, low: np.ndarray, high: np.ndarray, ma
     grid = origin + edge * (np.stack(np.meshgrid(*(np.arange(n) for n in shape), indexing="ij"), -1) + 0.5)
     near = tree.query(grid.reshape(-1, 3))[0].reshape(shape)
     free = near > max(reach, edge)
-    flooded = ndimage.label(free)[0]
+    flooded, _ = ndimage.label(free)  # type: ignore[misc]
     found = grid[(flooded == flooded[0, 0, 0]) & free & (near > margin)]
     found = found[((found >= low) & (found <= high)).all(1)]
     return np.random.default_rng(0).permutation(found)

@@ -303,7 +303,7 @@ def _grow(
 def _gather(points: np.ndarray, hollow: np.ndarray, noise: float, good: float, most: int, refine: int) -> _Settled:
     """The other way: many small waves, of which the neighbours that gain most by (1) become one, till none gains."""
     seeds = max(1, min(_SEEDS, len(points) // LEAST_POINTS))
-    group = kmeans2(points.astype(np.float64), seeds, minit="++", seed=0)[1]
+    group = kmeans2(points.astype(np.float64), seeds, minit="++", rng=np.random.default_rng(0))[1]
     parts = {k: np.flatnonzero(group == k) for k in range(seeds) if np.any(group == k)}
     pairs = KDTree(points).query_pairs(3.0 * planes.spacing(points), output_type="ndarray")
     beside = {(int(a), int(b)) for a, b in np.sort(group[pairs], 1) if a != b}
@@ -328,11 +328,13 @@ def _gather(points: np.ndarray, hollow: np.ndarray, noise: float, good: float, m
     saved = 0.5 * _PARAMETERS * np.log(share * len(points))
     while merged:
         gains = {pair: costs[pair[0]][0] + costs[pair[1]][0] - merged[pair][0] + saved for pair in merged}
-        (a, b), gain = max(gains.items(), key=lambda item: item[1])
+        a, b = max(gains, key=lambda pair: gains[pair])
+        gain = gains[a, b]
         if gain <= 0 and len(parts) <= most:
             break
         parts[a], costs[a] = np.concatenate([parts[a], parts.pop(b)]), merged[a, b]
-        beside = {tuple(sorted((a if k == b else k) for k in pair)) for pair in beside} - {(a, a)}
+        beside = {(a if i == b else i, a if j == b else j) for i, j in beside} - {(a, a)}
+        beside = {(min(pair), max(pair)) for pair in beside}
         merged = {pair: cost for pair, cost in merged.items() if not {a, b} & set(pair)}
         anew = sorted(pair for pair in beside if a in pair)
         if anew:

@@ -229,7 +229,8 @@ def _contact_sweep(
 
     start = tuple(x[part] for part in (contact.a, contact.b) for x in (motion.velocity, motion.spin))
     points = contact.arm_a, contact.arm_b, softness.normal, softness.across, target, normal, tangent, turning
-    return jax.lax.scan(at_point, start, points)[1]
+    pressed, rubbed, rolled = jax.lax.scan(at_point, start, points)[1]
+    return pressed, rubbed, rolled
 
 
 def _point_response(arm: Array, inertia: Array) -> Array:
