@@ -94,7 +94,7 @@ def test_written_video_reads_back(tmp_path):
     back = np.stack(list(frames(video, np.arange(24), 34, 48)))
     error = back[:, :33, :47].astype(float) - film
     # 4:2:0 alone leaves 39.1 dB here, crf 17 36.0 and crf 20 34.6; x264 decides by CPU and threads, worth some 0.04 dB.
-    # A wrong matrix (28.5 dB) or range (25.6 dB) also moves the mean colour by 1.6 and more.
+    # A wrong matrix (28.5 dB) or range (25.6 dB) also moves the mean of a colour by 2.6 of 255.
     assert 10 * np.log10(255**2 / np.mean(error**2)) > 35.5
     assert np.abs(error.mean((0, 1, 2))).max() < 0.8
     np.testing.assert_allclose(back[:, 33].astype(float), back[:, 32], atol=16)  # the doubled row
