@@ -18,8 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from wsm_jax.core import superquadric
-from wsm_jax.core.geometry import Geometry, apply, combine, farthest, reach
-from wsm_jax.snapshot import quaternion_to_matrix
+from wsm_jax.core.geometry import Geometry, Posed, apply, combine, farthest, farthest_arm, reach
 from wsm_jax.typing import Array, Float, pytree
 
 _STEPS = (1.0, 0.5, 0.25, 0.1, 0.03, 0.01, 1e-3, 0.0)
@@ -41,16 +40,15 @@ class Contact:
     """The point of B farthest against the normal, world, m."""
 
 
-def _margin(a: Geometry, b: Geometry, direction: Array) -> Array:
-    """s of eq. (1) at any direction, normalised."""
-    normal = direction * jax.lax.rsqrt(jnp.sum(jnp.square(direction), -1, keepdims=True) + 1e-30)
+def _margin(a: Posed, b: Posed, normal: Array) -> Array:
+    """s of eq. (1)."""
     offset = jnp.asarray(b.centre) - jnp.asarray(a.centre)
     return jnp.sum(normal * offset, -1) - reach(a, normal) - reach(b, -normal)
 
 
-def _candidates(a: Geometry, b: Geometry) -> Array:
+def _candidates(a: Posed, b: Posed) -> Array:
     """Directions [n 3] to begin from, both signs."""
-    frames = [quaternion_to_matrix(x.rotation).T for x in (a, b)]  # rows: the world directions of the local axes
+    frames = [jnp.asarray(x.matrix).T for x in (a, b)]  # rows: the world directions of the local axes
     scales = [jnp.asarray(x.scale) for x in (a, b)]
     diagonals = [combine(jnp.asarray(_DIAGONALS) / scale, frame) for frame, scale in zip(frames, scales, strict=True)]
     crosses = jnp.cross(frames[0][:, None], frames[1][None]).reshape(9, 3)
@@ -70,14 +68,21 @@ def _tangents(normal: Array) -> Array:
     return jnp.stack([first, jnp.cross(normal, first)])
 
 
-def _slope(a: Geometry, b: Geometry, normal: Array, plane: Array) -> Array:
+def _gradient(a: Posed, b: Posed, direction: Array) -> Array:
+    """Gradient [3] of s at any direction: from the farthest point of A to that of B."""
+    offset = jnp.asarray(b.centre) - jnp.asarray(a.centre)
+    return offset - farthest_arm(a, direction) + farthest_arm(b, -direction)
+
+
+def _slope(a: Posed, b: Posed, normal: Array, plane: Array) -> Array:
     """Gradient [2] of s over the tangent plane."""
-    return jax.grad(lambda u: _margin(a, b, normal + combine(u, plane)))(jnp.zeros(2))
+    return apply(plane, _gradient(a, b, normal))
 
 
-def _curvature(a: Geometry, b: Geometry, normal: Array, plane: Array) -> Array:
-    """Hessian [2 2] of s over the tangent plane."""
-    hessian = jax.hessian(lambda u: _margin(a, b, normal + combine(u, plane)))(jnp.zeros(2))
+def _curvature(a: Posed, b: Posed, normal: Array, plane: Array) -> Array:
+    """Hessian [2 2] of s over the tangent plane; on the sphere a 1-homogeneous function curves by -s more."""
+    gradient, turn = jax.linearize(lambda way: _gradient(a, b, way), normal)
+    hessian = apply(plane, jax.vmap(turn)(plane)) - jnp.sum(normal * gradient) * jnp.eye(2)
     # at a kink of the support function the Hessian may leave float32: so curved that the normal stays where it is
     return jnp.where(jnp.all(jnp.isfinite(hessian)), hessian, -1e12 * jnp.eye(2))
 
@@ -95,11 +100,11 @@ def _uphill(hessian: Array, gradient: Array, least: Array) -> Array:
     return combine(apply(axes, gradient) / curvature, axes)
 
 
-def _least_curvature(a: Geometry, b: Geometry) -> Array:
+def _least_curvature(a: Posed, b: Posed) -> Array:
     return 1e-3 * jnp.mean(jnp.asarray(a.scale) + jnp.asarray(b.scale))
 
 
-def _ascend(a: Geometry, b: Geometry, normal: Array, iterations: int) -> tuple[Array, Array]:
+def _ascend(a: Posed, b: Posed, normal: Array, iterations: int) -> tuple[Array, Array]:
     """A local maximum of s and the unit normal there."""
 
     least = _least_curvature(a, b)
@@ -124,29 +129,35 @@ def contact(a: Geometry, b: Geometry, *, iterations: int = 16, starts: int = 4) 
     `starts` of the candidate directions are refined by `iterations` Newton steps. Concentric bodies, and symmetric ones that
     have several best normals, give one of them.
     """
-    still_a, still_b = _frozen(a), _frozen(b)
-    directions = _candidates(still_a, still_b)
-    _, order = jax.lax.top_k(jax.vmap(lambda n: _margin(still_a, still_b, n))(directions), starts)
-    values, normals = jax.vmap(lambda n: _ascend(still_a, still_b, n, iterations))(directions[order])
-    return _contact_at(a, b, normals[jnp.argmax(values)])
+    return _contact_at(a, b, best_normal(a, b, iterations=iterations, starts=starts))
+
+
+def best_normal(a: Geometry, b: Geometry, *, iterations: int = 16, starts: int = 4) -> Float[Array, "3"]:
+    """The normal of `contact`, without a derivative."""
+    posed_a, posed_b = Posed.of(_frozen(a)), Posed.of(_frozen(b))
+    directions = _candidates(posed_a, posed_b)
+    _, order = jax.lax.top_k(jax.vmap(lambda n: _margin(posed_a, posed_b, n))(directions), starts)
+    values, normals = jax.vmap(lambda n: _ascend(posed_a, posed_b, n, iterations))(directions[order])
+    return normals[jnp.argmax(values)]
 
 
 def contact_near(a: Geometry, b: Geometry, normal: Float[Array, "3"], *, iterations: int = 3) -> Contact:
     """The contact of two waves that has moved little since its normal was `normal`: the search begins there, or at a face."""
-    still_a, still_b = _frozen(a), _frozen(b)
-    faces = jnp.concatenate([quaternion_to_matrix(x.rotation).T for x in (still_a, still_b)])
+    posed_a, posed_b = Posed.of(_frozen(a)), Posed.of(_frozen(b))
+    faces = jnp.concatenate([jnp.asarray(x.matrix).T for x in (posed_a, posed_b)])
     directions = jnp.concatenate([_frozen(normal)[None], faces, -faces])
-    best = directions[jnp.argmax(jax.vmap(lambda n: _margin(still_a, still_b, n))(directions))]
-    return _contact_at(a, b, _ascend(still_a, still_b, best, iterations)[1])
+    best = directions[jnp.argmax(jax.vmap(lambda n: _margin(posed_a, posed_b, n))(directions))]
+    return _contact_at(a, b, _ascend(posed_a, posed_b, best, iterations)[1])
 
 
 def _contact_at(a: Geometry, b: Geometry, normal: Array) -> Contact:
     """The contact with the best normal, and its derivatives."""
-    still_a, still_b, found = _frozen((a, b, normal))
+    posed_a, posed_b = Posed.of(a), Posed.of(b)
+    still_a, still_b, found = _frozen((posed_a, posed_b, normal))
     plane = _tangents(found)
     hessian = _curvature(still_a, still_b, found, plane)
-    gradient = _slope(a, b, found, plane)
+    gradient = _slope(posed_a, posed_b, found, plane)
     change = gradient - _frozen(gradient)  # 0, but for its derivative
     moved = _uphill(_frozen(hessian), change, _least_curvature(still_a, still_b))
     normal = found + combine(moved, plane)
-    return Contact(_margin(a, b, found), normal, farthest(a, normal), farthest(b, -normal))
+    return Contact(_margin(posed_a, posed_b, found), normal, farthest(posed_a, normal), farthest(posed_b, -normal))

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsm_jax.core.geometry import Geometry, apply, combine, farthest, inertia, multiply, product, turned
-from wsm_jax.core.physics.contact import contact, contact_near
+from wsm_jax.core.physics.contact import best_normal, contact_near
 from wsm_jax.core.physics.manifold import POINTS, manifold
 from wsm_jax.core.physics.matter import Joints, Matter, no_joints
 from wsm_jax.core.physics.solver import Contacts, Impulses, Inverse, Motion, Rows, after, closing, solve, totals
@@ -336,8 +336,8 @@ def step(
         substep = partial(_substep, waves, matter, joints, model, pairs, tick_s / substeps, jnp.asarray(gravity))
         points = len(pairs), POINTS
         none = Impulses(jnp.zeros(points), jnp.zeros((*points, 3)), jnp.zeros((*points, 3)), jnp.zeros((len(joints.a), 6)))
-        first = jax.vmap(partial(contact, iterations=6, starts=2))(*_sides(waves, pairs))
-        carry = state, none, none, jax.lax.stop_gradient(first.normal)
+        first = jax.vmap(partial(best_normal, iterations=6, starts=2))(*_sides(waves, pairs))
+        carry = state, none, none, first
         state, *_ = jax.lax.fori_loop(0, substeps, lambda _, carry: substep(carry), carry)
         return placed(waves, matter, model, state)
 

@@ -140,8 +140,8 @@ def solve(
     sharing = jnp.zeros(parts).at[contacts.a].add(contacts.active).at[contacts.b].add(contacts.active)
     sharing = jnp.maximum(sharing.at[rows.a].add(1.0).at[rows.b].add(1.0), 1.0)
     split = Inverse(sharing * inverse.mass, sharing[:, None, None] * inverse.inertia)
-    response = jnp.linalg.inv(jax.vmap(lambda row: _row_stiffness(row, split))(rows))
-
+    joined = len(rows.a) > 0
+    response = jnp.linalg.inv(jax.vmap(lambda row: _row_stiffness(row, split))(rows)) if joined else None
     softness = jax.vmap(partial(_softness, split))(contacts)
 
     def sweep(_, impulses: Impulses) -> Impulses:
@@ -150,8 +150,9 @@ def solve(
         normal, tangent, turning = jax.vmap(partial(_contact_sweep, now, split))(
             contacts, softness, target, impulses.normal, impulses.tangent, impulses.turning
         )
-        wrong = error(now, angular) * rows.holds
-        change = apply(response, wrong)
+        if response is None:
+            return Impulses(normal, tangent, turning, impulses.joint)
+        change = apply(response, error(now, angular) * rows.holds)
         return Impulses(normal, tangent, turning, impulses.joint - change * rows.holds)
 
     return jax.lax.fori_loop(0, sweeps, sweep, impulses)
