@@ -30,6 +30,7 @@ def _values() -> flags.FlagValues:
     flags.DEFINE_integer("resolution", 64, "cells along the longest side of a grid", flag_values=values)
     flags.DEFINE_integer("detail", 16, "cells along an edge of the cube that is laid onto a wave, even", flag_values=values)
     flags.DEFINE_integer("max_waves", 4096, "most waves that are made", flag_values=values)
+    flags.DEFINE_integer("waves_per_object", 16, "most waves that one object is fitted by", flag_values=values)
     flags.DEFINE_enum(
         "splats", "moments", ["moments", "surface"], "splats are bodies, or stand on surfaces", flag_values=values
     )
@@ -57,7 +58,7 @@ def main(arguments: list[str]) -> int | None:
     from wsm_jax.core.exchange import scene_file
     from wsm_jax.core.exchange.conversion import Options, convert, form, route
 
-    names = ("samples", "resolution", "detail", "max_waves", "splats", "seed", "complete")
+    names = ("samples", "resolution", "detail", "max_waves", "waves_per_object", "splats", "seed", "complete")
     options = Options(**{name: getattr(values, name) for name in names})
     scene_file.goal(target, values.form, "")
     try:

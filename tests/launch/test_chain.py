@@ -16,13 +16,15 @@ import numpy as np
 import pytest
 
 from data_pipelines import format
-from launch import data, evaluate, quickstart, sample, train
+from launch import bench, convert, data, evaluate, fit, quickstart, sample, train, view
 from launch.command import status
 from tests.conftest import TINY
+from tests.core.physics.worlds import ball, box, world
 from wsm_jax.evaluation.judge import TARGETS
 from wsm_jax.runtime import checkpoint
 from wsm_jax.snapshot import WSV, orbit
-from wsm_jax.snapshot.waves import empty
+from wsm_jax.snapshot import waves as core_json
+from wsm_jax.snapshot.waves import empty, stack
 
 ROOT = Path(__file__).parents[2]
 PART = {"scenes": 4, "height": 16, "width": 16, "frame_hz": 4.0, "seconds": 1.0}
@@ -80,24 +82,32 @@ def here(workdir, tmp_path, monkeypatch):
 
 
 def test_the_readme_s_commands_run(here, capsys):
-    """As they stand there, but for the size of a dataset, a training and a video."""
+    """As they stand there, but for sizes; what has no end, takes a recording or measures is run by tests of its own."""
+    trimesh = pytest.importorskip("trimesh", reason="the extra `convert` is not installed")
+    trimesh.creation.icosphere(2).export("thing.glb")
     tiny = {key: value for key, value in SETTINGS.items() if not key.startswith("simulate")}
     smaller = {
         "launch.data": (data.main, ["--scenes=4", "--size=16x16", "--seconds=1", "--noprogress"]),
         "launch.train": (train.main, [*flags(tiny | {"bridge.sources": (("data/train", 1.0),)}), "--noprogress"]),
         "launch.sample": (sample.main, ["--size=32x32"]),
+        "launch.convert": (convert.main, ["--samples=500", "--compare=0", "--waves_per_object=1"]),
+        "launch.view": (view.main, ["--help"]),
+        "launch.fit": (fit.main, ["--help"]),
+        "launch.bench": (bench.main, ["--help"]),
     }
     lines = re.findall(r"^python -m (.+)$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert {line.split()[0] for line in lines} == set(smaller)
     for line in lines:
-        module, *arguments = shlex.split(line)
+        module, *arguments = shlex.split(line, comments=True)
         main, more = smaller[module]
         assert status(main, [*arguments, *more]) == 0, f"{line}: {capsys.readouterr().err}"
-    assert {"core.json", "world.mp4", "seen.json", "channels.mp4"} <= {path.name for path in here.iterdir()}
+    made = {"core.json", "world.mp4", "seen.json", "channels.mp4", "thing.json", "core.usda"}
+    assert made <= {path.name for path in here.iterdir()}
 
 
 def test_the_readme_s_python_runs(here, capsys):
-    """As it stands there, but for the number and the size of the pictures."""
+    """As it stands there, but for the number and the size of the pictures; core.json holds something to push."""
+    core_json.save(stack([world(ball((0, 0, 0.2)), box((1, 0, 0.3), 0.3))] * 2), "core.json", np.float32([0, 0.125]))
     code = "\n".join(re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL))
     for large, small in (("orbit(96)", "orbit(12)"), ("(256, 256)", "(16, 16)")):
         assert code.count(large) == 1

@@ -75,8 +75,8 @@ def test_a_core_a_clip_and_a_mesh_are_opened(path, dataset, core, tmp_path):
     assert source.default_out == tmp_path / "set.clip1.edited.json"
     assert source.rgb is not None and source.rgb.dtype == np.uint8 and source.rgb.shape == (2, 6, 8, 3)
     np.testing.assert_allclose(source.waves.centre, core.centre, atol=1e-6)
-    (tmp_path / "a.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\nf 1 3 2\nf 1 2 4\nf 1 4 3\nf 2 3 4\n")
-    pytest.importorskip("trimesh", reason="the extra `convert` is not installed")
+    trimesh = pytest.importorskip("trimesh", reason="the extra `convert` is not installed")
+    trimesh.creation.box((1.0, 0.5, 0.3)).export(tmp_path / "a.obj")
     assert read(str(tmp_path / "a.obj"), None).waves.count == 1
 
 

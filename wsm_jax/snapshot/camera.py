@@ -50,7 +50,7 @@ class Camera:
         return self.distortion is None and not self.orthographic
 
 
-_CROSS = np.float32([[[0, 0, 0], [0, 0, -1], [0, 1, 0]], [[0, 0, 1], [0, 0, 0], [-1, 0, 0]], [[0, -1, 0], [1, 0, 0], [0, 0, 0]]])
+_CROSS = np.cross(np.eye(3, dtype=np.float32), np.eye(3, dtype=np.float32)[:, None])
 """Entries [3 3] of the matrix that takes the cross product with a vector, as weights [3] of its components."""
 
 

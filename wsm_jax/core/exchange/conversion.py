@@ -25,7 +25,7 @@ Thing = Waves | PointCloud | Mesh | Grid | Splats
 
 _GREY = (0.5, 0.5, 0.5)
 _SPLAT_MODES = ("moments", "surface")
-_PER_OBJECT, _PART_POINTS, _POINTS_OF_A_PART = 16, 65536, 2048
+_PART_POINTS, _POINTS_OF_A_PART = 65536, 2048
 
 
 @dataclasses.dataclass
@@ -44,6 +44,8 @@ class Options:
     """"moments": one splat a wave, and one wave a splat; "surface": splats stand on the surface."""
     seed: int
     """Of the sampled points."""
+    waves_per_object: int = 16
+    """Most waves of one object that is fitted."""
     complete: bool = True
     """Whether a cloud of points covers its objects on all sides."""
     notes: list[str] = dataclasses.field(default_factory=list)
@@ -51,6 +53,7 @@ class Options:
 
     def __post_init__(self) -> None:
         ranges = {"samples": (16, 10**7), "resolution": (4, 512), "detail": (2, 256), "max_waves": (1, 65536)}
+        ranges["waves_per_object"] = (1, 64)
         for name, (low, high) in ranges.items():
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"{name}={getattr(self, name)}; needed {low} to {high}")
@@ -143,7 +146,8 @@ def _points_to_waves(cloud: PointCloud, options: Options) -> Waves:
 
 def _fitted(cloud: observations.Cloud, options: Options, noise: float | None, given: int) -> Waves:
     """A set of waves through a cloud of points, kept from `given` ones; what it leaves out goes into the notes."""
-    found = sets.fit_set(cloud, noise=noise, most=options.max_waves, most_per_object=min(_PER_OBJECT, options.max_waves))
+    each = min(options.waves_per_object, options.max_waves)
+    found = sets.fit_set(cloud, noise=noise, most=options.max_waves, most_per_object=each)
     explained = found.owner >= 0
     off = float(np.sqrt(np.mean(np.square(found.residual[explained])))) if explained.any() else float("nan")
     options.notes.append(
