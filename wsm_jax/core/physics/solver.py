@@ -10,7 +10,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from wsm_jax.core.geometry import apply, product
+from wsm_jax.core.geometry import apply
 from wsm_jax.typing import Array, pytree
 
 
@@ -235,10 +235,8 @@ def _contact_sweep(
 
 
 def _point_response(arm: Array, inertia: Array) -> Array:
-    """Velocity of a point per impulse at it that comes from turning: [r]x^T I^-1 [r]x."""
-    x, y, z = arm
-    lever = jnp.asarray([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
-    return -product(product(lever, inertia), lever)
+    """Velocity of a point per impulse at it that comes from turning: [r]x^T I^-1 [r]x (r x each row: times [r]x^T)."""
+    return jnp.cross(arm, jnp.cross(arm, inertia).T)
 
 
 def _within(vector: Array, radius: Array) -> Array:
