@@ -2,10 +2,8 @@
 
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
-import jax
 import numpy as np
 from absl import flags
 from scipy.integrate import solve_ivp
@@ -16,7 +14,7 @@ from launch.bench_render import machine
 from wsm_jax.core.geometry import Geometry, inertia
 from wsm_jax.core.physics import mjcf
 from wsm_jax.core.physics.dynamics import step
-from wsm_jax.core.physics.matter import Joints, Matter, joint, matter
+from wsm_jax.core.physics.matter import Joints, Matter, joint, matter, side_by_side
 from wsm_jax.snapshot import TICK_HZ, Waves
 from wsm_jax.snapshot.waves import empty, stack
 
@@ -190,38 +188,39 @@ def random_world(rng: np.random.Generator) -> Waves:
 
 def soak(scenes: int, seconds: float, batch: int, seed: int) -> int:
     """Random scenes: how many leave their bounds, turn NaN, or move faster than anything could. Prints and counts them."""
-    once = jax.jit(jax.vmap(partial(step)))
     bad, fastest, begin = 0, 0.0, time.perf_counter()
-    for first in tqdm(range(0, scenes, batch), desc="soak", unit="batch"):
+    bar = tqdm(total=scenes, desc="soak", unit="scene")
+    for first in range(0, scenes, batch):
         rng = np.random.default_rng([seed, first])
-        piles = [random_world(rng) for _ in range(batch)]
-        properties = [
-            matter(
-                pile,
-                friction=float(rng.uniform(0, 1)),
-                restitution=float(rng.uniform(0, 0.9)),
-                rolling=float(rng.uniform(0, 0.01)),
-            )
-            for pile in piles
-        ]
-        waves, columns = (jax.tree.map(lambda *x: np.stack(x), *items) for items in (piles, properties))
+        waves, properties = side_by_side([_piled(rng) for _ in range(batch)])
         wrong = np.zeros(batch, bool)
         for _ in range(round(seconds * TICK_HZ)):
-            waves = once(waves, columns)
-            there = np.asarray(waves.presence)[:, 1:] > 0.5
-            centre, speed = np.asarray(waves.centre)[:, 1:], np.linalg.norm(np.asarray(waves.velocity)[:, 1:], axis=-1)
+            waves = step(waves, properties, worlds=batch)
+            fields = {name: np.asarray(getattr(waves, name)) for name in ("presence", "centre", "velocity", "rotation")}
+            presence, centre, velocity, rotation = (x.reshape(batch, SLOTS, *x.shape[1:])[:, 1:] for x in fields.values())
+            speed = np.linalg.norm(velocity, axis=-1)
+            there = presence > 0.5
             there &= ~(np.abs(centre[..., :2]) > 0.9 * _FLOOR_M).any(-1)  # what went over the edge falls
-            fine = np.isfinite(np.asarray(waves.rotation)[:, 1:]).all(-1) & (speed < _FASTEST_M_S)
-            fine &= (centre[..., 2] > 0) & (centre[..., 2] < 20)
+            fine = np.isfinite(rotation).all(-1) & (speed < _FASTEST_M_S) & (centre[..., 2] > 0) & (centre[..., 2] < 20)
             wrong |= (there & ~fine).any(-1)
             fastest = max(fastest, float(np.max(speed, where=there, initial=0.0)))
         bad += int(wrong[: min(batch, scenes - first)].sum())
+        bar.set_postfix(bad=bad)
+        bar.update(min(batch, scenes - first))
+    bar.close()
     spent = time.perf_counter() - begin
     print(
         f"soak: {scenes} scenes of 1 to 3 waves for {seconds:g} s: {bad} left their bounds or turned NaN; the fastest moved at "
         f"{fastest:.1f} m/s; {spent:.0f} s, {scenes * seconds / spent:.1f} times real time"
     )
     return bad
+
+
+def _piled(rng: np.random.Generator) -> tuple[Waves, Matter]:
+    """A random world and its matter."""
+    pile = random_world(rng)
+    friction, restitution, rolling = rng.uniform(0, 1), rng.uniform(0, 0.9), rng.uniform(0, 0.01)
+    return pile, matter(pile, friction=friction, restitution=restitution, rolling=rolling)
 
 
 def main(arguments: list[str]) -> int:

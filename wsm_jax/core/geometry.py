@@ -39,26 +39,6 @@ class Geometry:
         """The geometry of every wave, [*lead N ...]."""
         return cls(waves.centre, waves.scale, waves.rotation, waves.exponents)
 
-    @property
-    def matrix(self) -> Float[Array, "*lead 3 3"]:
-        """Rotation matrix, local to world."""
-        return quaternion_to_matrix(self.rotation)
-
-
-@pytree
-class Posed:
-    """A wave with its rotation as a matrix, for searches that try many directions; any leading axes."""
-
-    centre: Float[NpOrJax, "*lead 3"]
-    scale: Float[NpOrJax, "*lead 3"]
-    matrix: Float[NpOrJax, "*lead 3 3"]
-    exponents: Float[NpOrJax, "*lead 2"]
-
-    @classmethod
-    def of(cls, geometry: Geometry) -> "Posed":
-        """The same wave."""
-        return cls(geometry.centre, geometry.scale, geometry.matrix, geometry.exponents)
-
 
 def to_local(geometry: Geometry, points: Float[NpOrJax, "*lead 3"]) -> Float[Array, "*lead 3"]:
     """World points (m) in the frame of their wave."""
@@ -66,27 +46,22 @@ def to_local(geometry: Geometry, points: Float[NpOrJax, "*lead 3"]) -> Float[Arr
     return combine(offset, quaternion_to_matrix(geometry.rotation))
 
 
-def reach(geometry: Geometry | Posed, direction: Float[NpOrJax, "*lead 3"]) -> Float[Array, "*lead"]:
+def reach(geometry: Geometry, direction: Float[NpOrJax, "*lead 3"]) -> Float[Array, "*lead"]:
     """How far each wave reaches from its centre along a world direction (m, times the length of the direction)."""
     return superquadric.support(_turned_back(geometry, direction), geometry.scale, geometry.exponents)
 
 
-def farthest(geometry: Geometry | Posed, direction: Float[NpOrJax, "*lead 3"]) -> Float[Array, "*lead 3"]:
+def farthest(geometry: Geometry, direction: Float[NpOrJax, "*lead 3"]) -> Float[Array, "*lead 3"]:
     """The point of each wave farthest along a world direction (world, m): where a plane that comes from there touches it.
 
     Along the axis of a flat face, the middle of the face.
     """
-    return jnp.asarray(geometry.centre) + farthest_arm(geometry, direction)
-
-
-def farthest_arm(geometry: Geometry | Posed, direction: Float[NpOrJax, "*lead 3"]) -> Float[Array, "*lead 3"]:
-    """`farthest` from the centre of the wave: the gradient of `reach`, world, m."""
     local = superquadric.support_point(_turned_back(geometry, direction), geometry.scale, geometry.exponents)
-    return apply(jnp.asarray(geometry.matrix), local)
+    return jnp.asarray(geometry.centre) + apply(quaternion_to_matrix(geometry.rotation), local)
 
 
-def _turned_back(geometry: Geometry | Posed, direction: NpOrJax) -> Array:
-    return combine(jnp.asarray(direction), jnp.asarray(geometry.matrix))
+def _turned_back(geometry: Geometry, direction: NpOrJax) -> Array:
+    return combine(jnp.asarray(direction), quaternion_to_matrix(geometry.rotation))
 
 
 def bounds(geometry: Geometry) -> tuple[Float[Array, "*lead 3"], Float[Array, "*lead 3"]]:

@@ -13,6 +13,8 @@ The classic inside-outside function is F = g^(2/e1) (Barr 1981). All functions t
 parameters that broadcast against the leading axes.
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import gammaln
@@ -20,7 +22,7 @@ from jax.scipy.special import gammaln
 from wsm_jax.typing import Array, Float, Key, NpOrJax
 
 EXPONENT_RANGE = (0.1, 1.9)
-_TINY = 1e-12
+TINY = 1e-12
 
 
 def _pair(a: Array, b: Array, order: Array) -> tuple[Array, Array, Array]:
@@ -32,13 +34,19 @@ def _pair(a: Array, b: Array, order: Array) -> tuple[Array, Array, Array]:
     return jnp.maximum(a, b) + jnp.log1p(small) / order, first, second
 
 
-def log_gauge_weights(point: Array, inverse_scale: Array, orders: Array) -> tuple[Array, tuple[Array, Array, Array]]:
+Components = Sequence[Array] | Array
+"""Three (or two) arrays, or one array with its components on the first axis; they broadcast."""
+
+
+def log_gauge_weights(
+    point: Components, inverse_scale: Components, orders: Components
+) -> tuple[Array, tuple[Array, Array, Array]]:
     """log g and the weights w of d log g = sum_i w_i p_i dp_i / (p_i^2 + a_i^2 1e-12).
 
     `inverse_scale` is 1/a and `orders` is (2/e1, 2/e2). All three have their components on the *first* axis; this is the form
     that the ray caster loops over.
     """
-    lx, ly, lz = (0.5 * jnp.log(jnp.square(point[i] * inverse_scale[i]) + _TINY) for i in range(3))
+    lx, ly, lz = (0.5 * jnp.log(jnp.square(point[i] * inverse_scale[i]) + TINY) for i in range(3))
     plane, wx, wy = _pair(lx, ly, orders[1])
     log_g, w_plane, wz = _pair(plane, lz, orders[0])
     return log_g, (w_plane * wx, w_plane * wy, wz)
@@ -47,7 +55,7 @@ def log_gauge_weights(point: Array, inverse_scale: Array, orders: Array) -> tupl
 def log_gauge(points: Float[NpOrJax, "*p 3"], scale: Float[NpOrJax, "*q 3"], exponents: Float[NpOrJax, "*q 2"]) -> Array:
     """log g of eq. (2)."""
     points, scale, exponents = jnp.asarray(points), jnp.asarray(scale), jnp.asarray(exponents)
-    logs = 0.5 * jnp.log(jnp.square(points / scale) + _TINY)
+    logs = 0.5 * jnp.log(jnp.square(points / scale) + TINY)
     order1, order2 = 2.0 / exponents[..., 0], 2.0 / exponents[..., 1]
     plane = jnp.logaddexp(order2 * logs[..., 0], order2 * logs[..., 1]) / order2
     return jnp.logaddexp(order1 * plane, order1 * logs[..., 2]) / order1
@@ -64,7 +72,7 @@ def radial_distance(points: Float[NpOrJax, "*p 3"], scale: Float[NpOrJax, "*q 3"
     |p| is softened as in (2), so that a point at the very centre lies a semi-axis deep, and not on the surface.
     """
     points, scale = jnp.asarray(points), jnp.asarray(scale)
-    norm = jnp.sqrt(jnp.sum(jnp.square(points) + _TINY * jnp.square(scale), -1))
+    norm = jnp.sqrt(jnp.sum(jnp.square(points) + TINY * jnp.square(scale), -1))
     return norm * -jnp.expm1(-log_gauge(points, scale, exponents))
 
 
@@ -86,8 +94,8 @@ def normal(points: Float[NpOrJax, "*p 3"], scale: Float[NpOrJax, "*q 3"], expone
     coordinates, inverse = jnp.moveaxis(points, -1, 0), jnp.moveaxis(1.0 / scale, -1, 0)
     _, weights = log_gauge_weights(coordinates, inverse, jnp.moveaxis(2.0 / exponents, -1, 0))
     # p . grad log g = 1, so |p| grad log g has length >= 1 off the centre; there the floor leaves the normal 0 and smooth
-    length = jax.lax.stop_gradient(jnp.sqrt(jnp.sum(jnp.square(points) + _TINY * jnp.square(scale), -1)))
-    terms = [length * w * p / (p * p + _TINY / (s * s)) for w, p, s in zip(weights, coordinates, inverse, strict=True)]
+    length = jax.lax.stop_gradient(jnp.sqrt(jnp.sum(jnp.square(points) + TINY * jnp.square(scale), -1)))
+    terms = [length * w * p / (p * p + TINY / (s * s)) for w, p, s in zip(weights, coordinates, inverse, strict=True)]
     vector = jnp.stack(terms, -1)
     return vector * jax.lax.rsqrt(jnp.maximum(jnp.sum(vector * vector, -1, keepdims=True), 1e-2))
 
@@ -135,8 +143,46 @@ def support_point(direction: Float[NpOrJax, "*p 3"], scale: Float[NpOrJax, "*q 3
     direction, scale, exponents = jnp.asarray(direction), jnp.asarray(scale), jnp.asarray(exponents)
     parts, axes = jnp.moveaxis(direction, -1, 0), jnp.moveaxis(scale, -1, 0)
     log_h, weights = log_gauge_weights(parts, axes, jnp.moveaxis(2.0 / (2.0 - exponents), -1, 0))
-    terms = [w * n / (n * n + _TINY / (a * a)) for w, n, a in zip(weights, parts, axes, strict=True)]
+    terms = [w * n / (n * n + TINY / (a * a)) for w, n, a in zip(weights, parts, axes, strict=True)]
     return jnp.exp(log_h)[..., None] * jnp.stack(terms, -1)
+
+
+def support_curvature(
+    direction: Components, u: Components, v: Components, scale: Components, orders: Components
+) -> tuple[Array, Array, Array]:
+    """Second derivatives (uu, uv, vv) of the support function h along two ways, m; components as in `log_gauge_weights`.
+
+    With l_i = log |a_i n_i| and L = log h, they are h (L_u L_v + L_uv), for weights w of L (and t of its inner pair) change by
+
+        dw = q w (1 - w) d(difference of the pair) ,     d^2 l_i = u_i v_i (floor_i - n_i^2) / (n_i^2 + floor_i)^2
+
+    with the floor of eq. (2). `orders` is (2/(2 - e1), 2/(2 - e2)). No derivative of its own at kinks.
+    """
+    squares = [jnp.square(direction[i]) for i in range(3)]
+    floors = [TINY / jnp.square(scale[i]) for i in range(3)]
+    logs = [0.5 * jnp.log(jnp.square(direction[i] * scale[i]) + TINY) for i in range(3)]
+    plane, tx, ty = _pair(logs[0], logs[1], orders[1])
+    log_h, wp, wz = _pair(plane, logs[2], orders[0])
+    bend = [
+        weight * (floor - square) / jnp.square(square + floor)
+        for weight, floor, square in zip((wp * tx, wp * ty, wz), floors, squares, strict=True)
+    ]
+    outer, inner = orders[0] * wp * wz, wp * orders[1] * tx * ty
+
+    def changes(way: Components) -> tuple[Array, Array, Array]:
+        """Of L, and of the differences within the outer and the inner pair."""
+        dx, dy, dz = (direction[i] * way[i] / (squares[i] + floors[i]) for i in range(3))
+        dp = tx * dx + ty * dy
+        return wp * dp + wz * dz, dp - dz, dx - dy
+
+    h = jnp.exp(log_h)
+    along = {"u": (u, changes(u)), "v": (v, changes(v))}
+
+    def second(first: str, other: str) -> Array:
+        (a, (la, oa, ia)), (b, (lb, ob, ib)) = along[first], along[other]
+        return h * (la * lb + outer * oa * ob + inner * ia * ib + sum(a[i] * b[i] * bend[i] for i in range(3)))
+
+    return second("u", "u"), second("u", "v"), second("v", "v")
 
 
 def surface_point(

@@ -8,21 +8,26 @@ which is their distance where it is positive (duality of gauge and support funct
 parts them where it is negative (Cameron and Culley 1986). The best n is the contact normal. s is concave and 1-homogeneous:
 in the plane that touches the sphere at n it is maximised by damped Newton steps, from the best of a fixed set of directions
 (the axes and diagonals of both bodies, the cross products of their axes, d, and 32 spread over the sphere; for two boxes the
-answer is among them, Gottschalk 1996).
+answer is among them, Gottschalk 1996). Waves are symmetric, h(-n) = h(n), so that of n and -n the one along d is better.
 
 The separation is differentiable in both bodies by the envelope theorem (its derivative is that of s at a fixed n), the normal
 by the implicit function theorem (one more Newton step with a fixed Hessian).
 """
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 
 from wsm_jax.core import superquadric
-from wsm_jax.core.geometry import Geometry, Posed, apply, combine, farthest, farthest_arm, reach
+from wsm_jax.core.geometry import Geometry
+from wsm_jax.core.physics.body import Body
+from wsm_jax.core.physics.triple import Vector, chosen, stacked
 from wsm_jax.typing import Array, Float, pytree
 
 _STEPS = (1.0, 0.5, 0.25, 0.1, 0.03, 0.01, 1e-3, 0.0)
 _DIAGONALS = ((1.0, 1.0, 1.0), (1.0, 1.0, -1.0), (1.0, -1.0, 1.0), (-1.0, 1.0, 1.0))
+_NEVER = 1e12
 _frozen = jax.lax.stop_gradient
 
 
@@ -40,124 +45,171 @@ class Contact:
     """The point of B farthest against the normal, world, m."""
 
 
-def _margin(a: Posed, b: Posed, normal: Array) -> Array:
-    """s of eq. (1)."""
-    offset = jnp.asarray(b.centre) - jnp.asarray(a.centre)
-    return jnp.sum(normal * offset, -1) - reach(a, normal) - reach(b, -normal)
+@pytree
+class Pair:
+    """Two bodies, each a batch of the same shape."""
+
+    a: Body
+    b: Body
+
+    @property
+    def offset(self) -> Vector:
+        """From the centre of A to that of B, m."""
+        return self.b.centre - self.a.centre
+
+    def margin(self, normal: Vector) -> Array:
+        """s of eq. (1), m."""
+        return normal.dot(self.offset) - self.a.reach(normal) - self.b.reach(normal)
+
+    def slope(self, normal: Vector, plane: tuple[Vector, Vector]) -> tuple[Array, Array]:
+        """Gradient of s along two tangents: from the farthest point of A to that of B."""
+        away = self.offset - self.a.farthest_arm(normal) - self.b.farthest_arm(normal)
+        return plane[0].dot(away), plane[1].dot(away)
+
+    def curvature(self, normal: Vector, plane: tuple[Vector, Vector]) -> tuple[Array, Array, Array]:
+        """Second derivatives uu, uv, vv of s over the sphere, where a 1-homogeneous function curves by -s more."""
+        own, other = self.a.curvature(normal, *plane), self.b.curvature(normal, *plane)
+        margin = self.margin(normal)
+        uu, uv, vv = (-(x + y) for x, y in zip(own, other, strict=True))
+        uu, vv = uu - margin, vv - margin
+        # at a kink of the support function they may leave float32: so curved that the normal stays where it is
+        fine = jnp.isfinite(uu) & jnp.isfinite(uv) & jnp.isfinite(vv)
+        return jnp.where(fine, uu, -_NEVER), jnp.where(fine, uv, 0.0), jnp.where(fine, vv, -_NEVER)
+
+    @property
+    def least_curvature(self) -> Array:
+        """What counts as flat, m."""
+        both = self.a.scale + self.b.scale
+        return 1e-3 / 3.0 * (both.x + both.y + both.z)
 
 
-def _candidates(a: Posed, b: Posed) -> Array:
-    """Directions [n 3] to begin from, both signs."""
-    frames = [jnp.asarray(x.matrix).T for x in (a, b)]  # rows: the world directions of the local axes
-    scales = [jnp.asarray(x.scale) for x in (a, b)]
-    diagonals = [combine(jnp.asarray(_DIAGONALS) / scale, frame) for frame, scale in zip(frames, scales, strict=True)]
-    crosses = jnp.cross(frames[0][:, None], frames[1][None]).reshape(9, 3)
-    offset = jnp.asarray(b.centre) - jnp.asarray(a.centre)
-    crosses = jnp.where(jnp.sum(jnp.square(crosses), -1, keepdims=True) > 1e-6, crosses, frames[0][:1])
-    apart = jnp.where(jnp.sum(jnp.square(offset)) > 1e-12, offset, frames[0][0])
-    found = jnp.concatenate([*frames, *diagonals, crosses, apart[None]])
-    found = found / jnp.linalg.norm(found, axis=-1, keepdims=True)
-    return jnp.concatenate([found, -found, superquadric.sphere_directions(32)])
+def _candidates(pair: Pair) -> Vector:
+    """Directions [n ...] to begin from, that along the offset of each two opposite ones."""
+    axes_a, axes_b = pair.a.axes, pair.b.axes
+    found = [*axes_a, *axes_b]
+    for body in (pair.a, pair.b):
+        for x, y, z in _DIAGONALS:
+            corner = Vector(x / body.scale.x, y / body.scale.y, z / body.scale.z)
+            found.append(body.matrix.apply(corner).unit())
+    for one, other in itertools.product(axes_a, axes_b):
+        found.append(_or(one.cross(other), axes_a[0], 1e-6))
+    found.append(_or(pair.offset, axes_a[0], 1e-12))
+    sphere = superquadric.sphere_directions(32)
+    shape = (32, *[1] * pair.offset.x.ndim)
+    spread = Vector(*(jnp.broadcast_to(sphere[:, i].reshape(shape), (32, *pair.offset.x.shape)) for i in range(3)))
+    some = stacked(found)
+    every = Vector(*(jnp.concatenate([getattr(v, name) for v in (some, spread)]) for name in "xyz"))
+    return _along(every, pair.offset)
 
 
-def _tangents(normal: Array) -> Array:
-    """Two unit vectors at right angles to `normal` and to each other, [2 3]."""
-    axis = jnp.eye(3)[jnp.argmin(jnp.abs(normal))]
-    first = jnp.cross(normal, axis)
-    first = first / jnp.linalg.norm(first)
-    return jnp.stack([first, jnp.cross(normal, first)])
+def _or(vector: Vector, other: Vector, least: float) -> Vector:
+    """The vector at unit length, or the other one where its square is at most `least`."""
+    long = vector.dot(vector) > least
+    return Vector(*(jnp.where(long, getattr(vector, name), getattr(other, name)) for name in "xyz")).unit()
 
 
-def _gradient(a: Posed, b: Posed, direction: Array) -> Array:
-    """Gradient [3] of s at any direction: from the farthest point of A to that of B."""
-    offset = jnp.asarray(b.centre) - jnp.asarray(a.centre)
-    return offset - farthest_arm(a, direction) + farthest_arm(b, -direction)
+def _along(vector: Vector, offset: Vector) -> Vector:
+    """The vector or its opposite, whichever points along `offset`."""
+    return vector * jnp.where(vector.dot(offset) < 0, -1.0, 1.0)
 
 
-def _slope(a: Posed, b: Posed, normal: Array, plane: Array) -> Array:
-    """Gradient [2] of s over the tangent plane."""
-    return apply(plane, _gradient(a, b, normal))
+def _tangents(normal: Vector) -> tuple[Vector, Vector]:
+    """Two unit vectors at right angles to `normal` and to each other."""
+    x, y, z = (jnp.abs(value) for value in (normal.x, normal.y, normal.z))
+    along_x = (x <= y) & (x <= z)
+    along_y = ~along_x & (y <= z)
+    axis = Vector(*(here.astype(x.dtype) for here in (along_x, along_y, ~along_x & ~along_y)))
+    first = normal.cross(axis).unit()
+    return first, normal.cross(first)
 
 
-def _curvature(a: Posed, b: Posed, normal: Array, plane: Array) -> Array:
-    """Hessian [2 2] of s over the tangent plane; on the sphere a 1-homogeneous function curves by -s more."""
-    gradient, turn = jax.linearize(lambda way: _gradient(a, b, way), normal)
-    hessian = apply(plane, jax.vmap(turn)(plane)) - jnp.sum(normal * gradient) * jnp.eye(2)
-    # at a kink of the support function the Hessian may leave float32: so curved that the normal stays where it is
-    return jnp.where(jnp.all(jnp.isfinite(hessian)), hessian, -1e12 * jnp.eye(2))
-
-
-def _uphill(hessian: Array, gradient: Array, least: Array) -> Array:
-    """The step |H|^-1 gradient, with curvatures of at least `least` (m): Newton's where s is concave, uphill anywhere.
+def _uphill(hessian: tuple[Array, Array, Array], slope: tuple[Array, Array], least: Array) -> tuple[Array, Array]:
+    """The step |H|^-1 slope, with curvatures of at least `least` (m): Newton's where s is concave, uphill anywhere.
 
     By the eigenvectors, since beside a kink the curvatures of two directions differ by more than float32 has digits.
     """
-    mean, difference = 0.5 * (hessian[0, 0] + hessian[1, 1]), 0.5 * (hessian[0, 0] - hessian[1, 1])
-    radius = jnp.sqrt(jnp.square(difference) + jnp.square(hessian[0, 1]))
-    angle = 0.5 * jnp.arctan2(hessian[0, 1], difference)
-    axes = jnp.stack([jnp.stack([jnp.cos(angle), jnp.sin(angle)]), jnp.stack([-jnp.sin(angle), jnp.cos(angle)])])
-    curvature = jnp.maximum(jnp.abs(jnp.stack([mean + radius, mean - radius])), least)
-    return combine(apply(axes, gradient) / curvature, axes)
+    uu, uv, vv = hessian
+    mean, difference = 0.5 * (uu + vv), 0.5 * (uu - vv)
+    radius = jnp.sqrt(jnp.square(difference) + jnp.square(uv))
+    angle = 0.5 * jnp.arctan2(uv, difference)
+    c, s = jnp.cos(angle), jnp.sin(angle)
+    first = (c * slope[0] + s * slope[1]) / jnp.maximum(jnp.abs(mean + radius), least)
+    second = (c * slope[1] - s * slope[0]) / jnp.maximum(jnp.abs(mean - radius), least)
+    return c * first - s * second, s * first + c * second
 
 
-def _least_curvature(a: Posed, b: Posed) -> Array:
-    return 1e-3 * jnp.mean(jnp.asarray(a.scale) + jnp.asarray(b.scale))
+def _ascend(pair: Pair, normal: Vector, iterations: int) -> tuple[Array, Vector]:
+    """Local maxima of s and the unit normals there."""
+    least = pair.least_curvature
+    steps = jnp.asarray(_STEPS).reshape(-1, *[1] * normal.x.ndim)
 
-
-def _ascend(a: Posed, b: Posed, normal: Array, iterations: int) -> tuple[Array, Array]:
-    """A local maximum of s and the unit normal there."""
-
-    least = _least_curvature(a, b)
-
-    def step(_, state: tuple[Array, Array]) -> tuple[Array, Array]:
+    def step(_, state: tuple[Array, Vector]) -> tuple[Array, Vector]:
         best, normal = state
         plane = _tangents(normal)
-        way = _uphill(_curvature(a, b, normal, plane), _slope(a, b, normal, plane), least)
-        way = way * jnp.minimum(1.0, 1.0 / (jnp.linalg.norm(way) + 1e-12))
-        tried = normal + jnp.asarray(_STEPS)[:, None] * combine(way, plane)
-        tried = tried / jnp.linalg.norm(tried, axis=-1, keepdims=True)
-        values = jax.vmap(lambda n: _margin(a, b, n))(tried)
-        there = jnp.argmax(values)
-        return jnp.maximum(values[there], best), jnp.where(values[there] > best, tried[there], normal)
+        u, v = _uphill(pair.curvature(normal, plane), pair.slope(normal, plane), least)
+        short = jnp.minimum(1.0, 1.0 / (jnp.sqrt(u * u + v * v) + 1e-12))
+        way = plane[0] * (u * short) + plane[1] * (v * short)
+        tried = (normal + way * steps).unit()
+        values = pair.margin(tried)
+        there = jnp.argmax(values, 0)
+        value, found = jnp.max(values, 0), chosen(tried, there)
+        better = value > best
+        normal = Vector(*(jnp.where(better, getattr(found, name), getattr(normal, name)) for name in "xyz"))
+        return jnp.maximum(value, best), normal
 
-    return jax.lax.fori_loop(0, iterations, step, (_margin(a, b, normal), normal))
+    return jax.lax.fori_loop(0, iterations, step, (pair.margin(normal), normal))
 
 
 def contact(a: Geometry, b: Geometry, *, iterations: int = 16, starts: int = 4) -> Contact:
-    """The contact of two waves (one each; `jax.vmap` for more), eq. (1).
+    """The contacts of waves, pair by pair, eq. (1); any leading axes.
 
     `starts` of the candidate directions are refined by `iterations` Newton steps. Concentric bodies, and symmetric ones that
     have several best normals, give one of them.
     """
-    return _contact_at(a, b, best_normal(a, b, iterations=iterations, starts=starts))
+    pair = Pair(Body.of(a), Body.of(b))
+    touch = touch_at(pair, best_normal(pair, iterations=iterations, starts=starts))
+    return Contact(touch.separation, touch.normal.array(), touch.point_a.array(), touch.point_b.array())
 
 
-def best_normal(a: Geometry, b: Geometry, *, iterations: int = 16, starts: int = 4) -> Float[Array, "3"]:
-    """The normal of `contact`, without a derivative."""
-    posed_a, posed_b = Posed.of(_frozen(a)), Posed.of(_frozen(b))
-    directions = _candidates(posed_a, posed_b)
-    _, order = jax.lax.top_k(jax.vmap(lambda n: _margin(posed_a, posed_b, n))(directions), starts)
-    values, normals = jax.vmap(lambda n: _ascend(posed_a, posed_b, n, iterations))(directions[order])
-    return normals[jnp.argmax(values)]
+@pytree
+class Touch:
+    """A `Contact` in components."""
+
+    separation: Array
+    normal: Vector
+    point_a: Vector
+    point_b: Vector
 
 
-def contact_near(a: Geometry, b: Geometry, normal: Float[Array, "3"], *, iterations: int = 3) -> Contact:
-    """The contact of two waves that has moved little since its normal was `normal`: the search begins there, or at a face."""
-    posed_a, posed_b = Posed.of(_frozen(a)), Posed.of(_frozen(b))
-    faces = jnp.concatenate([jnp.asarray(x.matrix).T for x in (posed_a, posed_b)])
-    directions = jnp.concatenate([_frozen(normal)[None], faces, -faces])
-    best = directions[jnp.argmax(jax.vmap(lambda n: _margin(posed_a, posed_b, n))(directions))]
-    return _contact_at(a, b, _ascend(posed_a, posed_b, best, iterations)[1])
+def best_normal(pair: Pair, *, iterations: int = 16, starts: int = 4) -> Vector:
+    """The normals of `contact`, without a derivative."""
+    pair = _frozen(pair)
+    directions = _candidates(pair)
+    values = pair.margin(directions)
+    first = []
+    for _ in range(starts):
+        there = jnp.argmax(values, 0)
+        first.append(chosen(directions, there))
+        values = jnp.where(jnp.arange(len(values)).reshape(-1, *[1] * there.ndim) == there, -jnp.inf, values)
+    values, normals = _ascend(pair, stacked(first), iterations)
+    return chosen(normals, jnp.argmax(values, 0))
 
 
-def _contact_at(a: Geometry, b: Geometry, normal: Array) -> Contact:
-    """The contact with the best normal, and its derivatives."""
-    posed_a, posed_b = Posed.of(a), Posed.of(b)
-    still_a, still_b, found = _frozen((posed_a, posed_b, normal))
+def normal_near(pair: Pair, normal: Vector, *, iterations: int = 3) -> Vector:
+    """The normals of pairs that have moved little since theirs were `normal`: the search begins there, or at a face."""
+    pair, normal = _frozen((pair, normal))
+    faces = [_along(axis, pair.offset) for axis in (*pair.a.axes, *pair.b.axes)]
+    directions = stacked([normal, *faces])
+    return _ascend(pair, chosen(directions, jnp.argmax(pair.margin(directions), 0)), iterations)[1]
+
+
+def touch_at(pair: Pair, normal: Vector) -> Touch:
+    """The contacts with the best normals, and their derivatives."""
+    still, found = _frozen((pair, normal))
     plane = _tangents(found)
-    hessian = _curvature(still_a, still_b, found, plane)
-    gradient = _slope(posed_a, posed_b, found, plane)
-    change = gradient - _frozen(gradient)  # 0, but for its derivative
-    moved = _uphill(_frozen(hessian), change, _least_curvature(still_a, still_b))
-    normal = found + combine(moved, plane)
-    return Contact(_margin(posed_a, posed_b, found), normal, farthest(posed_a, normal), farthest(posed_b, -normal))
+    hessian = still.curvature(found, plane)
+    slope = pair.slope(found, plane)
+    u, v = _uphill(hessian, (slope[0] - _frozen(slope[0]), slope[1] - _frozen(slope[1])), still.least_curvature)
+    normal = found + plane[0] * u + plane[1] * v  # the change is 0, but for its derivative
+    ends = pair.a.centre + pair.a.farthest_arm(normal), pair.b.centre - pair.b.farthest_arm(normal)
+    return Touch(pair.margin(found), normal, *ends)

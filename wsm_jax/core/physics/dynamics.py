@@ -26,11 +26,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from wsm_jax.core.geometry import Geometry, apply, combine, farthest, inertia, multiply, product, turned
-from wsm_jax.core.physics.contact import best_normal, contact_near
+from wsm_jax.core.geometry import Geometry, apply, combine, inertia, multiply, product, turned
+from wsm_jax.core.physics.body import Body
+from wsm_jax.core.physics.contact import Pair, best_normal, normal_near, touch_at
 from wsm_jax.core.physics.manifold import POINTS, manifold
 from wsm_jax.core.physics.matter import Joints, Matter, no_joints
-from wsm_jax.core.physics.solver import Contacts, Impulses, Inverse, Motion, Rows, after, closing, solve, totals
+from wsm_jax.core.physics.solver import Contacts, Impulses, Inverse, Motion, Rows, after, closing, no_impulses, solve, totals
+from wsm_jax.core.physics.triple import Matrix, Vector
 from wsm_jax.snapshot import FIELDS, TICK_HZ, Waves, quaternion_to_matrix
 from wsm_jax.typing import Array, Float, NpOrJax, pytree
 
@@ -146,20 +148,19 @@ def _sides(waves: Waves, pairs: Array) -> tuple[Geometry, Geometry]:
     return a, b
 
 
-def _until_touch(a: Geometry, b: Geometry, speeds: list[tuple[Array, Array]], normal: Array, h: float | Array) -> Array:
-    """Time (s) until two waves touch along about `normal`; 0 where they do, or do not within `h`."""
-    at_a, at_b = farthest(a, normal), farthest(b, -normal)
-    ends = zip((at_a, at_b), (a.centre, b.centre), speeds, strict=True)
-    slow, fast = (velocity + jnp.cross(spin, at - centre) for at, centre, (velocity, spin) in ends)
-    gap, speed = jnp.sum(normal * (at_b - at_a)), jnp.sum(normal * (slow - fast))
+def _until_touch(pair: Pair, speeds: list[tuple[Vector, Vector]], normal: Vector, h: float | Array) -> Array:
+    """Time (s) until the waves of each pair touch along about `normal`; 0 where they do, or do not within `h`."""
+    arms = pair.a.farthest_arm(normal), -pair.b.farthest_arm(normal)
+    slow, fast = (velocity + spin.cross(arm) for arm, (velocity, spin) in zip(arms, speeds, strict=True))
+    gap, speed = normal.dot(pair.offset + arms[1] - arms[0]), normal.dot(slow - fast)
     until = gap / jnp.maximum(speed, 1e-9)
     return jnp.where((gap > 0) & (until < h), until, 0.0)
 
 
 def _contacts(
-    waves: Waves, matter: Matter, state: State, start: Motion, pairs: Array, mask: Array, normals: Array, h: float | Array
+    waves: Waves, matter: Matter, state: State, start: Motion, pairs: Array, mask: Array, normals: Vector, h: float | Array
 ) -> Contacts:
-    """The manifolds of `pairs` [P 2] of waves, whose normals were about `normals` [P 3].
+    """The manifolds of `pairs` [P 2] of waves, whose normals were about `normals` [P].
 
     Waves that meet within the substep `h` (s) have theirs where they meet, for there the impulse acts; the gaps are those now.
     """
@@ -167,13 +168,19 @@ def _contacts(
     part = jnp.asarray(matter.part)[pairs]
     velocity, spin = jnp.asarray(waves.velocity), jnp.asarray(waves.angular_velocity)
     speeds = [(velocity[pairs[:, side]], spin[pairs[:, side]]) for side in (0, 1)]
-    until = jax.vmap(partial(_until_touch, h=h))(a, b, speeds, normals)[:, None]
+    here = Pair(Body.of(a), Body.of(b))
+    until = _until_touch(here, [(Vector.of(v), Vector.of(w)) for v, w in speeds], normals, h)[:, None]
     a, b = (
         x.replace(centre=x.centre + until * v, rotation=turned(x.rotation, until * w))  # type: ignore[attr-defined]
         for x, (v, w) in zip((a, b), speeds, strict=True)
     )
-    points = jax.vmap(manifold)(a, b, jax.vmap(contact_near)(a, b, normals))
-    middles = [(state.centre[part[:, k]] + until * start.velocity[part[:, k]])[:, None] for k in (0, 1)]
+    there = Pair(Body.of(a), Body.of(b))
+    points = manifold(there, touch_at(there, normal_near(there, normals)))
+    later = until[:, 0]
+    middle = Vector.of(state.centre), start.velocity
+    middle_a, middle_b = (
+        place + velocity * later for place, velocity in (jax.tree.map(lambda x, k=k: x[part[:, k]], middle) for k in (0, 1))
+    )
 
     def larger(values: NpOrJax) -> Array:
         return jnp.max(jnp.asarray(values)[pairs], -1)
@@ -181,8 +188,8 @@ def _contacts(
     contacts = Contacts(
         a=part[:, 0],
         b=part[:, 1],
-        arm_a=points.point - middles[0],
-        arm_b=points.point - middles[1],
+        arm_a=points.point - middle_a,
+        arm_b=points.point - middle_b,
         normal=points.normal,
         gap=points.gap,
         friction=larger(matter.friction),
@@ -190,8 +197,7 @@ def _contacts(
         restitution=larger(matter.restitution),
         active=mask,
     )
-    speed = jnp.sum(closing(contacts, start) * contacts.normal[:, None], -1)
-    return contacts.replace(gap=contacts.gap - until * speed)  # type: ignore[attr-defined]
+    return contacts.replace(gap=contacts.gap - later * closing(contacts, start))  # type: ignore[attr-defined]
 
 
 def _joint_rows(
@@ -216,25 +222,26 @@ def _joint_rows(
 
 def _row_speeds(rows: Rows, motion: Motion) -> Array:
     """Velocity of B against A along the rows, [J 6]."""
-    at_b = motion.velocity[rows.b] + jnp.cross(motion.spin[rows.b], rows.arm_b)
-    at_a = motion.velocity[rows.a] + jnp.cross(motion.spin[rows.a], rows.arm_a)
-    both = jnp.stack([at_b - at_a, motion.spin[rows.b] - motion.spin[rows.a]], 1)
+    velocity, spin = motion.velocity.array(), motion.spin.array()
+    at_b = velocity[rows.b] + jnp.cross(spin[rows.b], rows.arm_b)
+    at_a = velocity[rows.a] + jnp.cross(spin[rows.a], rows.arm_a)
+    both = jnp.stack([at_b - at_a, spin[rows.b] - spin[rows.a]], 1)
     return combine(both, rows.axes[:, None]).reshape(-1, 6)
 
 
 def _impacts(contacts: Contacts, speed: Array, pull: Array, h: float | Array) -> tuple[Array, Array]:
-    """Least normal velocities [P Q] of (3), and the time to each impact that bounces (h where none does).
+    """Least normal velocities [Q P] of (3), and the time to each impact that bounces (h where none does).
 
     `speed` is the normal velocity after the first kick, `pull` [P] the acceleration along the normal, m/s^2.
     """
-    slow = 4.0 * h * jnp.abs(pull)[:, None]
+    slow = 4.0 * h * jnp.abs(pull)
     gap = contacts.gap
-    bounces = (speed < -slow) & (gap + h * speed < 0) & (contacts.restitution[:, None] > 0) & contacts.active[:, None]
+    bounces = (speed < -slow) & (gap + h * speed < 0) & (contacts.restitution > 0) & contacts.active
     push_out = jnp.minimum(-0.2 * gap / h, _PUSH_OUT_M_S)
     target = jnp.where(gap > 0, -gap / h, push_out)
     until = jnp.clip(gap / jnp.maximum(-speed, 1e-9), 0.0, h)
-    restitution = contacts.restitution[:, None]
-    back = -restitution * speed - (1.0 + restitution) * pull[:, None] * (until - 0.5 * h)
+    restitution = contacts.restitution
+    back = -restitution * speed - (1.0 + restitution) * pull * (until - 0.5 * h)
     return jnp.where(bounces, jnp.maximum(back, 0.0), target), jnp.where(bounces, until, h)
 
 
@@ -245,36 +252,45 @@ def _substep(
     state, before, behind, normals = carry
     free = (model.inverse_mass > 0)[:, None]
     here = placed(waves, matter, model, state)
-    matrix = quaternion_to_matrix(state.rotation)
-    world = product(product(matrix, model.inverse_inertia), jnp.swapaxes(matrix, -1, -2))
-    inverse = Inverse(model.inverse_mass, world)
+    inverse = _inverse(model, state)
     kick = 0.5 * h * jnp.where(free, gravity, 0.0)
-    start = Motion(state.velocity + kick, _spin(model, state.rotation, state.momentum))
+    start = _motion(state.velocity + kick, _spin(model, state.rotation, state.momentum))
     contacts = _contacts(here, matter, state, start, pairs, _eligible(waves, matter, joints, pairs), normals, h)
-    speed = jnp.sum(closing(contacts, start) * contacts.normal[:, None], -1)
-    near = contacts.active & jnp.any(contacts.gap + h * jnp.minimum(speed, 0.0) < 1e-3, -1)
+    speed = closing(contacts, start)
+    near = contacts.active & jnp.any(contacts.gap + h * jnp.minimum(speed, 0.0) < 1e-3, 0)
     contacts = contacts.replace(active=near)  # type: ignore[attr-defined]
-    pull = jnp.sum((kick[contacts.b] - kick[contacts.a]) * contacts.normal, -1) * (2.0 / h)
+    pull = Vector.of(kick[contacts.b] - kick[contacts.a]).dot(contacts.normal) * (2.0 / h)
     target, until = _impacts(contacts, speed, pull, h)
     rows, _ = _joint_rows(waves, matter, model, joints, state.centre, state.rotation)
 
-    def off_after(motion: Motion, angular: Array) -> Array:
-        moved = state.replace(momentum=state.momentum + jnp.where(free, angular, 0.0))  # type: ignore[attr-defined]
-        return _joint_rows(waves, matter, model, joints, *_drift(model, moved, motion.velocity, h))[1] / h
+    def off_after(motion: Motion, angular: Vector) -> Array:
+        moved = state.replace(momentum=state.momentum + jnp.where(free, angular.array(), 0.0))  # type: ignore[attr-defined]
+        return _joint_rows(waves, matter, model, joints, *_drift(model, moved, motion.velocity.array(), h))[1] / h
 
     parts = len(model.inverse_mass)
     before = solve(start, inverse, contacts, target, rows, off_after, before, _SWEEPS[0])
     linear, angular = totals(contacts, rows, before, parts)
-    motion = after(start, inverse, linear, angular)
-    momentum = state.momentum + jnp.where(free, angular, 0.0)
+    velocity = after(start, inverse, linear, angular).velocity.array()
+    momentum = state.momentum + jnp.where(free, angular.array(), 0.0)
     # the share of the substep that a part still moves as before its bounce
-    first = jnp.full(parts, h).at[contacts.a].min(jnp.min(until, 1)).at[contacts.b].min(jnp.min(until, 1))
+    first = jnp.full(parts, h).at[contacts.a].min(jnp.min(until, 0)).at[contacts.b].min(jnp.min(until, 0))
     share = jnp.where(first < h, first / h, 0.0)[:, None]
     drifting = state.replace(momentum=share * state.momentum + (1 - share) * momentum)  # type: ignore[attr-defined]
-    centre, rotation = _drift(model, drifting, share * start.velocity + (1 - share) * motion.velocity, h)
-    ended = State(centre, rotation, motion.velocity, momentum)
+    centre, rotation = _drift(model, drifting, share * start.velocity.array() + (1 - share) * velocity, h)
+    ended = State(centre, rotation, velocity, momentum)
     state, behind = _settle(waves, matter, joints, model, h, kick, contacts, ended, behind)
     return state, before, behind, jax.lax.stop_gradient(contacts.normal)
+
+
+def _motion(velocity: Array, spin: Array) -> Motion:
+    return Motion(Vector.of(velocity), Vector.of(spin))
+
+
+def _inverse(model: Bodies, state: State) -> Inverse:
+    """Inverse masses and inertias in the world."""
+    matrix = quaternion_to_matrix(state.rotation)
+    world = product(product(matrix, model.inverse_inertia), jnp.swapaxes(matrix, -1, -2))
+    return Inverse(model.inverse_mass, Matrix.of(world))
 
 
 def _settle(
@@ -290,18 +306,15 @@ def _settle(
 ) -> tuple[State, Impulses]:
     """The second half of a substep: kick, and the impulses that make velocities admissible."""
     free = (model.inverse_mass > 0)[:, None]
-    matrix = quaternion_to_matrix(state.rotation)
-    world = product(product(matrix, model.inverse_inertia), jnp.swapaxes(matrix, -1, -2))
-    inverse = Inverse(model.inverse_mass, world)
-    start = Motion(state.velocity + kick, _spin(model, state.rotation, state.momentum))
-    moved = Motion(state.velocity, start.spin)
-    gap = contacts.gap + h * jnp.sum(closing(contacts, moved) * contacts.normal[:, None], -1)
+    inverse = _inverse(model, state)
+    start = _motion(state.velocity + kick, _spin(model, state.rotation, state.momentum))
+    gap = contacts.gap + h * closing(contacts, Motion(Vector.of(state.velocity), start.spin))
     rows, _ = _joint_rows(waves, matter, model, joints, state.centre, state.rotation)
     target = jnp.where(gap < _CLOSED_M, 0.0, -_NEVER_M_S)
     behind = solve(start, inverse, contacts, target, rows, lambda motion, _: _row_speeds(rows, motion), behind, _SWEEPS[1])
     linear, angular = totals(contacts, rows, behind, len(model.inverse_mass))
-    velocity = after(start, inverse, linear, angular).velocity
-    momentum = state.momentum + jnp.where(free, angular, 0.0)
+    velocity = after(start, inverse, linear, angular).velocity.array()
+    momentum = state.momentum + jnp.where(free, angular.array(), 0.0)
     return state.replace(velocity=velocity, momentum=momentum), behind  # type: ignore[attr-defined]
 
 
@@ -314,7 +327,16 @@ def _eligible(waves: Waves, matter: Matter, joints: Joints, pairs: Array) -> Arr
     return present[a] & present[b] & (part[a] != part[b]) & ~(held[a] & held[b]) & ~joined[part[a], part[b]]
 
 
-@partial(jax.jit, static_argnames="substeps")
+def _pairs(count: int, worlds: int) -> np.ndarray:
+    """All pairs of waves within each of `worlds` blocks of slots, [P 2]. Raises ValueError where they are not equal blocks."""
+    if worlds < 1 or count % worlds:
+        raise ValueError(f"step: {count} waves in worlds={worlds}; needed worlds of equally many slots")
+    each = count // worlds
+    first = np.arange(worlds)[:, None, None] * each
+    return (first + np.stack(np.triu_indices(each, 1), -1)).reshape(-1, 2)
+
+
+@partial(jax.jit, static_argnames=("substeps", "worlds"))
 def step(
     waves: Waves,
     matter: Matter,
@@ -323,21 +345,24 @@ def step(
     tick_s: float | Array = 1.0 / TICK_HZ,
     substeps: int = SUBSTEPS,
     gravity: Gravity = GRAVITY_M_S2,
+    worlds: int = 1,
 ) -> Waves:
     """The waves [N ...] one tick of `tick_s` seconds later, by `substeps` substeps; gravity in m/s^2.
 
     A pure function of its arguments, differentiable in waves and matter. Parts that are held move on with the velocities that
-    they have. What does not touch a wave, directly or by others, has no influence on it, to the bit.
+    they have. What does not touch a wave, directly or by others, has no influence on it, to the bit. `worlds`:
+    the slots are so many separate worlds, one after the other, of equally many slots; faster than `jax.vmap` over them.
+
+    Raises ValueError for slots that are not so many equal worlds.
     """
     joints = no_joints() if joints is None else joints
     with jax.default_matmul_precision(_EXACT):
         model, state = bodies(waves, matter)
-        pairs = jnp.asarray(np.stack(np.triu_indices(waves.count, 1), -1))
+        pairs = jnp.asarray(_pairs(waves.count, worlds))
         substep = partial(_substep, waves, matter, joints, model, pairs, tick_s / substeps, jnp.asarray(gravity))
-        points = len(pairs), POINTS
-        none = Impulses(jnp.zeros(points), jnp.zeros((*points, 3)), jnp.zeros((*points, 3)), jnp.zeros((len(joints.a), 6)))
-        first = jax.vmap(partial(best_normal, iterations=6, starts=2))(*_sides(waves, pairs))
-        carry = state, none, none, first
+        none = no_impulses((POINTS, len(pairs)), len(joints.a))
+        first = Pair(*map(Body.of, _sides(waves, pairs)))
+        carry = state, none, none, best_normal(first, iterations=6, starts=2)
         state, *_ = jax.lax.fori_loop(0, substeps, lambda _, carry: substep(carry), carry)
         return placed(waves, matter, model, state)
 

@@ -13,119 +13,158 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsm_jax.core import superquadric
-from wsm_jax.core.geometry import Geometry, apply, combine, farthest
-from wsm_jax.core.physics.contact import Contact
-from wsm_jax.snapshot import quaternion_to_matrix
-from wsm_jax.typing import Array, Float, pytree
+from wsm_jax.core.physics.body import Body
+from wsm_jax.core.physics.contact import Pair, Touch
+from wsm_jax.core.physics.triple import Vector, chosen, stacked
+from wsm_jax.typing import Array, pytree
 
 POINTS = 5
 """Points of a manifold."""
 _TILT = 3e-3
 _ROUND = 0.03
-_CIRCLE = np.stack([np.cos(np.arange(8) * np.pi / 4), np.sin(np.arange(8) * np.pi / 4)], -1).astype(np.float32)
+_CIRCLE = np.stack([np.cos(np.arange(8) * np.pi / 4), np.sin(np.arange(8) * np.pi / 4)]).astype(np.float32)
 _frozen = jax.lax.stop_gradient
 
 
 @pytree
 class Manifold:
-    """The points in which two waves touch, or would; any leading axes."""
+    """The points in which the waves of P pairs touch, or would."""
 
-    point: Float[Array, "*lead points 3"]
-    """World, m, half-way between the surfaces."""
-    gap: Float[Array, "*lead points"]
-    """Distance of the surfaces along the normal, m; negative in penetration."""
-    normal: Float[Array, "*lead 3"]
-    """Unit vector from A to B."""
-
-
-def _frame(a: Geometry, b: Geometry, normal: Array) -> Array:
-    """Two tangents [2 3] at right angles, along the axes of the smaller body as far as they go."""
-    size_a, size_b = (jnp.prod(jnp.asarray(x.scale)) for x in (a, b))
-    matrix = jnp.where(size_a <= size_b, quaternion_to_matrix(a.rotation), quaternion_to_matrix(b.rotation))
-    axis = matrix[:, jnp.argmin(jnp.abs(combine(normal, matrix)))]
-    first = axis - normal * jnp.dot(axis, normal)
-    first = first / jnp.linalg.norm(first)
-    return jnp.stack([first, jnp.cross(normal, first)])
+    point: Vector
+    """World, m, half-way between the surfaces, [points P]."""
+    gap: Array
+    """Distance of the surfaces along the normal, m, [points P]; negative in penetration."""
+    normal: Vector
+    """Unit vector from A to B, [P]."""
 
 
-def _outline(body: Geometry, normal: Array, frame: Array, origin: Array) -> Array:
-    """The eight corners [8 2] of the contact face in the plane of `frame`, counter-clockwise; a speck where it is round."""
-    tilted = normal + _TILT * combine(jnp.asarray(_CIRCLE), frame)
-    corners = apply(frame, jax.vmap(lambda n: farthest(body, n))(tilted))
-    middle = apply(frame, farthest(body, normal))
-    size = jnp.mean(jnp.asarray(body.scale))
-    sharp = jnp.abs(corners - middle) > _ROUND * size
-    return jnp.where(sharp, corners, middle + 1e-4 * size * _CIRCLE) - apply(frame, origin)
+@pytree
+class Plane:
+    """Points [n P] in a plane, m."""
+
+    u: Array
+    v: Array
+
+    def __sub__(self, other: "Plane") -> "Plane":
+        return Plane(self.u - other.u, self.v - other.v)
+
+    def cross(self, other: "Plane") -> Array:
+        return self.u * other.v - self.v * other.u
+
+    def after(self, axis: int = 0) -> "Plane":
+        """Every corner's next one."""
+        return Plane(jnp.roll(self.u, -1, axis), jnp.roll(self.v, -1, axis))
+
+    def at(self, index: tuple) -> "Plane":
+        return Plane(self.u[index], self.v[index])
 
 
-def _cross(a: Array, b: Array) -> Array:
-    return a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
+def _frame(pair: Pair, normal: Vector) -> tuple[Vector, Vector]:
+    """Two tangents at right angles, along the axes of the smaller body as far as they go."""
+    size_a, size_b = (body.scale.x * body.scale.y * body.scale.z for body in (pair.a, pair.b))
+    axes = jax.tree.map(lambda one, other: jnp.where(size_a <= size_b, one, other), stacked(pair.a.axes), stacked(pair.b.axes))
+    axis = chosen(axes, jnp.argmin(jnp.abs(axes.dot(normal)), 0))
+    first = (axis - normal * axis.dot(normal)).unit()
+    return first, normal.cross(first)
 
 
-def _inside(points: Array, outline: Array, slack: Array) -> Array:
-    """Whether points [n 2] lie in a convex outline [8 2], counter-clockwise, or `slack` (m) outside it."""
-    edge = jnp.roll(outline, -1, 0) - outline
-    length = jnp.linalg.norm(edge, axis=-1)
-    off = _cross(edge[None], points[:, None] - outline[None]) / jnp.maximum(length, 1e-9)
-    return jnp.all((off > -slack) | (length < 1e-7), -1)
+def _outline(body: Body, normal: Vector, frame: tuple[Vector, Vector], origin: Vector) -> Plane:
+    """The eight corners of the contact face in the plane of `frame`, counter-clockwise, [8 P]; a speck where it is round."""
+    circle = [row.reshape(8, *[1] * normal.x.ndim) for row in _CIRCLE]
+    tilted = normal + frame[0] * jnp.asarray(_TILT * circle[0]) + frame[1] * jnp.asarray(_TILT * circle[1])
+    corners, middle = body.farthest_arm(tilted), body.farthest_arm(normal)
+    sharp = _ROUND / 3.0 * (body.scale.x + body.scale.y + body.scale.z)
+    speck = 1e-4 / _ROUND * sharp
+    start = body.centre - origin
+
+    def along(axis: Vector, circle: np.ndarray) -> Array:
+        corner, centre = corners.dot(axis), middle.dot(axis)
+        return jnp.where(jnp.abs(corner - centre) > sharp, corner, centre + speck * circle) + start.dot(axis)
+
+    return Plane(along(frame[0], circle[0]), along(frame[1], circle[1]))
 
 
-def _crossings(a: Array, b: Array) -> tuple[Array, Array]:
-    """Where the edges of two outlines cross, [64 2], and whether they do."""
-    way_a, way_b = jnp.roll(a, -1, 0) - a, jnp.roll(b, -1, 0) - b
-    det = _cross(way_a[:, None], way_b[None])
-    offset = b[None] - a[:, None]
-    safe = jnp.where(jnp.abs(det) > 1e-9, det, 1.0)
-    s, t = _cross(offset, way_b[None]) / safe, _cross(offset, way_a[:, None]) / safe
-    meet = (jnp.abs(det) > 1e-9) & (s >= 0) & (s <= 1) & (t >= 0) & (t <= 1)
-    return (a[:, None] + s[..., None] * way_a[:, None]).reshape(64, 2), meet.reshape(64)
+def _inside(points: Plane, outline: Plane, slack: Array) -> Array:
+    """Whether points [n P] lie in a convex outline [8 P], counter-clockwise, or `slack` (m) outside it."""
+    edge = outline.after() - outline
+    length = jnp.sqrt(edge.u * edge.u + edge.v * edge.v)
+    from_corner = points.at((slice(None), None)) - outline
+    off = edge.cross(from_corner) / jnp.maximum(length, 1e-9)
+    return jnp.all((off > -slack) | (length < 1e-7), 1)
 
 
-def _patch(a: Array, b: Array, slack: Array) -> Array:
-    """The four corners of the intersection of two outlines farthest along the diagonals, [4 2]; (0, 0) where it is empty."""
+def _crossings(a: Plane, b: Plane) -> tuple[Plane, Array]:
+    """Where the edges of two outlines cross, [64 P], and whether they do."""
+    way_a, way_b = (a.after() - a).at((slice(None), None)), b.after() - b
+    det = way_a.cross(way_b)
+    offset = b - a.at((slice(None), None))
+    parallel = jnp.abs(det) <= 1e-9
+    safe = jnp.where(parallel, 1.0, det)
+    s, t = offset.cross(way_b) / safe, offset.cross(way_a) / safe
+    meet = ~parallel & (s >= 0) & (s <= 1) & (t >= 0) & (t <= 1)
+    shape = (64, *s.shape[2:])
+    start = a.at((slice(None), None))
+    return Plane((start.u + s * way_a.u).reshape(shape), (start.v + s * way_a.v).reshape(shape)), meet.reshape(shape)
+
+
+def _patch(a: Plane, b: Plane, slack: Array) -> list[Plane]:
+    """The four corners of the intersection of two outlines farthest along the diagonals, [P]; (0, 0) where it is empty."""
     crossing, meet = _crossings(a, b)
-    points = jnp.concatenate([a, b, crossing])
+    points = jax.tree.map(lambda *x: jnp.concatenate(x), a, b, crossing)
     valid = jnp.concatenate([_inside(a, b, slack), _inside(b, a, slack), meet])
-    diagonals = jnp.asarray([[1.0, 1.0], [-1.0, 1.0], [-1.0, -1.0], [1.0, -1.0]])
-    reach = jnp.where(valid[:, None], jnp.sum(points[:, None] * diagonals, -1), -jnp.inf)
-    return jnp.where(jnp.any(valid), points[jnp.argmax(reach, 0)], 0.0)
+    some = jnp.any(valid, 0)
+    corners = []
+    for u, v in ((1.0, 1.0), (-1.0, 1.0), (-1.0, -1.0), (1.0, -1.0)):
+        reach = jnp.where(valid, u * points.u + v * points.v, -jnp.inf)
+        here = (jnp.arange(len(reach)).reshape(-1, *[1] * slack.ndim) == jnp.argmax(reach, 0)) & some
+        corners.append(jax.tree.map(lambda x, here=here: jnp.sum(jnp.where(here, x, 0.0), 0), points))
+    return corners
 
 
-def _surface_along(body: Geometry, point: Array, way: Array) -> Array:
-    """t at which the line `point` + t `way`, coming from t = +inf, meets the body."""
-    matrix = quaternion_to_matrix(body.rotation)
-    start, way = combine(point - jnp.asarray(body.centre), matrix), combine(way, matrix)
-    inverse, orders = 1.0 / jnp.asarray(body.scale), 2.0 / jnp.asarray(body.exponents)
+def _surface_along(body: Body, point: Vector, way: Vector) -> Array:
+    """t at which the lines `point` + t `way`, coming from t = +inf, meet the body."""
+    start, way = body.matrix.combine(point - body.centre), body.matrix.combine(way)
 
-    def log_gauge_and_slope(start: Array, way: Array, t: Array, inverse: Array, orders: Array) -> tuple[Array, Array]:
-        p = start + t * way
-        log_g, weights = superquadric.log_gauge_weights(p, inverse, orders)
-        return log_g, jnp.sum(jnp.stack(weights) * p / (p * p + 1e-12 / (inverse * inverse)) * way)
+    def log_gauge_and_slope(start: Vector, way: Vector, t: Array, body: Body) -> tuple[Array, Array]:
+        p, scale = start + way * t, body.scale
+        place, ways, scales = ((v.x, v.y, v.z) for v in (p, way, scale))
+        e1, e2 = body.exponents
+        inverse = [1.0 / a for a in scales]
+        log_g, weights = superquadric.log_gauge_weights(place, inverse, (2.0 / e1, 2.0 / e2))
+        parts = zip(weights, place, ways, scales, strict=True)
+        x, y, z = (w * x / (x * x + superquadric.TINY * a * a) * d for w, x, d, a in parts)
+        return log_g, x + y + z
 
-    still = _frozen((start, way)), _frozen((inverse, orders))
-    t = superquadric.support(still[0][1], 1.0 / still[1][0], 2.0 / still[1][1]) - jnp.dot(*still[0])
+    still = _frozen((start, way))
+    frozen = _frozen(body)
+    e1, e2 = frozen.exponents
+    scale, local = frozen.scale, still[1]
+    support = superquadric.log_gauge_weights(
+        (local.x, local.y, local.z), (scale.x, scale.y, scale.z), (2.0 / (2.0 - e1), 2.0 / (2.0 - e2))
+    )[0]
+    t = jnp.exp(support) - still[1].dot(still[0])
 
     def approach(_, t: Array) -> Array:
-        log_g, slope = log_gauge_and_slope(*still[0], t, *still[1])
+        log_g, slope = log_gauge_and_slope(*still, t, frozen)
         return t + jnp.expm1(-log_g) / jnp.maximum(slope, 1e-3)
 
     t = jax.lax.fori_loop(0, 6, approach, t)
-    log_g, slope = log_gauge_and_slope(start, way, t, inverse, orders)
+    log_g, slope = log_gauge_and_slope(start, way, t, body)
     return t - (log_g - _frozen(log_g)) / _frozen(jnp.maximum(slope, 1e-3))  # t, with its derivative
 
 
-def manifold(a: Geometry, b: Geometry, contact: Contact) -> Manifold:
-    """The manifold of two waves (one each; `jax.vmap` for more) that touch, or come near, as `contact` says."""
-    still_a, still_b, still = _frozen((a, b, contact))
-    normal = still.normal
-    frame = _frame(still_a, still_b, normal)
-    origin = 0.5 * (still.point_a + still.point_b)
-    normal = contact.normal
-    outline_a, outline_b = _outline(a, normal, frame, origin), _outline(b, -normal, frame, origin)
-    slack = 1e-3 * jnp.minimum(jnp.min(jnp.asarray(still_a.scale)), jnp.min(jnp.asarray(still_b.scale)))
+def manifold(pair: Pair, touch: Touch) -> Manifold:
+    """The manifolds of pairs [P] of waves that touch, or come near, as `touch` says."""
+    still_pair, still = _frozen((pair, touch))
+    frame = _frame(still_pair, still.normal)
+    origin = (still.point_a + still.point_b) * 0.5
+    normal = touch.normal
+    outline_a, outline_b = _outline(pair.a, normal, frame, origin), _outline(pair.b, -normal, frame, origin)
+    sizes = [getattr(body.scale, name) for body in (still_pair.a, still_pair.b) for name in "xyz"]
+    slack = 1e-3 * jnp.minimum(jnp.min(jnp.stack(sizes[:3]), 0), jnp.min(jnp.stack(sizes[3:]), 0))
     corners = _patch(outline_a, outline_b, slack)
-    flat = jnp.concatenate([jnp.mean(corners, 0, keepdims=True), corners])
-    points = origin + combine(flat, frame)
-    upper = jax.vmap(lambda p: _surface_along(a, p, normal))(points)
-    lower = -jax.vmap(lambda p: _surface_along(b, p, -normal))(points)
-    return Manifold(points + 0.5 * (upper + lower)[:, None] * normal, lower - upper, normal)
+    flat = jax.tree.map(lambda *x: jnp.stack([sum(x) / 4.0, *x]), *corners)
+    points = origin + frame[0] * flat.u + frame[1] * flat.v
+    upper = _surface_along(pair.a, points, normal)
+    lower = -_surface_along(pair.b, points, -normal)
+    return Manifold(points + normal * (0.5 * (upper + lower)), lower - upper, normal)

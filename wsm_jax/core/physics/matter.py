@@ -85,6 +85,23 @@ def matter(
     )
 
 
+def side_by_side(worlds: Sequence[tuple[Waves, Matter]]) -> tuple[Waves, Matter]:
+    """Separate worlds of equally many slots as one, one after the other: for `worlds` of dynamics.step.
+
+    Raises ValueError for worlds of different numbers of slots.
+    """
+    counts = {waves.count for waves, _ in worlds}
+    if len(counts) != 1:
+        raise ValueError(f"side_by_side: worlds of {sorted(counts)} slots; needed equally many in each")
+    count = counts.pop()
+    waves, columns = (
+        {name: np.concatenate([np.asarray(getattr(x, name)) for x in some]) for name in vars(some[0])}
+        for some in ([waves for waves, _ in worlds], [matter for _, matter in worlds])
+    )
+    columns["part"] += np.repeat(np.arange(len(worlds), dtype=np.int32) * count, count)
+    return Waves(**waves), Matter(**columns)
+
+
 def joint(
     waves: Waves,
     kind: Literal["fixed", "hinge", "ball", "slide"],

@@ -5,31 +5,31 @@ body sees a body of mass m/n of its own, and the impulses of all are added up (T
 """
 
 from collections.abc import Callable
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 
 from wsm_jax.core.geometry import apply
+from wsm_jax.core.physics.triple import Matrix, Vector
 from wsm_jax.typing import Array, pytree
 
 
 @pytree
 class Motion:
-    """Velocities of the parts, world frame."""
+    """Velocities of the parts, world frame, [N]."""
 
-    velocity: Array
-    """[N 3], m/s."""
-    spin: Array
-    """[N 3], rad/s."""
+    velocity: Vector
+    """m/s."""
+    spin: Vector
+    """rad/s."""
 
 
 @pytree
 class Inverse:
-    """Inverse masses [N] (1/kg) and inertias [N 3 3] (world, 1/(kg m^2)); 0 for what is held."""
+    """Inverse masses (1/kg) and inertias (world, 1/(kg m^2)) of the parts, [N]; 0 for what is held."""
 
     mass: Array
-    inertia: Array
+    inertia: Matrix
 
 
 @pytree
@@ -39,13 +39,13 @@ class Contacts:
     a: Array
     """Part A, [P]; the normal points from A to B."""
     b: Array
-    arm_a: Array
-    """From the centre of mass of A to the point, [P Q 3], m."""
-    arm_b: Array
-    normal: Array
-    """[P 3]"""
+    arm_a: Vector
+    """From the centre of mass of A to the point, [Q P], m."""
+    arm_b: Vector
+    normal: Vector
+    """[P]"""
     gap: Array
-    """[P Q], m."""
+    """[Q P], m."""
     friction: Array
     """[P]"""
     rolling: Array
@@ -73,51 +73,54 @@ class Rows:
 
 @pytree
 class Impulses:
-    """Accumulated impulses: along the normals [P Q], tangential [P Q 3], turning [P Q 3], of the joints' rows [J 6]."""
+    """Accumulated impulses: along the normals, tangential and turning, [Q P], and of the joints' rows, [J 6]."""
 
     normal: Array
-    tangent: Array
-    turning: Array
+    tangent: Vector
+    turning: Vector
     joint: Array
 
 
-def no_impulses(contacts: Contacts, rows: Rows) -> Impulses:
-    """All zero."""
-    points = contacts.gap.shape
-    return Impulses(jnp.zeros(points), jnp.zeros((*points, 3)), jnp.zeros((*points, 3)), jnp.zeros((len(rows.a), 6)))
+def no_impulses(points: tuple[int, int], joints: int) -> Impulses:
+    """All zero, for [Q P] points and J joints."""
+    return Impulses(jnp.zeros(points), Vector.zeros(points), Vector.zeros(points), jnp.zeros((joints, 6)))
 
 
-def totals(contacts: Contacts, rows: Rows, impulses: Impulses, parts: int) -> tuple[Array, Array]:
-    """The sum of the impulses on each part (kg m/s) and of their moments about its centre of mass, [N 3] each.
+def totals(contacts: Contacts, rows: Rows, impulses: Impulses, parts: int) -> tuple[Vector, Vector]:
+    """The sum of the impulses on each part (kg m/s) and of their moments about its centre of mass, [N].
 
     What A gets, B gets with the other sign.
     """
-    push = impulses.normal[..., None] * contacts.normal[:, None] + impulses.tangent
-    turn_a = jnp.sum(jnp.cross(contacts.arm_a, push) + impulses.turning, 1)
-    turn_b = jnp.sum(jnp.cross(contacts.arm_b, push) + impulses.turning, 1)
-    push = jnp.sum(push, 1)
-    pull = apply(rows.axes, impulses.joint[:, :3])
-    twist = apply(rows.axes, impulses.joint[:, 3:])
-    linear = jnp.zeros((parts, 3)).at[contacts.a].add(-push).at[contacts.b].add(push)
-    linear = linear.at[rows.a].add(-pull).at[rows.b].add(pull)
-    angular = jnp.zeros((parts, 3)).at[contacts.a].add(-turn_a).at[contacts.b].add(turn_b)
-    angular = angular.at[rows.a].add(-jnp.cross(rows.arm_a, pull) - twist)
-    return linear, angular.at[rows.b].add(jnp.cross(rows.arm_b, pull) + twist)
+    push = contacts.normal * impulses.normal + impulses.tangent
+    turn_a = (contacts.arm_a.cross(push) + impulses.turning).map(_over_points)
+    turn_b = (contacts.arm_b.cross(push) + impulses.turning).map(_over_points)
+    push = push.map(_over_points)
+    on_a, on_b = (jnp.stack([*vars(push).values(), *vars(turn).values()], -1) for turn in (turn_a, turn_b))
+    sums = jnp.zeros((parts, 6)).at[contacts.a].add(-on_a).at[contacts.b].add(on_b)
+    if len(rows.a):
+        pull, twist = apply(rows.axes, impulses.joint[:, :3]), apply(rows.axes, impulses.joint[:, 3:])
+        at_a, at_b = (jnp.concatenate([pull, jnp.cross(arm, pull) + twist], -1) for arm in (rows.arm_a, rows.arm_b))
+        sums = sums.at[rows.a].add(-at_a).at[rows.b].add(at_b)
+    return Vector.of(sums[:, :3]), Vector.of(sums[:, 3:])
 
 
-def after(motion: Motion, inverse: Inverse, linear: Array, angular: Array) -> Motion:
+def _over_points(x: Array) -> Array:
+    return jnp.sum(x, 0)
+
+
+def after(motion: Motion, inverse: Inverse, linear: Vector, angular: Vector) -> Motion:
     """The motion after impulses and their moments."""
-    spin = motion.spin + apply(inverse.inertia, angular)
-    return Motion(motion.velocity + inverse.mass[:, None] * linear, spin)
+    return Motion(motion.velocity + linear * inverse.mass, motion.spin + inverse.inertia.apply(angular))
 
 
 def closing(contacts: Contacts, motion: Motion) -> Array:
-    """Velocity of B against A at every contact point, [P Q 3], m/s."""
+    """Velocity of B against A along the normal at every contact point, [Q P], m/s."""
 
-    def of(part: Array, arm: Array) -> Array:
-        return motion.velocity[part][:, None] + jnp.cross(motion.spin[part][:, None], arm)
+    def of(part: Array, arm: Vector) -> Vector:
+        velocity, spin = (vector.map(lambda x: x[part]) for vector in (motion.velocity, motion.spin))
+        return velocity + spin.cross(arm)
 
-    return of(contacts.b, contacts.arm_b) - of(contacts.a, contacts.arm_a)
+    return contacts.normal.dot(of(contacts.b, contacts.arm_b) - of(contacts.a, contacts.arm_a))
 
 
 def solve(
@@ -126,11 +129,11 @@ def solve(
     contacts: Contacts,
     target: Array,
     rows: Rows,
-    error: Callable[[Motion, Array], Array],
+    error: Callable[[Motion, Vector], Array],
     impulses: Impulses,
     sweeps: int,
 ) -> Impulses:
-    """Impulses after which normal velocities at the contacts are at least `target` [P Q] (m/s), and the joints' `error` is 0.
+    """Impulses after which normal velocities at the contacts are at least `target` [Q P] (m/s), and the joints' `error` is 0.
 
     `error(motion, angular)` gives the velocities [J 6] that the joints should not have, in a motion reached by moments
     `angular`.
@@ -139,17 +142,15 @@ def solve(
     parts = len(inverse.mass)
     sharing = jnp.zeros(parts).at[contacts.a].add(contacts.active).at[contacts.b].add(contacts.active)
     sharing = jnp.maximum(sharing.at[rows.a].add(1.0).at[rows.b].add(1.0), 1.0)
-    split = Inverse(sharing * inverse.mass, sharing[:, None, None] * inverse.inertia)
-    joined = len(rows.a) > 0
-    response = jnp.linalg.inv(jax.vmap(lambda row: _row_stiffness(row, split))(rows)) if joined else None
-    softness = jax.vmap(partial(_softness, split))(contacts)
+    split = jax.tree.map(lambda x: sharing * x, inverse)
+    response = _row_responses(rows, split) if len(rows.a) else None
+    of_a, of_b = (jax.tree.map(lambda x, part=part: x[part], split) for part in (contacts.a, contacts.b))
+    softness = _softness(contacts, of_a, of_b)
 
     def sweep(_, impulses: Impulses) -> Impulses:
         linear, angular = totals(contacts, rows, impulses, parts)
         now = after(motion, inverse, linear, angular)
-        normal, tangent, turning = jax.vmap(partial(_contact_sweep, now, split))(
-            contacts, softness, target, impulses.normal, impulses.tangent, impulses.turning
-        )
+        normal, tangent, turning = _contact_sweep(now, of_a, of_b, contacts, softness, target, impulses)
         if response is None:
             return Impulses(normal, tangent, turning, impulses.joint)
         change = apply(response, error(now, angular) * rows.holds)
@@ -158,14 +159,20 @@ def solve(
     return jax.lax.fori_loop(0, sweeps, sweep, impulses)
 
 
-def _row_stiffness(row: Rows, inverse: Inverse) -> Array:
+def _row_responses(rows: Rows, inverse: Inverse) -> Array:
+    """Impulse along each row per velocity along each row, [J 6 6]."""
+    inertia = jnp.stack([row.array() for row in vars(inverse.inertia).values()], -2)
+    return jnp.linalg.inv(jax.vmap(lambda row: _row_stiffness(row, inverse.mass, inertia))(rows))
+
+
+def _row_stiffness(row: Rows, mass: Array, inertia: Array) -> Array:
     """Velocity along each row per impulse along each row, [6 6]; 1 for rows that are free."""
     total = jnp.zeros((6, 6))
     for part, arm in ((row.a, row.arm_a), (row.b, row.arm_b)):
         lever = jnp.cross(arm[:, None], row.axes, axis=0)  # columns: moment of a unit impulse along each axis
         moments = jnp.concatenate([lever, row.axes], 1)
         forces = jnp.concatenate([row.axes, jnp.zeros((3, 3))], 1)
-        total = total + inverse.mass[part] * forces.T @ forces + moments.T @ inverse.inertia[part] @ moments
+        total = total + mass[part] * forces.T @ forces + moments.T @ inertia[part] @ moments
     held = row.holds[:, None] * row.holds
     scale = jnp.trace(total) / 6 + 1e-30
     return total * held + jnp.diag(jnp.where(row.holds > 0, 1e-7 * scale, scale))
@@ -173,73 +180,81 @@ def _row_stiffness(row: Rows, inverse: Inverse) -> Array:
 
 @pytree
 class Softness:
-    """What impulses do at the Q points of a contact: velocity changes per impulse."""
+    """What impulses do at the points of the contacts: velocity changes per impulse."""
 
-    normal: Array
-    """[Q 3]: the change of the velocity there by an impulse along the normal."""
+    normal: Vector
+    """[Q P]: the change of the velocity there by an impulse along the normal."""
     across: Array
-    """[Q]: the largest that an impulse in any direction makes."""
+    """[Q P]: the largest that an impulse in any direction makes."""
     turning: Array
-    """[]: the largest change of the angular velocity by a moment."""
+    """[P]: the largest change of the angular velocity by a moment."""
 
 
-def _softness(inverse: Inverse, contact: Contacts) -> Softness:
-    """Of one contact."""
-    inertia_a, inertia_b = inverse.inertia[contact.a], inverse.inertia[contact.b]
-    response = jax.vmap(_point_response, (0, None))(contact.arm_a, inertia_a)
-    response = response + jax.vmap(_point_response, (0, None))(contact.arm_b, inertia_b)
-    response = response + (inverse.mass[contact.a] + inverse.mass[contact.b]) * jnp.eye(3)
+def _softness(contacts: Contacts, of_a: Inverse, of_b: Inverse) -> Softness:
+    rows = [
+        one + other
+        for one, other in zip(
+            _point_response(contacts.arm_a, of_a.inertia), _point_response(contacts.arm_b, of_b.inertia), strict=True
+        )
+    ]
+    mass = of_a.mass + of_b.mass
+    n, zero = contacts.normal, jnp.zeros_like(mass)
+    rows = [row + Vector(*(mass if i == j else zero for j in range(3))) for i, row in enumerate(rows)]
+    inertia = [one + other for one, other in zip(vars(of_a.inertia).values(), vars(of_b.inertia).values(), strict=True)]
     # a symmetric matrix changes no vector by more than its largest row sum
-    across = jnp.max(jnp.sum(jnp.abs(response), -1), -1)
-    turning = jnp.max(jnp.sum(jnp.abs(inertia_a + inertia_b), -1))
-    return Softness(apply(response, contact.normal), jnp.maximum(across, 1e-12), jnp.maximum(turning, 1e-12))
+    across, turning = (_largest([_size(row) for row in some]) for some in (rows, inertia))
+    return Softness(Vector(*(row.dot(n) for row in rows)), jnp.maximum(across, 1e-12), jnp.maximum(turning, 1e-12))
+
+
+def _size(vector: Vector) -> Array:
+    """The sum of the magnitudes of the components."""
+    return jnp.abs(vector.x) + jnp.abs(vector.y) + jnp.abs(vector.z)
+
+
+def _largest(values: list[Array]) -> Array:
+    return jnp.maximum(jnp.maximum(values[0], values[1]), values[2])
+
+
+def _point_response(arm: Vector, inertia: Matrix) -> list[Vector]:
+    """Rows of the velocity of a point per impulse at it that comes from turning: [r]x^T I^-1 [r]x."""
+    # r x each row of a matrix is its product with [r]x^T
+    half = Matrix(*(arm.cross(row) for row in vars(inertia).values())).transposed
+    return [arm.cross(row) for row in vars(half).values()]
 
 
 def _contact_sweep(
-    motion: Motion,
-    inverse: Inverse,
-    contact: Contacts,
-    softness: Softness,
-    target: Array,
-    normal: Array,
-    tangent: Array,
-    turning: Array,
-) -> tuple[Array, Array, Array]:
-    """One Gauss-Seidel sweep over the points of one contact; the new impulses."""
-    mass_a, mass_b = inverse.mass[contact.a], inverse.mass[contact.b]
-    inertia_a, inertia_b = inverse.inertia[contact.a], inverse.inertia[contact.b]
-    n = contact.normal
+    motion: Motion, of_a: Inverse, of_b: Inverse, contacts: Contacts, softness: Softness, target: Array, impulses: Impulses
+) -> tuple[Array, Vector, Vector]:
+    """One Gauss-Seidel sweep over the points of each contact; the new impulses."""
+    n = contacts.normal
 
-    def at_point(moving: tuple[Array, ...], point: tuple[Array, ...]) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+    def at_point(moving: tuple[Vector, ...], point: tuple) -> tuple[tuple[Vector, ...], tuple[Array, Vector, Vector]]:
         va, wa, vb, wb = moving
         ra, rb, pushed, across, wanted, pressing, rubbing, rolling = point
-        relative = vb + jnp.cross(wb, rb) - va - jnp.cross(wa, ra)
-        stiffness = jnp.sum(pushed * n)
-        pressed = jnp.maximum(pressing + (wanted - jnp.sum(relative * n)) / jnp.maximum(stiffness, 1e-12), 0.0) * contact.active
+        relative = vb + wb.cross(rb) - va - wa.cross(ra)
+        stiffness = jnp.maximum(pushed.dot(n), 1e-12)
+        pressed = jnp.maximum(pressing + (wanted - relative.dot(n)) / stiffness, 0.0) * contacts.active
         relative = relative + pushed * (pressed - pressing)
-        along = relative - n * jnp.sum(relative * n)
-        rubbed = _within(rubbing - along / across, contact.friction * pressed)
-        rolled = _within(rolling - (wb - wa) / softness.turning, contact.rolling * pressed)
-        push = (pressed - pressing) * n + rubbed - rubbing
+        along = relative - n * relative.dot(n)
+        rubbed = _within(rubbing - along * (1.0 / across), contacts.friction * pressed)
+        rolled = _within(rolling - (wb - wa) * (1.0 / softness.turning), contacts.rolling * pressed)
+        push = n * (pressed - pressing) + rubbed - rubbing
         twist = rolled - rolling
         moving = (
-            *(va - mass_a * push, wa - apply(inertia_a, jnp.cross(ra, push) + twist)),
-            *(vb + mass_b * push, wb + apply(inertia_b, jnp.cross(rb, push) + twist)),
+            *(va - push * of_a.mass, wa - of_a.inertia.apply(ra.cross(push) + twist)),
+            *(vb + push * of_b.mass, wb + of_b.inertia.apply(rb.cross(push) + twist)),
         )
         return moving, (pressed, rubbed, rolled)
 
-    start = tuple(x[part] for part in (contact.a, contact.b) for x in (motion.velocity, motion.spin))
-    points = contact.arm_a, contact.arm_b, softness.normal, softness.across, target, normal, tangent, turning
-    pressed, rubbed, rolled = jax.lax.scan(at_point, start, points)[1]
-    return pressed, rubbed, rolled
+    start = tuple(
+        vector.map(lambda x, part=part: x[part])
+        for part in (contacts.a, contacts.b)
+        for vector in (motion.velocity, motion.spin)
+    )
+    points = contacts.arm_a, contacts.arm_b, softness.normal, softness.across, target
+    return jax.lax.scan(at_point, start, (*points, impulses.normal, impulses.tangent, impulses.turning))[1]
 
 
-def _point_response(arm: Array, inertia: Array) -> Array:
-    """Velocity of a point per impulse at it that comes from turning: [r]x^T I^-1 [r]x (r x each row: times [r]x^T)."""
-    return jnp.cross(arm, jnp.cross(arm, inertia).T)
-
-
-def _within(vector: Array, radius: Array) -> Array:
+def _within(vector: Vector, radius: Array) -> Vector:
     """The vector, shortened to `radius`."""
-    length = jnp.sqrt(jnp.sum(vector * vector) + 1e-24)
-    return vector * jnp.minimum(1.0, radius / length)
+    return vector * jnp.minimum(1.0, radius * jax.lax.rsqrt(vector.dot(vector) + 1e-24))
