@@ -336,3 +336,15 @@ def test_parameters_broadcast_against_points():
     p, axes, exponents = np.ones((5, 4, 3), np.float32), np.ones((4, 3), np.float32), np.ones((4, 2), np.float32)
     assert jax.eval_shape(sq.normal, p, axes, exponents).shape == (5, 4, 3)
     assert jax.eval_shape(sq.gauge, p, axes, exponents).shape == (5, 4)
+
+
+def test_the_curvature_of_the_support_function_is_its_hessian():
+    rng = np.random.default_rng(9)
+    n, u, v = (rng.normal(size=(64, 3)).astype(np.float32) for _ in range(3))
+    scale = np.exp(rng.uniform(-1, 1, (64, 3))).astype(np.float32)
+    exponents = rng.uniform(0.3, 1.7, (64, 2)).astype(np.float32)
+    hessian = jax.vmap(jax.hessian(sq.support))(n, scale, exponents)
+    found = sq.support_curvature(*(jnp.moveaxis(x, -1, 0) for x in (n, u, v, scale, 2.0 / (2.0 - exponents))))
+    for value, (a, b) in zip(found, ((u, u), (u, v), (v, v)), strict=True):
+        expected = np.einsum("ni,nij,nj->n", a, hessian, b)
+        np.testing.assert_allclose(value, expected, rtol=2e-3, atol=2e-4 * np.abs(expected).max())

@@ -10,7 +10,7 @@ from tests.core.physics.worlds import G, ball, box, thing, world
 from wsm_jax.core.geometry import Geometry, inertia
 from wsm_jax.core.physics import mjcf
 from wsm_jax.core.physics.dynamics import rollout, step
-from wsm_jax.core.physics.matter import Joints, join, joint, matter
+from wsm_jax.core.physics.matter import Joints, join, joint, matter, side_by_side
 from wsm_jax.snapshot.waves import stack
 
 TICK = 0.125
@@ -243,3 +243,19 @@ def test_nothing_leaves_its_bounds_or_turns_nan(seed):
         assert np.isfinite(np.asarray(getattr(core, name))).all(), name
     assert np.abs(core.centre).max() < 5.9 and core.centre[:, 1:, 2].min() > 0.0
     assert np.abs(core.velocity).max() < 8.0
+
+
+def test_worlds_side_by_side_know_nothing_of_each_other():
+    """What stands beside a world leaves its bits alone, and it moves as it does alone."""
+    here, there, other = world(ball((0, 0, 0.3))), world(box((0.1, 0, 0.4), 0.2), ball((0, 0, 1))), world(ball((1, 0, 2)))
+    one, two = (side_by_side([(w, matter(w, rolling=0.01)) for w in (here, beside)]) for beside in (there, other))
+    for _ in range(3):
+        one, two, here = (step(*one, worlds=2), one[1]), (step(*two, worlds=2), two[1]), step(here, matter(here, rolling=0.01))
+        for name in ("centre", "rotation", "velocity", "angular_velocity"):
+            first, second = (np.asarray(getattr(x[0], name))[:4] for x in (one, two))
+            np.testing.assert_array_equal(first, second, err_msg=name)
+            np.testing.assert_allclose(first, getattr(here, name), atol=1e-5, err_msg=name)
+    with pytest.raises(ValueError, match="4 waves in worlds=3"):
+        step(here, matter(here), worlds=3)
+    with pytest.raises(ValueError, match="needed equally many"):
+        side_by_side([(here, matter(here)), (one[0], one[1])])

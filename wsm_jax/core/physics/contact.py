@@ -151,11 +151,11 @@ def _ascend(pair: Pair, normal: Vector, iterations: int) -> tuple[Array, Vector]
         way = plane[0] * (u * short) + plane[1] * (v * short)
         tried = (normal + way * steps).unit()
         values = pair.margin(tried)
-        there = jnp.argmax(values, 0)
-        value, found = jnp.max(values, 0), chosen(tried, there)
-        better = value > best
-        normal = Vector(*(jnp.where(better, getattr(found, name), getattr(normal, name)) for name in "xyz"))
-        return jnp.maximum(value, best), normal
+        for i in range(len(_STEPS)):  # cheaper than argmax, which is no loop along the pairs
+            better = values[i] > best
+            best = jnp.where(better, values[i], best)
+            normal = jax.tree.map(lambda new, old, i=i, better=better: jnp.where(better, new[i], old), tried, normal)
+        return best, normal
 
     return jax.lax.fori_loop(0, iterations, step, (pair.margin(normal), normal))
 
