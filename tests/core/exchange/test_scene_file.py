@@ -9,7 +9,7 @@ from wsm_jax.core import superquadric
 from wsm_jax.core.exchange import scene_file
 from wsm_jax.core.exchange.conversion import convert
 
-COUNT = 150
+COUNT = 1000
 
 
 def damaged(rng, data, way):
@@ -34,7 +34,7 @@ def damaged(rng, data, way):
 def test_damaged_files_are_read_or_refused(scene, options, tmp_path):
     pytest.importorskip("trimesh")
     names = {"mesh": ("a.ply", "a.obj", "a.stl", "a.glb", "a.gltf"), "points": ("p.ply", "p.npz"), "splats": ("s.ply",)}
-    names |= {"voxels": ("v.npz", "v.npy")}
+    names |= {"voxels": ("v.npz", "v.npy"), "waves": ("c.json",)}
     whole = []
     for goal, files in names.items():
         thing = convert(scene, goal, options(samples=200, detail=2, resolution=8))
