@@ -90,3 +90,12 @@ CAMERA = look_at(np.array([2.0, 0.0, 1.0]), np.zeros(3))
 def test_what_tells_no_shape_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_a_hole_in_a_complete_cloud_does_not_make_its_body_empty():
+    way = np.random.default_rng(5).normal(size=(8192, 3))
+    ball = 0.5 * way / np.linalg.norm(way, axis=1, keepdims=True)
+    holed = ball[np.linalg.norm(ball - [0, 0, 0.5], axis=1) > 0.045]
+    found = seen.vacant_points(seen.from_points(holed, complete=True), holed.min(0), holed.max(0), 4000, 0.01)
+    radius = np.linalg.norm(found, axis=1)
+    assert len(found) > 1000 and (radius > 0.5).mean() > 0.99, "all but those beside the hole lie outside"

@@ -280,6 +280,16 @@ at random on a surface one in exp(14) has a hole of this radius beside it."""
 _CELLS = 64
 
 
+_DEEP = 1.5
+"""Keel of the flood that no single hole lets through, over that of the other."""
+
+
+def _flooded(free: np.ndarray) -> np.ndarray:
+    """Free cells that hang together with the first corner."""
+    label, _ = ndimage.label(free)  # type: ignore[misc]
+    return free & (label == label[0, 0, 0])
+
+
 def _reached_from_afar(points: np.ndarray, low: np.ndarray, high: np.ndarray, margin: float) -> np.ndarray:
     """Centres of the cells of a box, `margin` off the points, that a flood from outside reaches; shuffled, always alike."""
     inside = points[((points >= low) & (points <= high)).all(1)]
@@ -293,8 +303,9 @@ def _reached_from_afar(points: np.ndarray, low: np.ndarray, high: np.ndarray, ma
     origin = low - pad * edge
     grid = origin + edge * (np.stack(np.meshgrid(*(np.arange(n) for n in shape), indexing="ij"), -1) + 0.5)
     near = tree.query(grid.reshape(-1, 3))[0].reshape(shape)
-    free = near > max(reach, edge)
-    flooded, _ = ndimage.label(free)  # type: ignore[misc]
-    found = grid[(flooded == flooded[0, 0, 0]) & free & (near > margin)]
+    wet, deep = (_flooded(near > keel) for keel in (max(reach, edge), _DEEP * max(reach, edge)))
+    # one hole among many points lets the flood into a body: what a deeper keel does not come near lies behind a hole
+    wet &= ndimage.distance_transform_edt(~deep) * edge < _DEEP * max(reach, edge)  # type: ignore[operator]
+    found = grid[wet & (near > margin)]
     found = found[((found >= low) & (found <= high)).all(1)]
     return np.random.default_rng(0).permutation(found)

@@ -14,6 +14,7 @@ At the end pairs are merged where one wave does as well.
 """
 
 import dataclasses
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -38,6 +39,14 @@ _PATIENCE = 3
 """Splits in a row that may lengthen the description before the growth ends: a table pays only from top and four legs on."""
 
 _PART_POINTS, _ITERATIONS, _PARAMETERS, _INDEPENDENT, _SEEDS = 256, 20, 11, 512, 24
+_GROWN = 8192  # points of one object by which its waves are found; all points are explained by them
+
+
+class _Hollow(NamedTuple):
+    """Points in empty space (m), and what it costs to fill each: the square of how far it is to the surface, m^2."""
+
+    place: Float[np.ndarray, "m 3"]
+    square: Float[np.ndarray, " m"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,8 +107,12 @@ def fit_set(
             break
         scale = float(np.median(spread[members]))
         low, high = points[members].min(0), points[members].max(0)
-        hollow = vacant_points(cloud, low, high, len(members), 5 * scale + 0.02 * float((high - low).max()))
-        fits, part = _grow(points[members], hollow, scale, room, tolerance, refine)
+        some = points[members[np.linspace(0, len(members) - 1, min(len(members), _GROWN)).round().astype(int)]]
+        hollow = vacant_points(cloud, low, high, len(some), 5 * scale + 0.02 * float((high - low).max()))
+        empty_square = np.square(KDTree(some).query(hollow)[0]) if len(hollow) else np.zeros(0)
+        fits, part = _grow(some, _Hollow(hollow, empty_square), scale, room, tolerance, refine)
+        if len(some) < len(members):
+            part = np.argmin(np.abs(distances(_stack(fits), points[members])), 0)
         owner[members] = part + len(waves)
         waves += fits
         instance += [number] * len(fits)
@@ -118,8 +131,12 @@ def _touching(waves: list[Geometry], points: np.ndarray, owner: np.ndarray, reac
     """Points of no wave that lie on one all the same (edges, where the normal is no help)."""
     if not waves:
         return np.zeros(len(points), bool)
-    geometry = jax.tree.map(lambda *x: np.stack(x), *waves)
+    geometry = _stack(waves)
     return (owner == -1) & (distances(geometry, points).min(0) < reach)
+
+
+def _stack(waves: list[Geometry]) -> Geometry:
+    return jax.tree.map(lambda *x: np.stack(x), *waves)
 
 
 @jax.jit
@@ -155,7 +172,7 @@ _Job = tuple[int, np.ndarray, np.ndarray, np.ndarray, Geometry, float, float, np
 """Which part, points, weights, vacancy, start, least sigma, and the unit and middle that scaled them."""
 
 
-def _jobs(parts: list[np.ndarray], starts: list[Geometry | None], hollow: np.ndarray, noise: float) -> list[_Job]:
+def _jobs(parts: list[np.ndarray], starts: list[Geometry | None], hollow: _Hollow, noise: float) -> list[_Job]:
     """The fits to make: each part, with the vacant points in its box, at unit size, from its start or from four."""
     jobs: list[_Job] = []
     for number, (part, start) in enumerate(zip(parts, starts, strict=True)):
@@ -164,7 +181,7 @@ def _jobs(parts: list[np.ndarray], starts: list[Geometry | None], hollow: np.nda
         some, weight = padded((part - middle) / unit, np.ones(len(part)), _PART_POINTS)
         low, high = part.min(0), part.max(0)
         room = 0.1 * (high - low)
-        near = hollow[((hollow > low - room) & (hollow < high + room)).all(1)]
+        near = hollow.place[((hollow.place > low - room) & (hollow.place < high + room)).all(1)]
         empty_space, empty_weight = padded((near - middle) / unit, np.ones(len(near)), _PART_POINTS)
         vacant = np.repeat(float32([0, 1]), _PART_POINTS)
         some, weight = (
@@ -181,7 +198,7 @@ def _jobs(parts: list[np.ndarray], starts: list[Geometry | None], hollow: np.nda
     return jobs
 
 
-def _fit_parts(parts: list[np.ndarray], starts: list[Geometry | None], hollow: np.ndarray, noise: float) -> list[Geometry]:
+def _fit_parts(parts: list[np.ndarray], starts: list[Geometry | None], hollow: _Hollow, noise: float) -> list[Geometry]:
     """One wave to each part: from its start, or the best from four starts along its principal axes. Batches of eight."""
     jobs = _jobs(parts, starts, hollow, noise)
     best: dict[int, tuple[float, Geometry]] = {}
@@ -227,10 +244,10 @@ _Settled = tuple[list[Geometry], np.ndarray, np.ndarray]
 """Waves, the wave of every point, and its square distance; the last entries are the vacant points inside waves."""
 
 
-def _settle(points: np.ndarray, hollow: np.ndarray, waves: list[Geometry], noise: float, rounds: int) -> _Settled:
+def _settle(points: np.ndarray, hollow: _Hollow, waves: list[Geometry], noise: float, rounds: int) -> _Settled:
     """Points to their nearest waves, waves to their points, `rounds` times; waves without points go."""
     for turn in range(rounds + 1):
-        table = np.square(distances(jax.tree.map(lambda *x: np.stack(x), *waves), points))
+        table = np.square(distances(_stack(waves), points))
         owner = np.argmin(table, 0)
         counts = np.bincount(owner, minlength=len(waves))
         if turn == rounds or len(waves) == 1:
@@ -238,17 +255,12 @@ def _settle(points: np.ndarray, hollow: np.ndarray, waves: list[Geometry], noise
         kept = np.flatnonzero(counts >= LEAST_POINTS // 2)
         waves = _fit_parts([points[owner == k] for k in kept], [waves[k] for k in kept], hollow, noise)
     square = table[owner, np.arange(len(points))]
-    if len(hollow):
-        inside = distances(jax.tree.map(lambda *x: np.stack(x), *waves), hollow)
+    if len(hollow.place):
+        inside = distances(_stack(waves), hollow.place)
         filled = inside.min(0) < 0
         owner = np.concatenate([owner, np.argmin(inside, 0)[filled]])
-        square = np.concatenate([square, _emptiness(points, hollow[filled])])
+        square = np.concatenate([square, hollow.square[filled]])
     return waves, owner, square
-
-
-def _emptiness(points: np.ndarray, hollow: np.ndarray) -> np.ndarray:
-    """What it costs to fill empty space: the square of how far it is to any point of the surface, m^2."""
-    return np.square(KDTree(points).query(hollow)[0]) if len(hollow) else np.zeros(0)
 
 
 def _splits(points: np.ndarray, square: np.ndarray) -> list[np.ndarray]:
@@ -266,7 +278,7 @@ def _splits(points: np.ndarray, square: np.ndarray) -> list[np.ndarray]:
 
 
 def _grow(
-    points: np.ndarray, hollow: np.ndarray, noise: float, most: int, tolerance: float, refine: int
+    points: np.ndarray, hollow: _Hollow, noise: float, most: int, tolerance: float, refine: int
 ) -> tuple[list[Geometry], np.ndarray]:
     """The waves of one object, and the wave of each of its points."""
     good = max(noise, tolerance * float(np.sqrt(np.sum(np.var(points, axis=0)))))
@@ -300,7 +312,7 @@ def _grow(
     return waves, owner[: len(points)]
 
 
-def _gather(points: np.ndarray, hollow: np.ndarray, noise: float, good: float, most: int, refine: int) -> _Settled:
+def _gather(points: np.ndarray, hollow: _Hollow, noise: float, good: float, most: int, refine: int) -> _Settled:
     """The other way: many small waves, of which the neighbours that gain most by (1) become one, till none gains."""
     seeds = max(1, min(_SEEDS, len(points) // LEAST_POINTS))
     group = kmeans2(points.astype(np.float64), seeds, minit="++", rng=np.random.default_rng(0))[1]
@@ -308,17 +320,16 @@ def _gather(points: np.ndarray, hollow: np.ndarray, noise: float, good: float, m
     pairs = KDTree(points).query_pairs(3.0 * planes.spacing(points), output_type="ndarray")
     beside = {(int(a), int(b)) for a, b in np.sort(group[pairs], 1) if a != b}
     share = min(len(points), _INDEPENDENT) / len(points)
-    empty_there = _emptiness(points, hollow)
 
     def price(members: list[np.ndarray]) -> list[tuple[float, Geometry]]:
         """The description of groups of points, each by one wave: its length and the wave."""
         waves = _fit_parts([points[some] for some in members], [None] * len(members), hollow, noise)
-        stacked = jax.tree.map(lambda *x: np.stack(x), *waves)
+        stacked = _stack(waves)
         off = distances(stacked, points)
-        inside = distances(stacked, hollow) < 0 if len(hollow) else np.zeros((len(waves), 0), bool)
+        inside = distances(stacked, hollow.place) < 0 if len(hollow.place) else np.zeros((len(waves), 0), bool)
         found = []
         for k, (some, wave) in enumerate(zip(members, waves, strict=True)):
-            square = np.concatenate([np.square(off[k, some]), empty_there[inside[k]]])
+            square = np.concatenate([np.square(off[k, some]), hollow.square[inside[k]]])
             found.append((0.5 * share * len(square) * float(np.log(np.mean(square) + good**2)), wave))
         return found
 
@@ -343,7 +354,7 @@ def _gather(points: np.ndarray, hollow: np.ndarray, noise: float, good: float, m
     return _settle(points, hollow, waves[:most], noise, refine)
 
 
-def _merge(points: np.ndarray, hollow: np.ndarray, state: _Settled, noise: float, good: float) -> _Settled:
+def _merge(points: np.ndarray, hollow: _Hollow, state: _Settled, noise: float, good: float) -> _Settled:
     """Pairs of waves made one where equation (1) gains by it."""
     tried: set[tuple[int, int]] = set()
     while len(state[0]) > 1:
