@@ -108,3 +108,15 @@ def test_many_waves_on_one_ray_composite_as_few_do():
 def test_unknown_channels_are_refused():
     with pytest.raises(ValueError, match="'shine'"):
         render.surface(scene(0), cameras()["pinhole"], 8, 8, channels=("depth", "shine"))
+
+
+def test_a_gradient_keeps_no_more_than_the_picture_and_one_chunk():
+    """Rays of all chunks at once would be 64 times the 128 KiB of their coordinates."""
+    waves, camera = scene(5), cameras()["pinhole"]
+
+    def depth(centre):
+        moved = waves.replace(centre=centre)
+        return jnp.sum(render.surface(moved, camera, 128, 128, channels=("depth",), rays_per_chunk=256)["depth"])
+
+    memory = jax.jit(jax.grad(depth)).lower(jnp.asarray(waves.centre)).compile().memory_analysis()
+    assert 128 * 128 * 4 < memory.temp_size_in_bytes < 2 * 2**20

@@ -8,6 +8,7 @@ what it meets is composited front to back: wave i, in order of depth, weighs
 with alpha its presence where the ray enters it (hard, for data) or its occupancy at the closest approach (soft, for learning).
 """
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -227,14 +228,19 @@ def _picture(view: _View, height: int, width: int, softness: float, limit: int, 
                 return jnp.zeros((chunk, components, side**2), plane.dtype)
             return _surface_of_tiles(view, seen[pick], *_rays(view.camera, plane[:, pick]), count, softness, wanted)
 
-        return jax.checkpoint(run)
+        return run
 
     programs = [program(count) for count in sizes]
 
+    # of a loop body that is cast anew for the gradient nothing is kept but its inputs: without, every chunk keeps all rays
+    again = functools.partial(jax.checkpoint, prevent_cse=False)
+
+    @again
     def cast_chunk(inputs: tuple[Array, Array]) -> Array:
         level, pick = inputs
         return jax.lax.switch(level, programs, view, seen, plane, pick)
 
+    @again
     def cast_group(inputs: tuple[Array, Array]) -> Array:
         """Several chunks; a group that sees nothing costs as little as one chunk would."""
         levels, picks = inputs
