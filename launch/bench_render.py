@@ -154,30 +154,47 @@ def row(count: int, side: int, distance: float, turns: int, gradient: bool, brut
     """One line of the table."""
     drawn, camera = scene(count, seed), camera_at(distance)
     waves, eye = jax.tree.map(jnp.asarray, (drawn, camera))
-    tasks: dict[str, Callable[[], object]] = {"ours": lambda: _picture(waves, eye, side, True)}
+    programs = {"ours": _picture.lower(waves, eye, side, True).compile()}
     if brute:
-        tasks["brute"] = lambda: _picture(waves, eye, side, False)
+        programs["brute"] = _picture.lower(waves, eye, side, False).compile()
     if gradient:
-        tasks["gradient"] = lambda: _gradient(waves, eye, side)
+        programs["gradient"] = _gradient.lower(waves, eye, side).compile()
+    tasks: dict[str, Callable[[], object]] = {name: functools.partial(run, waves, eye) for name, run in programs.items()}
     if mujoco:
         tasks["mujoco"] = mujoco_task(drawn, camera, side)
     best = timed(tasks, turns)
-    covered = float(np.mean(np.asarray(_picture(waves, eye, side, True)["instance"]) > 0))
+    covered = float(np.mean(np.asarray(programs["ours"](waves, eye)["instance"]) > 0))
     kept = float(_candidates(waves, eye, side)) * tile.side_of(side, side) ** 2 / (count * side**2)
 
     def milliseconds(name: str) -> str:
         return f"{1e3 * best[name]:.2f}" if name in best else "-"
 
+    def mebibytes(name: str) -> str:
+        """Memory beside what comes in and out, as XLA planned it."""
+        found = programs[name].memory_analysis() if name in programs else None
+        return "-" if found is None else f"{found.temp_size_in_bytes / 2**20:.1f}"
+
     ratio = f"{best['mujoco'] / best['ours']:.2f}" if mujoco else "-"
     tests = count * side**2 / best["ours"]
     numbers = [f"{tests / 1e6:.1f}", f"{tests * kept / 1e6:.2f}", f"{1 / best['ours']:.1f}"]
     times = [milliseconds(name) for name in ("ours", "brute", "gradient", "mujoco")]
-    return [str(count), f"{side}", f"{distance:g}", f"{covered:.1%}", f"{kept:.2%}", *numbers, *times, ratio]
+    return [
+        str(count),
+        f"{side}",
+        f"{distance:g}",
+        f"{covered:.1%}",
+        f"{kept:.2%}",
+        *numbers,
+        *times,
+        ratio,
+        mebibytes("ours"),
+        mebibytes("gradient"),
+    ]
 
 
 HEAD = (
     "waves", "side", "m away", "covered", "tests kept", "Mtests/s", "M kept/s", "fps", "ms", "ms uncut", "ms gradient",
-    "ms MuJoCo", "MuJoCo / ours",
+    "ms MuJoCo", "MuJoCo / ours", "MiB", "MiB gradient",
 )  # fmt: skip
 
 
