@@ -48,7 +48,7 @@ def world(*objects: dict, floor: float = 6.0) -> Waves:
     return waves
 
 
-def _bounce(t: float, height: float = 1.0, e: float = 0.7) -> float:
+def bounce(t: float, height: float = 1.0, e: float = 0.7) -> float:
     """Height above the floor of a ball dropped from `height`."""
     fall = np.sqrt(2 * height / G)
     if t < fall:
@@ -79,7 +79,7 @@ def cases() -> dict[str, Case]:
     ).sol  # fmt: skip
     return {
         "flight": Case(flight, matter(flight), 2, lambda t: np.array([[t, 0, 20 + 3 * t - 0.5 * G * t * t]]), elastic=True),
-        "bounce": Case(world(ball), matter(world(ball), restitution=0.7), 2, lambda t: np.array([[0, 0, 0.2 + _bounce(t)]])),
+        "bounce": Case(world(ball), matter(world(ball), restitution=0.7), 2, lambda t: np.array([[0, 0, 0.2 + bounce(t)]])),
         "slide": Case(
             slide, matter(slide, friction=0.4, restitution=0.0), 1,
             lambda t: np.array([[2 * min(t, stop) - 0.2 * G * min(t, stop) ** 2, 0, 0.1]]),

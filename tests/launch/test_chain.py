@@ -82,7 +82,7 @@ def here(workdir, tmp_path, monkeypatch):
 
 
 def test_the_readme_s_commands_run(here, capsys):
-    """As they stand there, but for sizes; what has no end, takes a recording or measures is run by tests of its own."""
+    """As they stand there, but for sizes; what has no end or takes a recording is run by tests of its own."""
     trimesh = pytest.importorskip("trimesh", reason="the extra `convert` is not installed")
     trimesh.creation.icosphere(2).export("thing.glb")
     tiny = {key: value for key, value in SETTINGS.items() if not key.startswith("simulate")}
@@ -93,7 +93,7 @@ def test_the_readme_s_commands_run(here, capsys):
         "launch.convert": (convert.main, ["--samples=500", "--compare=0", "--waves_per_object=1"]),
         "launch.view": (view.main, ["--help"]),
         "launch.fit": (fit.main, ["--help"]),
-        "launch.bench": (bench.main, ["--help"]),
+        "launch.bench": (bench.main, ["--nocompare", "--scenes=2", "--batch=2", "--seconds=0.25"]),
     }
     lines = re.findall(r"^python -m (.+)$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert {line.split()[0] for line in lines} == set(smaller)

@@ -52,8 +52,8 @@ class Options:
     """Approximations that were made."""
 
     def __post_init__(self) -> None:
-        ranges = {"samples": (16, 10**7), "resolution": (4, 512), "detail": (2, 256), "max_waves": (1, 65536)}
-        ranges["waves_per_object"] = (1, 64)
+        ranges = {"samples": (16, 10**7), "resolution": (4, 512), "detail": (2, 256)}
+        ranges |= {"max_waves": (1, 65536), "waves_per_object": (1, 64)}
         for name, (low, high) in ranges.items():
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"{name}={getattr(self, name)}; needed {low} to {high}")

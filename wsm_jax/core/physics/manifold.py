@@ -121,9 +121,9 @@ def _patch(a: Plane, b: Plane, slack: Array) -> list[Plane]:
     return corners
 
 
-def _surface_along(body: Body, point: Vector, way: Vector) -> Array:
-    """t at which the lines `point` + t `way`, coming from t = +inf, meet the body."""
-    start, way = body.matrix.combine(point - body.centre), body.matrix.combine(way)
+def _surface_along(body: Body, point: Vector, world_way: Vector) -> Array:
+    """t at which the lines `point` + t `world_way`, coming from t = +inf, meet the body."""
+    start, way = body.matrix.combine(point - body.centre), body.matrix.combine(world_way)
 
     def log_gauge_and_slope(start: Vector, way: Vector, t: Array, body: Body) -> tuple[Array, Array]:
         p, scale = start + way * t, body.scale
@@ -135,14 +135,8 @@ def _surface_along(body: Body, point: Vector, way: Vector) -> Array:
         x, y, z = (w * x / (x * x + superquadric.TINY * a * a) * d for w, x, d, a in parts)
         return log_g, x + y + z
 
-    still = _frozen((start, way))
-    frozen = _frozen(body)
-    e1, e2 = frozen.exponents
-    scale, local = frozen.scale, still[1]
-    support = superquadric.log_gauge_weights(
-        (local.x, local.y, local.z), (scale.x, scale.y, scale.z), (2.0 / (2.0 - e1), 2.0 / (2.0 - e2))
-    )[0]
-    t = jnp.exp(support) - still[1].dot(still[0])
+    still, frozen, ahead = _frozen(((start, way), body, world_way))
+    t = frozen.reach(ahead) - still[1].dot(still[0])
 
     def approach(_, t: Array) -> Array:
         log_g, slope = log_gauge_and_slope(*still, t, frozen)
