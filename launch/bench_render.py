@@ -97,8 +97,8 @@ def _gradient(waves: Waves, camera: Camera, side: int) -> Waves:
 
 @functools.partial(jax.jit, static_argnums=(2,))
 def _candidates(waves: Waves, camera: Camera, side: int) -> jax.Array:
-    x, y = (jnp.asarray(values) for values in pixel_plane(camera, side, side))
-    return jnp.sum(tile.candidates(waves, camera, x, y, tile.side_of(side, side)))
+    x, y = tile.separable(camera, *(jnp.asarray(values) for values in pixel_plane(camera, side, side)))
+    return jnp.sum(tile.candidates(waves, camera, x, y, tile.grid(side, side).side).counts())
 
 
 def choose_library() -> bool:
@@ -164,7 +164,7 @@ def row(count: int, side: int, distance: float, turns: int, gradient: bool, brut
         tasks["mujoco"] = mujoco_task(drawn, camera, side)
     best = timed(tasks, turns)
     covered = float(np.mean(np.asarray(programs["ours"](waves, eye)["instance"]) > 0))
-    kept = float(_candidates(waves, eye, side)) * tile.side_of(side, side) ** 2 / (count * side**2)
+    kept = float(_candidates(waves, eye, side)) * tile.grid(side, side).side ** 2 / (count * side**2)
 
     def milliseconds(name: str) -> str:
         return f"{1e3 * best[name]:.2f}" if name in best else "-"

@@ -65,11 +65,15 @@ def test_no_tile_loses_a_wave_and_most_lose_most():
     for seed in range(4):
         waves, camera = scene(seed), cameras()["pinhole"]
         x, y = (jnp.asarray(v) for v in pixel_plane(camera, SIDE, SIDE))
-        seen = np.asarray(tile.candidates(waves, camera, x, y, 8))
+        grid = tile.Grid(SIDE, SIDE, 8)
+        every = jnp.arange(grid.rows * grid.columns)
+        found = tile.candidates(waves, camera, *tile.separable(camera, x, y), grid.side)
+        seen = np.asarray(found.by(every))
+        np.testing.assert_array_equal(found.counts(), seen.sum(1))
         way = np.stack([x, y, np.ones_like(x)], -1).reshape(-1, 3)
         turn = np.asarray(render.quaternion_to_matrix(camera.rotation))
         depth = render.cast(waves, np.broadcast_to(camera.position, way.shape), np.float32(way @ turn.T))
-        hit = np.asarray(tile.to_tiles((depth < 1e6).reshape(COUNT, SIDE, SIDE).astype(np.float32), 8)).any(-1).T
+        hit = np.stack([grid.pixels(one, every).any(-1) for one in jnp.float32(depth < 1e6).reshape(COUNT, SIDE, SIDE)], -1)
         assert (seen >= hit).all()
         assert hit.sum() <= seen.sum() < 0.8 * seen.size
 
@@ -77,14 +81,37 @@ def test_no_tile_loses_a_wave_and_most_lose_most():
 def test_waves_behind_the_camera_are_left_out_of_every_tile():
     waves, camera = scene(3), look_at(np.float32([9, 0, 0]), np.float32([20, 0, 1]))
     x, y = (jnp.asarray(v) for v in pixel_plane(camera, SIDE, SIDE))
-    assert not np.asarray(tile.candidates(waves, camera, x, y, 8)).any()
+    assert not np.asarray(tile.candidates(waves, camera, *tile.separable(camera, x, y), 8).counts()).any()
 
 
-def test_tiles_are_a_permutation_of_the_pixels():
-    pixels = np.arange(2 * 20 * 27, dtype=np.float32).reshape(2, 20, 27)
-    tiles = tile.to_tiles(jnp.asarray(pixels), 8)
-    assert tiles.shape == (2, 12, 64)
-    np.testing.assert_array_equal(np.moveaxis(tile.from_tiles(jnp.moveaxis(tiles, 0, 1), 8, 20, 27), -1, 0), pixels)
+@pytest.mark.parametrize(("height", "width", "side"), [(20, 27, 8), (16, 8, 4), (3, 5, 8)])
+def test_tiles_make_up_the_picture_in_any_order(height, width, side):
+    grid, picture = tile.Grid(height, width, side), np.random.default_rng(0).random((height, width, 2)).astype(np.float32)
+    order = jnp.asarray(np.random.default_rng(1).permutation(grid.rows * grid.columns))
+    values = jnp.stack([grid.pixels(jnp.asarray(picture[..., c]), order) for c in range(2)], -1)
+    assert values.shape == (len(order), side**2, 2)
+
+    def placed(values):
+        drawn = grid.blank(2)
+        for one, place in zip(values, order, strict=True):
+            drawn = grid.placed(drawn, one, place)
+        return grid.finished(drawn)
+
+    drawn, back = jax.vjp(placed, values)
+    np.testing.assert_array_equal(drawn, picture)
+    # the derivative of a permutation is the permutation, and its transpose the way back
+    np.testing.assert_array_equal(jax.jvp(placed, (values,), (values,))[1], picture)
+    (pulled,) = back(jnp.asarray(picture))
+    whole = jnp.zeros((grid.rows * side, grid.columns * side)).at[:height, :width].set(1.0)
+    np.testing.assert_array_equal(pulled, values * grid.pixels(whole, order)[..., None])
+
+
+def test_a_column_stands_for_all_that_repeat_it():
+    grid, every = tile.Grid(10, 13, 4), jnp.arange(12)
+    row, column = jnp.arange(13.0)[None], jnp.arange(10.0)[:, None]
+    for short in (row, column):
+        whole = jnp.broadcast_to(short, (10, 13))
+        np.testing.assert_array_equal(grid.pixels(short, every), grid.pixels(whole, every))
 
 
 def test_the_chosen_are_the_candidates_in_order():
@@ -120,3 +147,22 @@ def test_a_gradient_keeps_no_more_than_the_picture_and_one_chunk():
 
     memory = jax.jit(jax.grad(depth)).lower(jnp.asarray(waves.centre)).compile().memory_analysis()
     assert 128 * 128 * 4 < memory.temp_size_in_bytes < 2 * 2**20
+
+
+def test_chunks_change_no_gradient():
+    """42 tiles in chunks of 16, the last of which is filled up, in one chunk, and without culling."""
+    waves, camera = scene(6, scale=(0.3, 0.9), presence=0.7), cameras()["pinhole"]
+
+    def loss(centre, rays_per_chunk, cull):
+        moved = waves.replace(centre=centre)
+        found = render.surface(
+            moved, camera, 27, 23, channels=("depth", "normal"), rays_per_chunk=rays_per_chunk, cull=cull, softness=0.01
+        )
+        return sum(jnp.sum(found[name] * jnp.cos(jnp.arange(found[name].size).reshape(found[name].shape))) for name in found)
+
+    gradient = jax.jit(jax.grad(loss), static_argnums=(1, 2))
+    centre = jnp.asarray(waves.centre)
+    whole, parts, uncut = gradient(centre, 1024, True), gradient(centre, 256, True), gradient(centre, 256, False)
+    assert (np.abs(whole).max(1) > 0.1).sum() >= 4
+    np.testing.assert_allclose(parts, whole, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(uncut, whole, rtol=1e-4, atol=1e-4)

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 
 from wsm_jax.core import superquadric
 from wsm_jax.core.geometry import Geometry
+from wsm_jax.core.superquadric import Components
 from wsm_jax.snapshot import Waves, quaternion_to_matrix
 from wsm_jax.typing import Array, Float, NpOrJax
 
@@ -33,49 +34,65 @@ BISECTIONS = 20
 _BOX = 1.0001  # semi-axes of the box that holds a unit wave, with room for rounding
 _TINY = 1e-12
 _FLAT = 1e-7
+_FAR = MISS * (1 - 1e-6)
 
 
 class LocalRays(NamedTuple):
-    """Rays in the frames of the waves, m. `shift` is the parameter of the ray's own start, counted from `start`.
+    """Rays in the frames of the waves, m, by components. `shift` is the parameter of the ray's own start, from `start`.
 
     `start` is the point of the ray nearest to the centre of the wave, so that a far start costs no precision.
     """
 
-    start: Array
-    way: Array
+    start: list[Array]
+    way: list[Array]
     shift: Array
-    scale: Array
-    orders: Array
+    scale: list[Array]
+    orders: list[Array]
 
-    def frozen(self) -> tuple[Array, Array, Array]:
+    def frozen(self) -> tuple[list[Array], list[Array], list[Array]]:
         """Start and way in units of the semi-axes, and the orders, for searches, through which no gradient runs."""
         start, way, scale, orders = jax.lax.stop_gradient((self.start, self.way, self.scale, self.orders))
-        return start / scale, way / scale, orders
+        return [start[i] / scale[i] for i in range(3)], [way[i] / scale[i] for i in range(3)], orders
+
+    def at(self, t: Array) -> list[Array]:
+        """The points at a parameter, m."""
+        return [self.start[i] + t * self.way[i] for i in range(3)]
 
 
 def local_rays(waves: Waves | Geometry, origin: Array, direction: Array) -> LocalRays:
     """Rays [3 ... R] in the frame of each wave [*waves]; the axes between must broadcast against those of the waves."""
-    matrix = _last_first(quaternion_to_matrix(waves.rotation), 2)
-    centre = _last_first(jnp.asarray(waves.centre), 1)
+    matrix = quaternion_to_matrix(waves.rotation)
+    parts = (waves.centre, waves.scale, waves.exponents, matrix.reshape(*matrix.shape[:-2], 9))
+    frames = Frames(*([x[..., i, None] for i in range(x.shape[-1])] for x in map(jnp.asarray, parts)))
+    return in_frames(frames, origin, direction)
+
+
+class Frames(NamedTuple):
+    """Waves by components, of shapes that broadcast with those of the rays."""
+
+    centre: list[Array]
+    scale: list[Array]
+    exponents: list[Array]
+    turn: list[Array]
+    """Wave to world, by rows."""
+
+
+def in_frames(frames: Frames, origin: Array, direction: Array) -> LocalRays:
+    """`local_rays` in frames that are known."""
+    centre, scale, exponents, turn = frames
     offset = [origin[i] - centre[i] for i in range(3)]
-    # written out: a contraction of three numbers is no work for a matrix unit, and accelerators would round it
-    start = jnp.stack([sum(matrix[i, j] * offset[i] for i in range(3)) for j in range(3)])
-    way = jnp.stack([sum(matrix[i, j] * direction[i] for i in range(3)) for j in range(3)])
-    shift = jax.lax.stop_gradient(-_dot(start, way) / jnp.maximum(_dot(way, way), _TINY))
-    scale, exponents = jnp.asarray(waves.scale), jnp.asarray(waves.exponents)
-    return LocalRays(start + shift * way, way, shift, _last_first(scale, 1), 2.0 / _last_first(exponents, 1))
+    start, way = ([dot(turn[j::3], x) for j in range(3)] for x in (offset, direction))
+    shift = jax.lax.stop_gradient(-dot(start, way) / jnp.maximum(dot(way, way), _TINY))
+    nearest = [start[i] + shift * way[i] for i in range(3)]
+    return LocalRays(nearest, way, shift, scale, [2.0 / exponents[i] for i in range(2)])
 
 
-def _last_first(x: Array, axes: int) -> Array:
-    """The last `axes` axes first, and an axis for the rays at the end."""
-    return jnp.moveaxis(x, range(-axes, 0), range(axes))[..., None]
-
-
-def _dot(a: Array | list[Array], b: Array | list[Array]) -> Array:
+def dot(a: Components, b: Components) -> Array:
+    """Written out: a contraction of three numbers is no work for a matrix unit, and accelerators would round it."""
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
-def log_gauge_and_slope(start: Array, way: Array, t: Array, orders: Array) -> tuple[Array, Array]:
+def log_gauge_and_slope(start: Components, way: Components, t: Array, orders: Components) -> tuple[Array, Array]:
     """log g and d(log g)/dt at parameter t of every ray, in units of the semi-axes.
 
     The same function as `superquadric.log_gauge_weights`, whose weights it never forms: this is what a caster's time goes to.
@@ -99,7 +116,7 @@ def _join(a: Array, b: Array, slope_a: Array, slope_b: Array, order: Array) -> t
     return jnp.maximum(a, b) + jnp.log(whole) / order, slope / whole
 
 
-def slabs(start: Array, way: Array, half: Array | float = _BOX) -> tuple[Array, Array]:
+def slabs(start: Components, way: Components, half: Array | float = _BOX) -> tuple[Array, Array]:
     """Parameters at which each ray enters and leaves the box |p_i| <= half; entry > exit where it misses."""
     ends = []
     for i in range(3):
@@ -110,38 +127,39 @@ def slabs(start: Array, way: Array, half: Array | float = _BOX) -> tuple[Array, 
     return enter, jnp.minimum(jnp.minimum(ends[0][1], ends[1][1]), ends[2][1])
 
 
-def _entry(start: Array, way: Array, orders: Array, near: Array) -> Array:
+def _entry(start: Components, way: Components, orders: Components, near: Array) -> Array:
     """Parameter of the first surface point beyond `near`, MISS where there is none or `near` lies inside."""
+    shape = jnp.broadcast_shapes(near.shape, start[0].shape)
+    # one long axis: loops over short ones, as the pixels of a tile are, would run at a fraction of the vector unit's speed
+    near, *parts = (jnp.broadcast_to(x, shape).reshape(-1) for x in (near, *start, *way, *orders))
+    start, way, orders = parts[:3], parts[3:6], parts[6:]
     enter, leave = slabs(start, way)
-    inside = near >= enter
+    inside, leave = near >= enter, jnp.minimum(leave, _FAR)
     t = jnp.minimum(jnp.maximum(enter, near), MISS)
-    log_g, slope = log_gauge_and_slope(start, way, t, orders)
-    missed = (t > leave) | (inside & (log_g < 0))
 
     def unfinished(state):
-        i, _, log_g, _, missed = state
-        return (i < ITERATIONS) & jnp.any(~missed & (log_g > 1e-5))
+        i, t, log_g = state
+        return (i < ITERATIONS) & jnp.any((t <= leave) & (log_g > 1e-5))
 
     def advance(state):
-        i, t, log_g, slope, missed = state
-        missed = missed | ((slope >= -_FLAT) & (log_g > 0))
+        i, t, _ = state
+        log_g, slope = log_gauge_and_slope(start, way, t, orders)
+        missed = jnp.where(log_g > 0, slope >= -_FLAT, inside & (i == 0))
         step = jnp.where(log_g > 0, -jnp.expm1(-log_g) / jnp.minimum(slope, -_FLAT), 0.0)
-        t = jnp.where(missed, t, t - step)
-        missed = missed | (t > leave)
-        return i + 1, t, *log_gauge_and_slope(start, way, jnp.minimum(t, MISS), orders), missed
+        return i + 1, jnp.where(missed | (t > leave), MISS, t - step), log_g
 
-    _, t, log_g, _, missed = jax.lax.while_loop(unfinished, advance, (0, t, log_g, slope, missed))
-    return jnp.where(missed | (log_g > 2e-3), MISS, t)
+    _, t, log_g = jax.lax.while_loop(unfinished, advance, (0, t, jnp.full_like(t, jnp.inf)))
+    return jnp.where((t > leave) | (log_g > 2e-3), MISS, t).reshape(shape)
 
 
 def _refined(rays: LocalRays, t: Array, sign: float) -> Array:
     """The last step of (1), which carries the derivative; `sign` is that of the slope: -1 at an entry, 1 at an exit."""
-    point = rays.start + t * rays.way
-    log_g, weights = superquadric.log_gauge_weights(point, 1.0 / rays.scale, rays.orders)
+    point = rays.at(t)
+    log_g, weights = superquadric.log_gauge_weights(point, [1.0 / x for x in rays.scale], rays.orders)
     gradient = [weights[i] * point[i] / (jnp.square(point[i]) + _TINY * jnp.square(rays.scale[i])) for i in range(3)]
     gradient, way = jax.lax.stop_gradient((gradient, rays.way))
-    grazing = 1e-3 * jnp.sqrt(_dot(gradient, gradient) * _dot(way, way))
-    return t + rays.shift - log_g / (sign * jnp.maximum(sign * _dot(gradient, way), grazing))
+    grazing = 1e-3 * jnp.sqrt(dot(gradient, gradient) * dot(way, way))
+    return t + rays.shift - log_g / (sign * jnp.maximum(sign * dot(gradient, way), grazing))
 
 
 def entry(rays: LocalRays, near: Array | float) -> Array:
@@ -154,7 +172,7 @@ def entry(rays: LocalRays, near: Array | float) -> Array:
 def leaving(rays: LocalRays, near: Array | float) -> Array:
     """Parameter at which each ray leaves each wave, [*waves R]; MISS where it does not, or begins behind. Differentiable."""
     start, way, orders = rays.frozen()
-    back = _entry(start, -way, orders, jnp.full_like(rays.shift, -MISS))
+    back = _entry(start, [-x for x in way], orders, jnp.full_like(rays.shift, -MISS))
     met = (back < MISS) & (-back + rays.shift > near)
     return jnp.where(met, _refined(rays, jnp.where(met, -back, 0.0), 1.0), MISS)
 
@@ -167,7 +185,7 @@ def closest(rays: LocalRays, near: Array | float) -> tuple[Array, Array]:
     """
     start, way, orders = rays.frozen()
     near = near - rays.shift
-    middle = jnp.maximum(-_dot(start, way) / jnp.maximum(_dot(way, way), _TINY), near)
+    middle = jnp.maximum(-dot(start, way) / jnp.maximum(dot(way, way), _TINY), near)
     log_g, _ = log_gauge_and_slope(start, way, middle, orders)
     low, high = slabs(start, way, jnp.exp(log_g) * _BOX)
     low = jnp.maximum(low, near)
@@ -180,7 +198,7 @@ def closest(rays: LocalRays, near: Array | float) -> tuple[Array, Array]:
 
     low, high = jax.lax.fori_loop(0, BISECTIONS, halve, (low, jnp.maximum(high, low)))
     t = 0.5 * (low + high)
-    log_g, _ = superquadric.log_gauge_weights(rays.start + t * rays.way, 1.0 / rays.scale, rays.orders)
+    log_g, _ = superquadric.log_gauge_weights(rays.at(t), [1.0 / x for x in rays.scale], rays.orders)
     return t + rays.shift, log_g
 
 

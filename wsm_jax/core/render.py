@@ -28,7 +28,8 @@ SURFACE = {
 """What a ray can tell of the surface -> components."""
 
 _GROUP = 16  # chunks that are skipped at once where none of them sees a wave
-_PAIRWISE = 8  # up to so many waves a ray, comparing all pairs is cheaper than sorting
+_PAIRWISE = 27  # up to so many waves a ray, comparing all pairs is cheaper than sorting
+_FEW = 9  # up to so many waves a ray, loops over them are written out
 
 
 def visible(waves: Waves, points: Float[NpOrJax, "R 3"], direction: Float[NpOrJax, "3"]) -> Float[Array, " R"]:
@@ -50,95 +51,144 @@ def _weights(depth: Array, alpha: Array) -> Array:
         clear = jnp.concatenate([jnp.ones_like(alpha[..., :1, :]), 1.0 - sorted_alpha[..., :-1, :]], -2)
         weight = sorted_alpha * jnp.cumprod(clear, -2)
         return jnp.take_along_axis(weight, jnp.argsort(order, axis=-2), -2)
-    weight, place = alpha, jnp.arange(count)[:, None]
-    for j in range(count):
-        other = depth[..., j : j + 1, :]
+    place = jnp.arange(count)[:, None]
+
+    def behind(weight: Array, j: Array | int) -> tuple[Array, None]:
+        """Weights behind wave j."""
+        other, opaque = (jax.lax.dynamic_slice_in_dim(x, j, 1, -2) for x in (depth, alpha))
         nearer = (other < depth) | ((other == depth) & (place > j))
-        weight = weight * jnp.where(nearer, 1.0 - alpha[..., j : j + 1, :], 1.0)
-    return weight
+        return weight * jnp.where(nearer, 1.0 - opaque, 1.0), None
+
+    return jax.lax.scan(behind, alpha, jnp.arange(count), unroll=count <= _FEW)[0]
 
 
 class _View(NamedTuple):
     """Everything but the rays that a picture depends on."""
 
-    waves: Waves
+    waves: Array
+    """One row for each wave (`_rows`)."""
     camera: Camera
     later: Camera
     dt: NpOrJax | float
 
 
-def _alpha_and_depth(waves: Waves, rays_: ray.LocalRays, filled: Array, softness: float) -> tuple[Array, Array]:
+_COLUMNS = {
+    "centre": 3, "scale": 3, "exponents": 2, "turn": 9, "presence": 1, "colour": 3, "slot": 1, "semantic": 1,
+    "velocity": 3, "angular_velocity": 3,
+}  # fmt: skip
+"""What a row says of a wave -> numbers. `turn` is wave to world, by rows. Labels are exact up to 2^24."""
+
+
+def _rows(waves: Waves) -> Float[Array, "N columns"]:
+    """Everything about each wave in one row: one gather fetches it."""
+    count = waves.count
+    turn, slot = quaternion_to_matrix(waves.rotation), jnp.arange(count)
+    parts = [getattr(waves, name, {"turn": turn, "slot": slot}.get(name)) for name in _COLUMNS]
+    dtype = jnp.result_type(float, *parts)
+    return jnp.concatenate([jnp.asarray(part).astype(dtype).reshape(count, -1) for part in parts], 1)
+
+
+def _columns(rows: Float[Array, "columns ..."]) -> dict[str, list[Array]]:
+    """The numbers of each name, of rows that lie along the first axis."""
+    # the derivative of a split is one concatenation, and that of slices a sum of as many padded arrays
+    parts = iter(jax.lax.split(rows, [1] * rows.shape[0]))
+    return {name: [next(parts)[0] for _ in range(size)] for name, size in _COLUMNS.items()}
+
+
+def _alpha_and_depth(wave: dict[str, list[Array]], rays: ray.LocalRays, filled: Array, softness: float) -> tuple[Array, Array]:
     """Coverage by each wave alone and depth of its surface (closest approach where a soft edge misses it), [M K R]."""
-    presence = jnp.where(filled, jnp.asarray(waves.presence), 0.0)[..., None]
-    depth = ray.entry(rays_, NEAR_M)
+    presence = jnp.where(filled[..., None], wave["presence"][0], 0.0)
+    depth = ray.entry(rays, NEAR_M)
     hit = depth < MISS
     if softness == 0.0:
         return jnp.where(hit, presence, 0.0), depth
-    t, log_g = ray.closest(rays_, NEAR_M)
-    alpha = superquadric.occupancy(log_g, jnp.asarray(waves.scale)[..., None, :], presence, softness)
+    t, log_g = ray.closest(rays, NEAR_M)
+    alpha = superquadric.occupancy(log_g, jnp.stack(wave["scale"], -1), presence, softness)
     return alpha, jnp.where(hit, depth, t)
 
 
-def _surface_of_tiles(
-    view: _View, seen: Array, origin: Array, direction: Array, count: int, softness: float, channels: Sequence[str]
-) -> Array:
-    """The channels of M tiles of R rays that see at most `count` waves each, one after the other, [M C R], physical units.
+class _Hit(NamedTuple):
+    """What each of M tiles of R rays meets: all that the channels are made of."""
 
-    `seen` [M N] says which; `origin` and `direction` are [3 M R].
-    """
+    coverage: Array
+    nearness: Array
+    """1 / depth, averaged by weight, 1/m."""
+    colour: Array
+    """Averaged by weight, times coverage."""
+    t: Array
+    """Depth of the wave that weighs most, m."""
+    wave: Array
+    """The row of that wave, [columns M R]."""
+
+
+def _hit(view: _View, seen: Array, origin: Array, direction: Array, count: int, softness: float) -> _Hit:
+    """Casts rays [3 M R] against the waves that their tiles see, [M N], at most `count` of each."""
     slots, filled = tile.chosen(seen, count)
-    waves = jax.tree.map(lambda x: jnp.asarray(x)[slots], view.waves)
-    local_rays = ray.local_rays(waves, origin[:, :, None], direction[:, :, None])
-    alpha, depth = _alpha_and_depth(waves, local_rays, filled, softness)
+    rows = jnp.moveaxis(view.waves[slots], -1, 0)[..., None]
+    wave = _columns(rows)
+    frames = ray.Frames(wave["centre"], wave["scale"], wave["exponents"], wave["turn"])
+    alpha, depth = _alpha_and_depth(wave, ray.in_frames(frames, origin[:, :, None], direction[:, :, None]), filled, softness)
     weight = _weights(depth, alpha)
-    coverage = jnp.sum(weight, -2)
+    coverage = _total(weight)
     share = weight / jnp.maximum(coverage, 1e-6)[..., None, :]
-    mask = coverage > 0.5
-    first = jnp.argmax(weight, -2)[..., None, :] == jnp.arange(count)[:, None]
+    first = jnp.argmax(weight, -2)
+    nearness, colour = _total(share / jnp.maximum(depth, NEAR_M)), jnp.stack([_total(share * x) for x in wave["colour"]])
+    return _Hit(coverage, nearness, colour, _of(depth, first), _of(rows, first))
 
-    def of(values: Array) -> Array:
-        """Of the first wave of each ray: [M K] -> [M R]. A sum of one term costs less than a gather."""
-        return jnp.sum(jnp.where(first, values[..., None] if values.ndim == 2 else values, 0), -2)
 
-    def vector(values: Array) -> list[Array]:
-        return [of(values[..., i]) for i in range(values.shape[-1])]
+def _total(values: Array) -> Array:
+    """Sum over the waves, [M K R] -> [M R]. XLA's reduction over few terms of an inner axis costs many times the plain sum."""
+    count = values.shape[-2]
+    terms = [values[..., k, :] for k in range(count)]
+    return functools.reduce(jnp.add, terms) if count <= _PAIRWISE else jnp.sum(values, -2)
 
-    nearness = jnp.sum(share / jnp.maximum(depth, NEAR_M), -2)
-    t = of(depth)
-    point = [origin[i] + t * direction[i] for i in range(3)]
-    centre, scale = vector(waves.centre), vector(waves.scale)
-    matrix = quaternion_to_matrix(waves.rotation)
-    turn = [[of(matrix[..., i, j]) for j in range(3)] for i in range(3)]
-    arm = [point[i] - centre[i] for i in range(3)]
-    local = [sum(turn[i][j] * arm[i] for i in range(3)) for j in range(3)]
-    own = superquadric.normal(jnp.stack(local, -1), jnp.stack(scale, -1), jnp.stack(vector(waves.exponents), -1))
-    normal = [turn[i][0] * own[..., 0] + turn[i][1] * own[..., 1] + turn[i][2] * own[..., 2] for i in range(3)]
+
+def _of(values: Array, first: Array) -> Array:
+    """Of wave `first` of each ray, [... M K R] or [... M K 1] -> [... M R]. To choose among few costs less than to gather."""
+    count = values.shape[-2]
+    if count > _FEW:
+        if values.shape[-1] == 1:
+            return jnp.take_along_axis(values[..., 0], first.reshape(*[1] * (values.ndim - 3), *first.shape), -1)
+        return jnp.take_along_axis(values, first[..., None, :], -2)[..., 0, :]
+    found = jnp.broadcast_to(values[..., 0, :], (*values.shape[:-3], *first.shape))
+    for k in range(1, count):
+        found = jnp.where(first == k, values[..., k, :], found)
+    return found
+
+
+def _channels_of(view: _View, hit: _Hit, origin: Array, direction: Array, channels: Sequence[str]) -> dict[str, Array]:
+    """The channels of rays [3 M R], [M R C] each, physical units."""
+    mask, wave = hit.coverage > 0.5, _columns(hit.wave)
+    turn, scale = wave["turn"], wave["scale"]
+    point = [origin[i] + hit.t * direction[i] for i in range(3)]
+    arm = [point[i] - wave["centre"][i] for i in range(3)]
+    local = [ray.dot(turn[j::3], arm) for j in range(3)]
+    own = superquadric.normal_components(local, scale, wave["exponents"])
+    normal = [ray.dot(turn[3 * i : 3 * i + 3], own) for i in range(3)]
     to_camera = quaternion_to_matrix(view.camera.rotation)
-    rate = vector(waves.velocity), vector(waves.angular_velocity)
 
     def turned(values: list[Array]) -> list[Array]:
-        x, y, z = values
-        return [to_camera[0, j] * x + to_camera[1, j] * y + to_camera[2, j] * z for j in range(3)]
+        return [ray.dot(to_camera[:, j], values) for j in range(3)]
 
     found = {
-        "depth": [jnp.where(coverage > 1e-4, 1.0 / jnp.maximum(nearness, 1e-6), 0.0)],
+        "depth": [jnp.where(hit.coverage > 1e-4, 1.0 / jnp.maximum(hit.nearness, 1e-6), 0.0)],
         "normal": turned(normal),
-        "instance": [of((slots + 1).astype(depth.dtype))],
-        "semantic": [of(waves.semantic.astype(depth.dtype))],
-        "motion": _motion(view, origin, direction, point, arm, mask, rate) if "motion" in channels else [],
-        "coverage": [coverage],
-        "base_colour": [jnp.sum(share * waves.colour[..., i, None], -2) * (coverage > 1e-4) for i in range(3)],
+        "instance": [wave["slot"][0] + 1.0],
+        "semantic": wave["semantic"],
+        "motion": _motion(view, origin, direction, point, arm, mask, wave) if "motion" in channels else [],
+        "coverage": [hit.coverage],
+        "base_colour": [hit.colour[i] * (hit.coverage > 1e-4) for i in range(3)],
         "local": [local[i] / scale[i] for i in range(3)],
         "extent": scale,
         "centre": turned([-x for x in arm]),
     }
     soft = ("coverage", "base_colour")  # what a ray that is mostly sky still has
-    return jnp.stack([x if name in soft else jnp.where(mask, x, 0.0) for name in channels for x in found[name]], 1)
+    return {name: jnp.stack([x if name in soft else jnp.where(mask, x, 0.0) for x in found[name]], -1) for name in channels}
 
 
-def _motion(view: _View, origin: Array, direction: Array, point: list, arm: list, mask: Array, rate: tuple) -> list[Array]:
+def _motion(view: _View, origin: Array, direction: Array, point: list, arm: list, mask: Array, wave: dict) -> list[Array]:
     """Motion of the seen points on the canvas, image heights per second, [M R] each."""
-    drift, spin = rate
+    drift, spin = wave["velocity"], wave["angular_velocity"]
     moved = [drift[i] + spin[(i + 1) % 3] * arm[(i + 2) % 3] - spin[(i + 2) % 3] * arm[(i + 1) % 3] for i in range(3)]
     # an unseen pixel has its "point" at the miss distance: bring it near before anything is projected
     safe = jnp.stack([jnp.where(mask, point[i], origin[i] + direction[i]) for i in range(3)], -1).reshape(-1, 3)
@@ -152,9 +202,10 @@ def _motion(view: _View, origin: Array, direction: Array, point: list, arm: list
 def _sizes(slots: int) -> list[int]:
     """Numbers of candidates for which a tile's program is compiled: the least that holds all of a chunk's is run.
 
-    A size fourfold the last costs at most a fourfold of what is needed, and keeps compilation short.
+    A size threefold the last costs at most a threefold of what is needed, and keeps compilation short. Most tiles of most
+    pictures see one wave, or none, which needs no program.
     """
-    return [0, *(n for n in (2, 8, 32, 128) if 2 * n < slots), slots]
+    return [*(n for n in (1, 3, 9, 27, 81) if n < slots), slots]
 
 
 def surface(
@@ -189,19 +240,14 @@ def surface(
     wanted = [name for name in names if name in SURFACE]
     out = {}
     if wanted:
-        view = _View(waves, camera, camera if later is None else later, dt)
-        picture = _picture(view, height, width, softness, rays_per_chunk, wanted, cull)
-        first = 0
-        for name in wanted:
-            out[name] = picture[..., first : first + SURFACE[name]]
-            first += SURFACE[name]
+        view = _View(_rows(waves), camera, camera if later is None else later, dt)
+        out = _picture(waves, view, height, width, softness, rays_per_chunk, wanted, cull)
     return out | ({"ground": jnp.asarray(ground(camera, height, width))} if "ground" in names else {})
 
 
-def _rays(camera: Camera, plane: Array) -> tuple[Array, Array]:
-    """World origins and directions [3 M R] of rays at (x, y) of the camera frame [2 M R], as `snapshot.rays` has them."""
+def _rays(camera: Camera, x: Array, y: Array) -> tuple[Array, Array]:
+    """World origins and directions [3 M R] of rays at (x, y) [M R] of the camera frame, as `snapshot.rays` has them."""
     turn, position = quaternion_to_matrix(camera.rotation), jnp.asarray(camera.position)
-    x, y = plane
     across = [turn[i, 0] * x + turn[i, 1] * y for i in range(3)]
     ahead = jnp.stack([jnp.broadcast_to(turn[i, 2], x.shape) for i in range(3)])
     if camera.orthographic:
@@ -209,57 +255,67 @@ def _rays(camera: Camera, plane: Array) -> tuple[Array, Array]:
     return jnp.broadcast_to(position[:, None, None], (3, 1, 1)), jnp.stack(across) + ahead
 
 
-def _picture(view: _View, height: int, width: int, softness: float, limit: int, wanted: list[str], cull: bool) -> Array:
-    """The wanted channels side by side, [H W C]."""
-    side = tile.side_of(height, width)
-    x, y = (jnp.asarray(values) for values in pixel_plane(view.camera, height, width))
-    slots = view.waves.count
-    plane = tile.to_tiles(jnp.stack([x, y]), side)
-    tiles = plane.shape[1]
-    everything = jnp.ones((tiles, slots), bool)
-    seen = tile.candidates(view.waves, view.camera, x, y, side, softness) if cull else everything
+def _picture(
+    waves: Waves, view: _View, height: int, width: int, softness: float, limit: int, wanted: list[str], cull: bool
+) -> dict[str, Float[Array, "H W C"]]:
+    """The wanted channels."""
+    grid = tile.grid(height, width)
+    x, y = tile.separable(view.camera, *(jnp.asarray(values) for values in pixel_plane(view.camera, height, width)))
+    slots = waves.count
+    seen = tile.candidates(waves, view.camera, x, y, grid.side, softness) if cull else grid.everything(slots)
     sizes = _sizes(slots) if cull else [slots]
-    chunk = min(max(limit // side**2, 1), tiles)
-    components = sum(SURFACE[name] for name in wanted)
+    tiles = grid.rows * grid.columns
+    chunk = min(max(limit // grid.side**2, 1), tiles)
+
+    # of a loop body that is cast anew for the gradient nothing is kept but its inputs: without, every chunk keeps all rays;
+    # and of a branch: without, each hands on what all others would have kept
+    again = functools.partial(jax.checkpoint, prevent_cse=False)
 
     def program(count: int):
-        def run(view: _View, seen: Array, plane: Array, pick: Array) -> Array:
-            if count == 0:
-                return jnp.zeros((chunk, components, side**2), plane.dtype)
-            return _surface_of_tiles(view, seen[pick], *_rays(view.camera, plane[:, pick]), count, softness, wanted)
+        @again
+        def run(view: _View, seen: Array, origin: Array, direction: Array) -> _Hit:
+            return _hit(view, seen, origin, direction, count, softness)
 
         return run
 
     programs = [program(count) for count in sizes]
 
-    # of a loop body that is cast anew for the gradient nothing is kept but its inputs: without, every chunk keeps all rays
-    again = functools.partial(jax.checkpoint, prevent_cse=False)
-
     @again
-    def cast_chunk(inputs: tuple[Array, Array]) -> Array:
-        level, pick = inputs
-        return jax.lax.switch(level, programs, view, seen, plane, pick)
+    def cast_chunk(level: Array, pick: Array) -> dict[str, Array]:
+        """Of tiles that see something."""
+        origin, direction = _rays(view.camera, *(grid.pixels(values, pick) for values in (x, y)))
+        hit = jax.lax.switch(level - 1, programs, view, seen.by(pick), origin, direction)
+        return _channels_of(view, hit, origin, direction, wanted)
 
-    @again
-    def cast_group(inputs: tuple[Array, Array]) -> Array:
+    def place_tile(pictures: dict[str, Array], inputs: tuple[dict[str, Array], Array]) -> tuple[dict[str, Array], None]:
+        values, pick = inputs
+        return {name: grid.placed(pictures[name], values[name], pick) for name in wanted}, None
+
+    def draw(pictures: dict[str, Array], level: Array, pick: Array, fresh: Array) -> dict[str, Array]:
+        values = cast_chunk(level, pick)
+        # a tile that fills up the last chunk is written again, but has only one derivative
+        values = {name: jnp.where(fresh[:, None, None], x, jax.lax.stop_gradient(x)) for name, x in values.items()}
+        return jax.lax.scan(place_tile, pictures, (values, pick))[0]
+
+    def draw_chunk(pictures: dict[str, Array], inputs: tuple[Array, Array, Array]) -> tuple[dict[str, Array], None]:
+        return jax.lax.cond(inputs[0] > 0, draw, lambda given, *_: given, pictures, *inputs), None
+
+    def draw_group(pictures: dict[str, Array], inputs: tuple[Array, Array, Array]) -> tuple[dict[str, Array], None]:
         """Several chunks; a group that sees nothing costs as little as one chunk would."""
-        levels, picks = inputs
-        nothing = jnp.zeros((len(levels), chunk, components, side**2), plane.dtype)
-        return jax.lax.cond(jnp.any(levels > 0), lambda: jax.lax.map(cast_chunk, (levels, picks)), lambda: nothing)
+        some = functools.partial(jax.lax.scan, draw_chunk, xs=inputs)
+        return jax.lax.cond(jnp.any(inputs[0] > 0), lambda given: some(given)[0], lambda given: given, pictures), None
 
-    # fewest candidates first; the last chunks are filled up with the last tile
-    counts = jnp.sum(seen, -1)
-    order = jnp.argsort(counts, stable=True)
+    # fewest candidates first, and of equally many in order; the last chunk is filled up with the last tile
+    level = jnp.sum(seen.counts()[:, None] > jnp.asarray([0, *sizes[:-1]]), -1)
+    order = jnp.sort(level * tiles + jnp.arange(tiles)) % tiles
     chunks = -(-tiles // chunk)
-    group = _GROUP if cull else 1
-    groups = -(-chunks // group)
-    total = groups * group if groups > 1 else chunks
+    group = _GROUP if cull and chunks > _GROUP else 1
+    total = -(-chunks // group) * group
     picks = jnp.pad(order, (0, total * chunk - tiles), mode="edge").reshape(total, chunk)
-    levels = jnp.sum(counts[picks[:, -1:]] > jnp.asarray(sizes), -1)
-    if groups > 1 and cull:
-        parts = jax.lax.map(cast_group, (levels.reshape(groups, group), picks.reshape(groups, group, chunk)))
-    else:
-        parts = jax.lax.map(cast_chunk, (levels, picks)) if chunks > 1 else cast_chunk((levels[0], picks[0]))[None]
-    place = jnp.zeros(tiles, order.dtype).at[order].set(jnp.arange(tiles, dtype=order.dtype))
-    parts = parts.reshape(total * chunk, components, side**2)[place]
-    return tile.from_tiles(parts, side, height, width)
+    fresh = (jnp.arange(total * chunk) < tiles).reshape(total, chunk)
+    work = level[picks[:, -1]], picks, fresh
+    pictures = {name: grid.blank(SURFACE[name], view.waves.dtype) for name in wanted}
+    if group > 1:
+        work = jax.tree.map(lambda x: x.reshape(-1, group, *x.shape[1:]), work)
+    pictures, _ = jax.lax.scan(draw_group if group > 1 else draw_chunk, pictures, work)
+    return {name: grid.finished(pictures[name]) for name in wanted}

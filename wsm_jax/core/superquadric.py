@@ -90,14 +90,19 @@ def certified_step(points: Float[NpOrJax, "*p 3"], scale: Float[NpOrJax, "*q 3"]
 
 def normal(points: Float[NpOrJax, "*p 3"], scale: Float[NpOrJax, "*q 3"], exponents: Float[NpOrJax, "*q 2"]) -> Array:
     """Outward unit normal of the level set of g through each point: the direction of grad g."""
-    points, scale, exponents = jnp.asarray(points), jnp.asarray(scale), jnp.asarray(exponents)
-    coordinates, inverse = jnp.moveaxis(points, -1, 0), jnp.moveaxis(1.0 / scale, -1, 0)
-    _, weights = log_gauge_weights(coordinates, inverse, jnp.moveaxis(2.0 / exponents, -1, 0))
+    parts = (jnp.moveaxis(jnp.asarray(x), -1, 0) for x in (points, scale, exponents))
+    return jnp.stack(normal_components(*parts), -1)
+
+
+def normal_components(point: Components, scale: Components, exponents: Components) -> tuple[Array, Array, Array]:
+    """`normal` of arrays that have their components on the first axis."""
+    squares = [jnp.square(point[i]) + TINY * jnp.square(scale[i]) for i in range(3)]
+    _, weights = log_gauge_weights(point, [1.0 / scale[i] for i in range(3)], [2.0 / exponents[i] for i in range(2)])
     # p . grad log g = 1, so |p| grad log g has length >= 1 off the centre; there the floor leaves the normal 0 and smooth
-    length = jax.lax.stop_gradient(jnp.sqrt(jnp.sum(jnp.square(points) + TINY * jnp.square(scale), -1)))
-    terms = [length * w * p / (p * p + TINY / (s * s)) for w, p, s in zip(weights, coordinates, inverse, strict=True)]
-    vector = jnp.stack(terms, -1)
-    return vector * jax.lax.rsqrt(jnp.maximum(jnp.sum(vector * vector, -1, keepdims=True), 1e-2))
+    length = jax.lax.stop_gradient(jnp.sqrt(squares[0] + squares[1] + squares[2]))
+    x, y, z = (length * weights[i] * point[i] / squares[i] for i in range(3))
+    unit = jax.lax.rsqrt(jnp.maximum(x * x + y * y + z * z, 1e-2))
+    return x * unit, y * unit, z * unit
 
 
 def volume(scale: Float[NpOrJax, "*q 3"], exponents: Float[NpOrJax, "*q 2"]) -> Array:

@@ -6,79 +6,132 @@ costs H/s + W/s + 1 tests a wave. They run through the outermost pixels of the c
 that a ray of the tile meets is ever left out, so a culled picture is the picture.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from wsm_jax.core import superquadric
-from wsm_jax.core.ray import NEAR_M
+from wsm_jax.core.ray import NEAR_M, dot
 from wsm_jax.snapshot import Camera, Waves, quaternion_to_matrix
-from wsm_jax.typing import Array, Bool, Float, NpOrJax
+from wsm_jax.typing import Array, Bool, Float, Int, NpOrJax
 
 _VANISHED = 17.4  # 1 - sigmoid(-17.4) is 1 in float32: a soft edge that far out changes no picture
 _SLACK = 1e-5  # for rounding, relative to the numbers that are added
 
 
-def side_of(height: int, width: int) -> int:
-    """Pixels along the side of a tile, for a picture of that size."""
-    return 8 if max(height, width) <= 256 else 16
+class Seen(NamedTuple):
+    """Which waves reach into each row and into each column of tiles; a tile sees those that reach into both."""
+
+    rows: Bool[Array, "rows N"]
+    columns: Bool[Array, "columns N"]
+
+    def counts(self) -> Int[Array, " tiles"]:
+        """How many waves each tile sees."""
+        product = jnp.matmul(self.rows.astype(jnp.float32), self.columns.astype(jnp.float32).T, precision="highest")
+        return product.astype(jnp.int32).reshape(-1)
+
+    def by(self, tiles: Int[Array, " M"]) -> Bool[Array, "M N"]:
+        """Which waves these tiles see."""
+        width = self.columns.shape[0]
+        return self.rows[tiles // width] & self.columns[tiles % width]
 
 
-def to_tiles(pixels: Float[Array, "c H W"], side: int) -> Float[Array, "c tiles pixels"]:
-    """Tiles in rows from the top left, pixels in rows within each; edges are repeated to fill the last."""
-    count, height, width = pixels.shape
-    pixels = jnp.pad(pixels, ((0, 0), (0, -height % side), (0, -width % side)), mode="edge")
-    rows, columns = pixels.shape[1] // side, pixels.shape[2] // side
-    parts = pixels.reshape(count, rows, side, columns, side).transpose(0, 1, 3, 2, 4)
-    return parts.reshape(count, rows * columns, side * side)
+class Grid(NamedTuple):
+    """A picture in square tiles, numbered in rows from the top left, as are the pixels of each; the last may reach beyond."""
+
+    height: int
+    width: int
+    side: int
+    """Pixels along the side of a tile."""
+
+    @property
+    def rows(self) -> int:
+        return -(-self.height // self.side)
+
+    @property
+    def columns(self) -> int:
+        return -(-self.width // self.side)
+
+    def everything(self, slots: int) -> Seen:
+        """Every tile sees every wave."""
+        return Seen(jnp.ones((self.rows, slots), bool), jnp.ones((self.columns, slots), bool))
+
+    def pixels(self, values: Float[Array, "H W"], tiles: Int[Array, " M"]) -> Float[Array, "M R"]:
+        """What the pixels of these tiles have of a picture; beyond its edges, and in an axis of 1, the last."""
+        step = jnp.arange(self.side)
+        row, column = (first[:, None] * self.side + step for first in (tiles // self.columns, tiles % self.columns))
+        row, column = (jnp.minimum(place, size - 1) for place, size in zip((row, column), values.shape, strict=True))
+        return values[row[:, :, None], column[:, None, :]].reshape(tiles.shape[0], self.side**2)
+
+    def blank(self, channels: int, dtype: DTypeLike = jnp.float32) -> Float[Array, "Y XC"]:
+        """A picture of zeros, of whole tiles, for `placed`."""
+        return jnp.zeros((self.rows * self.side, self.columns * self.side * channels), dtype)
+
+    def placed(self, picture: Float[Array, "Y XC"], values: Float[Array, "R C"], tile: Int[Array, ""]) -> Float[Array, "Y XC"]:
+        """The picture with one tile of it written. Each tile is to be written once, over zeros: its derivative adds."""
+        block = values.reshape(self.side, self.side * values.shape[1]).astype(picture.dtype)
+        return _placed(picture, block, tile // self.columns * self.side, tile % self.columns * block.shape[1])
+
+    def finished(self, picture: Float[Array, "Y XC"]) -> Float[Array, "H W C"]:
+        """The picture without what whole tiles add at its edges."""
+        return picture.reshape(picture.shape[0], self.columns * self.side, -1)[: self.height, : self.width]
 
 
-def from_tiles(tiles: Float[Array, "tiles c pixels"], side: int, height: int, width: int) -> Float[Array, "H W c"]:
-    """The picture that the tiles make up."""
-    rows, columns = -(-height // side), -(-width // side)
-    parts = tiles.reshape(rows, columns, tiles.shape[1], side, side).transpose(0, 3, 1, 4, 2)
-    return parts.reshape(rows * side, columns * side, tiles.shape[1])[:height, :width]
+def grid(height: int, width: int) -> Grid:
+    """Small tiles follow the outline of a wave closely, large ones are few."""
+    return Grid(height, width, 4 if max(height, width) <= 256 else 8)
 
 
-def candidates(
-    waves: Waves, camera: Camera, x: Float[Array, "H W"], y: Float[Array, "H W"], side: int, softness: NpOrJax | float = 0.0
-) -> Bool[Array, "tiles N"]:
+@jax.custom_jvp
+def _placed(picture: Array, block: Array, row: Array, column: Array) -> Array:
+    return jax.lax.dynamic_update_slice(picture, block, (row, column))
+
+
+@_placed.defjvp
+def _placed_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    """To write over zeros is to add; and what an addition hands back is not copied for every tile, as an overwritten one is."""
+    picture, _, *place = primals
+    change, block, *_ = tangents
+    return _placed(*primals), change + _placed(jnp.zeros_like(picture), block, *place)
+
+
+def separable(camera: Camera, x: Array, y: Array) -> tuple[Array, Array]:
+    """The coordinates of all pixels without what a camera that does not distort repeats: x [1 W] and y [H 1]."""
+    return (x[:1], y[:, :1]) if camera.plain or camera.orthographic else (x, y)
+
+
+def candidates(waves: Waves, camera: Camera, x: Array, y: Array, side: int, softness: NpOrJax | float = 0.0) -> Seen:
     """Which waves may cover some pixel of each tile.
 
-    `x` and `y` place the rays of the pixels in the camera frame (`snapshot.camera.pixel_plane`). With `softness` (m) a wave
-    reaches as far as its coverage can be told from 0 in float32.
+    `x` and `y` place the rays of the pixels in the camera frame (`separable`). With `softness` (m) a wave reaches as far as its
+    coverage can be told from 0 in float32.
     """
     waves, camera, x, y = jax.lax.stop_gradient((waves, camera, x, y))
-    turn = quaternion_to_matrix(camera.rotation)
-    to_world = quaternion_to_matrix(waves.rotation)
+    look, turn = quaternion_to_matrix(camera.rotation), quaternion_to_matrix(waves.rotation)
     offset = jnp.asarray(waves.centre) - jnp.asarray(camera.position)
-    centre = jnp.sum(offset[:, :, None] * turn, 1)  # camera frame, [N 3]
-    own = jnp.sum(turn[None, :, :, None] * to_world[:, :, None, :], 1)  # wave to camera frame, [N 3 3]
-    radius = jnp.exp(jnp.mean(jnp.log(jnp.asarray(waves.scale)), -1))
-    growth = 1.0 + _VANISHED * softness / radius
+    centre = [dot(offset.T, look[:, j]) for j in range(3)]  # in the camera frame, as are the axes of the waves
+    own = [[dot(turn[:, :, k].T, look[:, j]) for k in range(3)] for j in range(3)]
+    scale, exponents = (jnp.moveaxis(jnp.asarray(x), -1, 0) for x in (waves.scale, waves.exponents))
+    growth = 1.0 + _VANISHED * softness / jnp.exp(jnp.mean(jnp.log(scale), 0))
 
-    def beyond(normal: Array, shift: Array) -> Array:
-        """Whether some of each wave lies on the inner side of planes [planes 3]; [planes N]."""
-        local = jnp.sum(normal[:, None, :, None] * own, -2)
-        reach = growth * superquadric.support(local, waves.scale, waves.exponents)
-        parts = normal[:, None] * centre
-        slack = _SLACK * (jnp.sum(jnp.abs(parts), -1) + jnp.abs(shift)[:, None] + reach)
-        return jnp.sum(parts, -1) + shift[:, None] + reach + slack >= 0
+    def reached(axis: int, across: Array, ahead: Array, shift: Array) -> Array:
+        """Which waves have a part on the inner side of the planes across x[axis] + ahead x[2] + shift = 0; [... N]."""
+        local = [across * own[axis][k] + ahead * own[2][k] for k in range(3)]
+        log_h, _ = superquadric.log_gauge_weights(local, scale, 2.0 / (2.0 - exponents))
+        a, b, c = across * centre[axis], ahead * centre[2], shift + growth * jnp.exp(log_h)
+        return a + b + c + _SLACK * (jnp.abs(a) + jnp.abs(b) + jnp.abs(c) + jnp.abs(shift)) >= 0
 
-    def between(values: Array, axis: int) -> Array:
-        """Whether each wave reaches into bands of pixels whose coordinate `axis` has these least and greatest [bands 2]."""
-        inside = []
-        for sign, edge in ((1.0, values[:, 0]), (-1.0, values[:, 1])):
-            across = jnp.zeros((edge.shape[0], 3)).at[:, axis].set(sign)
-            flat = camera.orthographic
-            normal = across if flat else across.at[:, 2].set(-sign * edge)
-            inside.append(beyond(normal, -sign * edge if flat else jnp.zeros_like(edge)))
-        return inside[0] & inside[1]
+    def between(axis: int, values: Array) -> Array:
+        """Which waves reach into bands of pixels whose coordinate `axis` has these least and greatest [bands 2]."""
+        sign, edge = jnp.asarray([1.0, -1.0]), values[..., None]
+        across, limit = sign[:, None], -sign[:, None] * edge
+        ahead, shift = (zero, limit) if camera.orthographic else (limit, zero)
+        return jnp.all(reached(axis, across, ahead, shift), 1)
 
-    if camera.plain or camera.orthographic:  # without distortion one row and one column say it all
-        x, y = x[:1], y[:, :1]
-    columns, rows = between(_bands(x.T, side), 0), between(_bands(y, side), 1)
-    ahead = beyond(jnp.asarray([[0.0, 0.0, 1.0]]), jnp.full(1, -NEAR_M))
-    return (rows[:, None] & columns[None] & ahead).reshape(-1, centre.shape[0])
+    zero, near = jnp.zeros(()), jnp.asarray(-NEAR_M)
+    return Seen(between(1, _bands(y, side)), between(0, _bands(x.T, side)) & reached(2, zero, jnp.ones(()), near))
 
 
 def _bands(values: Array, side: int) -> Array:
@@ -92,7 +145,6 @@ def chosen(seen: Bool[Array, "tiles N"], count: int) -> tuple[Array, Array]:
     slots = seen.shape[1]
     if count == slots:
         return jnp.broadcast_to(jnp.arange(slots), seen.shape), seen
-    found = jnp.cumsum(seen, 1)
-    place = jnp.arange(1, count + 1)
-    slot = jax.vmap(lambda row: jnp.searchsorted(row, place))(found)
-    return jnp.minimum(slot, slots - 1), place <= found[:, -1:]
+    # the first are the greatest of these; as float32, in which they are exact up to 2^24 and which XLA has a fast program for
+    last, _ = jax.lax.top_k(jnp.where(seen, slots - jnp.arange(slots, dtype=jnp.float32), 0.0), count)
+    return jnp.minimum(slots - last.astype(jnp.int32), slots - 1), last > 0
