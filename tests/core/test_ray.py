@@ -117,3 +117,19 @@ def test_the_least_gauge_on_a_ray_is_least_on_a_dense_march():
     least = log_gauge(np.float64(origin)[:, None] + march[:, None] * np.float64(away)[:, None], waves).min(-1)
     assert (np.asarray(t) >= ray.NEAR_M - 1e-5).all()
     assert (np.asarray(log_g) <= least + 1e-3).all()
+
+
+def test_the_least_gauge_on_a_ray_stays_where_the_ray_moves_along_itself():
+    """The derivative along the ray vanishes, also where the gauge has an edge there, as that of every pointed wave has."""
+    rng = np.random.default_rng(6)
+    waves = scene(rng.uniform(0.3, 0.6, (WAVES, 3)), rng.uniform(1.5, 1.9, (WAVES, 2)))
+    origin, way = rays_at(waves, 7)
+    away = np.float32(way + 0.1 * rng.normal(size=way.shape))
+
+    def least(origin):
+        return ray.closest(ray._world(waves, origin, away), ray.NEAR_M)[1]
+
+    _, along = jax.jit(lambda o: jax.jvp(least, (o,), (jnp.asarray(away),)))(jnp.asarray(origin))
+    _, across = jax.jit(lambda o: jax.jvp(least, (o,), (jnp.asarray(np.roll(away, 1, 1)),)))(jnp.asarray(origin))
+    assert np.median(np.abs(across)) > 0.5
+    assert (np.abs(np.asarray(along)) < 1e-3).mean() > 0.99

@@ -152,12 +152,18 @@ def _entry(start: Components, way: Components, orders: Components, near: Array) 
     return jnp.where((t > leave) | (log_g > 2e-3), MISS, t).reshape(shape)
 
 
-def _refined(rays: LocalRays, t: Array, sign: float) -> Array:
-    """The last step of (1), which carries the derivative; `sign` is that of the slope: -1 at an entry, 1 at an exit."""
+def _log_gauge_and_gradient(rays: LocalRays, t: Array) -> tuple[Array, list[Array]]:
+    """log g at parameter t, with its derivative in everything but t, and its gradient there, 1/m, without one."""
     point = rays.at(t)
     log_g, weights = superquadric.log_gauge_weights(point, [1.0 / x for x in rays.scale], rays.orders)
     gradient = [weights[i] * point[i] / (jnp.square(point[i]) + _TINY * jnp.square(rays.scale[i])) for i in range(3)]
-    gradient, way = jax.lax.stop_gradient((gradient, rays.way))
+    return log_g, jax.lax.stop_gradient(gradient)
+
+
+def _refined(rays: LocalRays, t: Array, sign: float) -> Array:
+    """The last step of (1), which carries the derivative; `sign` is that of the slope: -1 at an entry, 1 at an exit."""
+    log_g, gradient = _log_gauge_and_gradient(rays, t)
+    way = jax.lax.stop_gradient(rays.way)
     grazing = 1e-3 * jnp.sqrt(dot(gradient, gradient) * dot(way, way))
     return t + rays.shift - log_g / (sign * jnp.maximum(sign * dot(gradient, way), grazing))
 
@@ -182,6 +188,8 @@ def closest(rays: LocalRays, near: Array | float) -> tuple[Array, Array]:
 
     By bisection of the sign of the slope. Whatever the gauge G at the point nearest to the centre, the least point lies where
     g <= G, so in the box of semi-axes G a. No gradient runs through the parameter: at the least point it would be 0 times it.
+    There the gauge of a wave with exponents above 1 has an edge, and two gradients, of slopes s0 < 0 < s1 along the ray. That
+    of the least value is the one between them that the ray is at right angles to, (s1 n0 - s0 n1) / (s1 - s0).
     """
     start, way, orders = rays.frozen()
     near = near - rays.shift
@@ -197,9 +205,10 @@ def closest(rays: LocalRays, near: Array | float) -> tuple[Array, Array]:
         return jnp.where(slope < 0, middle, low), jnp.where(slope < 0, high, middle)
 
     low, high = jax.lax.fori_loop(0, BISECTIONS, halve, (low, jnp.maximum(high, low)))
-    t = 0.5 * (low + high)
-    log_g, _ = superquadric.log_gauge_weights(rays.at(t), [1.0 / x for x in rays.scale], rays.orders)
-    return t + rays.shift, log_g
+    ends = [_log_gauge_and_gradient(rays, end) for end in (low, high)]
+    (before, falling), (after, rising) = ((log_g, dot(gradient, jax.lax.stop_gradient(rays.way))) for log_g, gradient in ends)
+    share = jnp.where((falling < 0) & (rising > 0), rising / jnp.maximum(rising - falling, _TINY), 0.5)
+    return 0.5 * (low + high) + rays.shift, share * before + (1.0 - share) * after
 
 
 def _world(waves: Waves, origin: NpOrJax, direction: NpOrJax) -> LocalRays:

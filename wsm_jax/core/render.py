@@ -305,17 +305,11 @@ def _picture(
         some = functools.partial(jax.lax.scan, draw_chunk, xs=inputs)
         return jax.lax.cond(jnp.any(inputs[0] > 0), lambda given: some(given)[0], lambda given: given, pictures), None
 
-    # fewest candidates first, and of equally many in order; the last chunk is filled up with the last tile
     level = jnp.sum(seen.counts()[:, None] > jnp.asarray([0, *sizes[:-1]]), -1)
-    order = jnp.sort(level * tiles + jnp.arange(tiles)) % tiles
-    chunks = -(-tiles // chunk)
-    group = _GROUP if cull and chunks > _GROUP else 1
-    total = -(-chunks // group) * group
-    picks = jnp.pad(order, (0, total * chunk - tiles), mode="edge").reshape(total, chunk)
-    fresh = (jnp.arange(total * chunk) < tiles).reshape(total, chunk)
-    work = level[picks[:, -1]], picks, fresh
+    grouped = cull and tiles > _GROUP * chunk
+    work = tile.chunks(level, chunk, _GROUP if grouped else 1)
+    if not grouped:
+        work = jax.tree.map(lambda x: x[:, 0], work)
     pictures = {name: grid.blank(SURFACE[name], view.waves.dtype) for name in wanted}
-    if group > 1:
-        work = jax.tree.map(lambda x: x.reshape(-1, group, *x.shape[1:]), work)
-    pictures, _ = jax.lax.scan(draw_group if group > 1 else draw_chunk, pictures, work)
+    pictures, _ = jax.lax.scan(draw_group if grouped else draw_chunk, pictures, work)
     return {name: grid.finished(pictures[name]) for name in wanted}

@@ -140,6 +140,19 @@ def _bands(values: Array, side: int) -> Array:
     return jnp.stack([jnp.min(values, -1), jnp.max(values, -1)], -1)
 
 
+def chunks(level: Int[Array, " tiles"], size: int, group: int) -> tuple[Array, Array, Array]:
+    """Tiles by level, the lowest first and of one level in order, in groups of chunks of `size`.
+
+    The greatest level in each chunk [groups group], its tiles [groups group size], and which of them are not repeated: the last
+    chunks are filled up with the last tile.
+    """
+    tiles = level.shape[0]
+    order = jnp.sort(level * tiles + jnp.arange(tiles)) % tiles
+    places = jnp.arange(-(-tiles // (size * group)) * size * group).reshape(-1, group, size)
+    picks = order[jnp.minimum(places, tiles - 1)]
+    return level[picks[..., -1]], picks, places < tiles
+
+
 def chosen(seen: Bool[Array, "tiles N"], count: int) -> tuple[Array, Array]:
     """The first `count` candidates of each tile in order of slot, [tiles count], and which of these places are filled."""
     slots = seen.shape[1]
