@@ -54,6 +54,22 @@ def test_a_culled_picture_is_the_picture(kind):
             np.testing.assert_allclose(culled[name], values, rtol=1e-5, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.parametrize("cull", [True, False])
+def test_of_many_waves_the_nearest_is_seen(cull):
+    """40 of them, more than any program for few writes out or compares by pairs."""
+    camera, parts = cameras()["pinhole"], [scene(seed, scale=(0.05, 0.4)) for seed in range(7)]
+    waves = jax.tree.map(lambda *x: np.concatenate(x)[:40], *parts)
+    found = picture(waves, camera, SIDE, SIDE, cull)
+    x, y = (jnp.asarray(v) for v in pixel_plane(camera, SIDE, SIDE))
+    way = np.stack([x, y, np.ones_like(x)], -1).reshape(-1, 3) @ np.asarray(render.quaternion_to_matrix(camera.rotation)).T
+    depth = np.asarray(render.cast(waves, np.broadcast_to(camera.position, way.shape), np.float32(way)))
+    nearest = np.where(depth.min(0) < 1e6, depth.argmin(0) + 1, 0)
+    assert len(np.unique(nearest)) > 20
+    same = np.asarray(found["instance"]).ravel() == nearest
+    assert same.mean() > 0.995, "all but rays that graze a wave"
+    np.testing.assert_allclose(np.asarray(found["depth"]).ravel()[same], np.where(nearest, depth.min(0), 0)[same], rtol=1e-4)
+
+
 def test_a_culled_soft_picture_is_the_picture():
     camera, waves = cameras()["pinhole"], scene(2, scale=(0.05, 0.2))
     whole, culled = (picture(waves, camera, SIDE, SIDE, cull, softness=0.004) for cull in (False, True))
@@ -121,15 +137,17 @@ def test_the_chosen_are_the_candidates_in_order():
         np.testing.assert_array_equal(found[there], np.flatnonzero(row)[:4])
 
 
-def test_many_waves_on_one_ray_composite_as_few_do():
-    """Sorting and comparing pairs give one answer, for ties too."""
+@pytest.mark.parametrize("count", [12, 40])
+def test_many_waves_on_one_ray_composite_as_few_do(count):
+    """Pairs in a loop written out, pairs in a loop, and sorting give one answer, for ties too."""
+    assert 8 <= render._FEW < 12 <= render._PAIRWISE < 40, "each count runs a program of its own"
     rng = np.random.default_rng(5)
     depth, alpha = rng.integers(1, 6, (3, 8, 10)).astype(np.float32), rng.random((3, 8, 10)).astype(np.float32)
     few = render._weights(jnp.asarray(depth), jnp.asarray(alpha))
-    padded = np.pad(depth, ((0, 0), (0, 4), (0, 0)), constant_values=1e6), np.pad(alpha, ((0, 0), (0, 4), (0, 0)))
-    np.testing.assert_allclose(
-        render._weights(jnp.asarray(padded[0]), jnp.asarray(padded[1]))[:, :8], few, rtol=1e-5, atol=1e-7
-    )
+    room = (0, 0), (0, count - 8), (0, 0)
+    padded = np.pad(depth, room, constant_values=1e6), np.pad(alpha, room)
+    many = render._weights(jnp.asarray(padded[0]), jnp.asarray(padded[1]))
+    np.testing.assert_allclose(many[:, :8], few, rtol=1e-5, atol=1e-7)
 
 
 def test_unknown_channels_are_refused():

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from wsm_jax.core import superquadric
 from wsm_jax.core.geometry import Geometry
-from wsm_jax.core.superquadric import Components
+from wsm_jax.core.superquadric import TINY, Components
 from wsm_jax.snapshot import Waves, quaternion_to_matrix
 from wsm_jax.typing import Array, Float, NpOrJax
 
@@ -32,9 +32,8 @@ ITERATIONS = 32
 """Most Newton steps; 9 were the most seen in 2e5 random pairs of exponents 0.1 to 1.9."""
 BISECTIONS = 20
 _BOX = 1.0001  # semi-axes of the box that holds a unit wave, with room for rounding
-_TINY = 1e-12
 _FLAT = 1e-7
-_FAR = MISS * (1 - 1e-6)
+_FAR = MISS * (1 - 1e-6)  # so that a ray that has missed, at MISS, lies beyond every box
 
 
 class LocalRays(NamedTuple):
@@ -82,7 +81,7 @@ def in_frames(frames: Frames, origin: Array, direction: Array) -> LocalRays:
     centre, scale, exponents, turn = frames
     offset = [origin[i] - centre[i] for i in range(3)]
     start, way = ([dot(turn[j::3], x) for j in range(3)] for x in (offset, direction))
-    shift = jax.lax.stop_gradient(-dot(start, way) / jnp.maximum(dot(way, way), _TINY))
+    shift = jax.lax.stop_gradient(-dot(start, way) / jnp.maximum(dot(way, way), TINY))
     nearest = [start[i] + shift * way[i] for i in range(3)]
     return LocalRays(nearest, way, shift, scale, [2.0 / exponents[i] for i in range(2)])
 
@@ -100,7 +99,7 @@ def log_gauge_and_slope(start: Components, way: Components, t: Array, orders: Co
     logs, slopes = [], []
     for i in range(3):
         p = start[i] + t * way[i]
-        square = p * p + _TINY
+        square = p * p + TINY
         logs.append(0.5 * jnp.log(square))
         slopes.append(way[i] * p / square)
     log_plane, slope_plane = _join(logs[0], logs[1], slopes[0], slopes[1], orders[1])
@@ -120,7 +119,7 @@ def slabs(start: Components, way: Components, half: Array | float = _BOX) -> tup
     """Parameters at which each ray enters and leaves the box |p_i| <= half; entry > exit where it misses."""
     ends = []
     for i in range(3):
-        inverse = 1.0 / jnp.where(jnp.abs(way[i]) < _TINY, _TINY, way[i])
+        inverse = 1.0 / jnp.where(jnp.abs(way[i]) < TINY, TINY, way[i])
         near, far = (-half - start[i]) * inverse, (half - start[i]) * inverse
         ends.append((jnp.minimum(near, far), jnp.maximum(near, far)))
     enter = jnp.maximum(jnp.maximum(ends[0][0], ends[1][0]), ends[2][0])
@@ -156,7 +155,7 @@ def _log_gauge_and_gradient(rays: LocalRays, t: Array) -> tuple[Array, list[Arra
     """log g at parameter t, with its derivative in everything but t, and its gradient there, 1/m, without one."""
     point = rays.at(t)
     log_g, weights = superquadric.log_gauge_weights(point, [1.0 / x for x in rays.scale], rays.orders)
-    gradient = [weights[i] * point[i] / (jnp.square(point[i]) + _TINY * jnp.square(rays.scale[i])) for i in range(3)]
+    gradient = [weights[i] * point[i] / (jnp.square(point[i]) + TINY * jnp.square(rays.scale[i])) for i in range(3)]
     return log_g, jax.lax.stop_gradient(gradient)
 
 
@@ -193,7 +192,7 @@ def closest(rays: LocalRays, near: Array | float) -> tuple[Array, Array]:
     """
     start, way, orders = rays.frozen()
     near = near - rays.shift
-    middle = jnp.maximum(-dot(start, way) / jnp.maximum(dot(way, way), _TINY), near)
+    middle = jnp.maximum(-dot(start, way) / jnp.maximum(dot(way, way), TINY), near)
     log_g, _ = log_gauge_and_slope(start, way, middle, orders)
     low, high = slabs(start, way, jnp.exp(log_g) * _BOX)
     low = jnp.maximum(low, near)
@@ -207,7 +206,7 @@ def closest(rays: LocalRays, near: Array | float) -> tuple[Array, Array]:
     low, high = jax.lax.fori_loop(0, BISECTIONS, halve, (low, jnp.maximum(high, low)))
     ends = [_log_gauge_and_gradient(rays, end) for end in (low, high)]
     (before, falling), (after, rising) = ((log_g, dot(gradient, jax.lax.stop_gradient(rays.way))) for log_g, gradient in ends)
-    share = jnp.where((falling < 0) & (rising > 0), rising / jnp.maximum(rising - falling, _TINY), 0.5)
+    share = jnp.where((falling < 0) & (rising > 0), rising / jnp.maximum(rising - falling, TINY), 0.5)
     return 0.5 * (low + high) + rays.shift, share * before + (1.0 - share) * after
 
 
