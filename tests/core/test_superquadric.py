@@ -25,7 +25,7 @@ EVERYWHERE = {
     "surface_point": sq.surface_point,
     "inner_radius": lambda p, a, e: sq.inner_radius(a, e),
     "volume": lambda p, a, e: sq.volume(a, e),
-    "weights": lambda p, a, e: jnp.stack(sq.log_gauge_weights(p, 1.0 / a, 2.0 / e)[1]),
+    "log_gauge_gradient": lambda p, a, e: jnp.stack(sq.log_gauge_gradient(p, 1.0 / a, 2.0 / e)[1]),
     "occupancy": lambda p, a, e: sq.occupancy(sq.log_gauge(p, a, e), a, 0.8, 0.02),
 }
 """Every public function of one point [3], semi-axes [3] and exponents [2]."""
@@ -137,12 +137,13 @@ def test_gauge_is_a_norm():
     assert (gauge(p + q) <= (gauge(p) + gauge(q)) * (1 + 2e-5)).all()  # the triangle inequality, so convex
 
 
-def test_weights_are_the_logarithmic_derivative_and_sum_to_one():
+def test_gradient_is_the_derivative_of_the_log_gauge_and_one_along_the_point():
     axes, exponents = shapes(6)
     p = np.random.default_rng(7).normal(size=(ROWS, 3))
     got = measure(p, axes, exponents)
-    np.testing.assert_allclose(got["weights"][0], p * got["log_gauge"][1], atol=1e-6)
-    np.testing.assert_allclose(got["weights"][0].sum(-1), 1.0, rtol=1e-12)
+    gradient = got["log_gauge_gradient"][0]
+    np.testing.assert_allclose(gradient, got["log_gauge"][1], rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose((p * gradient).sum(-1), 1.0, rtol=1e-9)  # Euler: log g grows by one per e-fold of p
 
 
 @pytest.mark.parametrize("name", ["log_gauge", "radial_distance", "certified_step", "support", "volume", "occupancy"])

@@ -94,7 +94,7 @@ def dot(a: Components, b: Components) -> Array:
 def log_gauge_and_slope(start: Components, way: Components, t: Array, orders: Components) -> tuple[Array, Array]:
     """log g and d(log g)/dt at parameter t of every ray, in units of the semi-axes.
 
-    The same function as `superquadric.log_gauge_weights`, whose weights it never forms: this is what a caster's time goes to.
+    The slope of `superquadric.log_gauge_gradient`, whose weights it never forms: this is what a caster's time goes to.
     """
     logs, slopes = [], []
     for i in range(3):
@@ -153,10 +153,8 @@ def _entry(start: Components, way: Components, orders: Components, near: Array) 
 
 def _log_gauge_and_gradient(rays: LocalRays, t: Array) -> tuple[Array, list[Array]]:
     """log g at parameter t, with its derivative in everything but t, and its gradient there, 1/m, without one."""
-    point = rays.at(t)
-    log_g, weights = superquadric.log_gauge_weights(point, [1.0 / x for x in rays.scale], rays.orders)
-    gradient = [weights[i] * point[i] / (jnp.square(point[i]) + TINY * jnp.square(rays.scale[i])) for i in range(3)]
-    return log_g, jax.lax.stop_gradient(gradient)
+    log_g, gradient = superquadric.log_gauge_gradient(rays.at(t), [1.0 / x for x in rays.scale], rays.orders)
+    return log_g, list(jax.lax.stop_gradient(gradient))
 
 
 def _refined(rays: LocalRays, t: Array, sign: float) -> Array:

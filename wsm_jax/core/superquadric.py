@@ -38,18 +38,20 @@ Components = Sequence[Array] | Array
 """Three (or two) arrays, or one array with its components on the first axis; they broadcast."""
 
 
-def log_gauge_weights(
+def log_gauge_gradient(
     point: Components, inverse_scale: Components, orders: Components
 ) -> tuple[Array, tuple[Array, Array, Array]]:
-    """log g and the weights w of d log g = sum_i w_i p_i dp_i / (p_i^2 + a_i^2 1e-12).
+    """log g and its gradient, 1/m: with u_i = p_i / a_i and the softmax weights w of eq. (2), w_i u_i / (a_i (u_i^2 + 1e-12)).
 
-    `inverse_scale` is 1/a and `orders` is (2/e1, 2/e2). All three have their components on the *first* axis; this is the form
-    that the ray caster loops over.
+    `inverse_scale` is 1/a and `orders` is (2/e1, 2/e2). All have their components on the *first* axis.
     """
-    lx, ly, lz = (0.5 * jnp.log(jnp.square(point[i] * inverse_scale[i]) + TINY) for i in range(3))
+    units = [point[i] * inverse_scale[i] for i in range(3)]
+    squares = [jnp.square(u) + TINY for u in units]
+    lx, ly, lz = (0.5 * jnp.log(square) for square in squares)
     plane, wx, wy = _pair(lx, ly, orders[1])
     log_g, w_plane, wz = _pair(plane, lz, orders[0])
-    return log_g, (w_plane * wx, w_plane * wy, wz)
+    x, y, z = (w * units[i] * inverse_scale[i] / squares[i] for i, w in enumerate((w_plane * wx, w_plane * wy, wz)))
+    return log_g, (x, y, z)
 
 
 def log_gauge(points: Float[NpOrJax, "*p 3"], scale: Float[NpOrJax, "*q 3"], exponents: Float[NpOrJax, "*q 2"]) -> Array:
@@ -96,11 +98,11 @@ def normal(points: Float[NpOrJax, "*p 3"], scale: Float[NpOrJax, "*q 3"], expone
 
 def normal_components(point: Components, scale: Components, exponents: Components) -> tuple[Array, Array, Array]:
     """`normal` of arrays that have their components on the first axis."""
-    squares = [jnp.square(point[i]) + TINY * jnp.square(scale[i]) for i in range(3)]
-    _, weights = log_gauge_weights(point, [1.0 / scale[i] for i in range(3)], [2.0 / exponents[i] for i in range(2)])
+    _, gradient = log_gauge_gradient(point, [1.0 / scale[i] for i in range(3)], [2.0 / exponents[i] for i in range(2)])
     # p . grad log g = 1, so |p| grad log g has length >= 1 off the centre; there the floor leaves the normal 0 and smooth
+    squares = [jnp.square(point[i]) + TINY * jnp.square(scale[i]) for i in range(3)]
     length = jax.lax.stop_gradient(jnp.sqrt(squares[0] + squares[1] + squares[2]))
-    x, y, z = (length * weights[i] * point[i] / squares[i] for i in range(3))
+    x, y, z = (length * slope for slope in gradient)
     unit = jax.lax.rsqrt(jnp.maximum(x * x + y * y + z * z, 1e-2))
     return x * unit, y * unit, z * unit
 
@@ -147,15 +149,14 @@ def support_point(direction: Float[NpOrJax, "*p 3"], scale: Float[NpOrJax, "*q 3
     """
     direction, scale, exponents = jnp.asarray(direction), jnp.asarray(scale), jnp.asarray(exponents)
     parts, axes = jnp.moveaxis(direction, -1, 0), jnp.moveaxis(scale, -1, 0)
-    log_h, weights = log_gauge_weights(parts, axes, jnp.moveaxis(2.0 / (2.0 - exponents), -1, 0))
-    terms = [w * n / (n * n + TINY / (a * a)) for w, n, a in zip(weights, parts, axes, strict=True)]
-    return jnp.exp(log_h)[..., None] * jnp.stack(terms, -1)
+    log_h, gradient = log_gauge_gradient(parts, axes, jnp.moveaxis(2.0 / (2.0 - exponents), -1, 0))
+    return jnp.exp(log_h)[..., None] * jnp.stack(gradient, -1)
 
 
 def support_curvature(
     direction: Components, u: Components, v: Components, scale: Components, orders: Components
 ) -> tuple[Array, Array, Array]:
-    """Second derivatives (uu, uv, vv) of the support function h along two ways, m; components as in `log_gauge_weights`.
+    """Second derivatives (uu, uv, vv) of the support function h along two ways, m; components as in `log_gauge_gradient`.
 
     With l_i = log |a_i n_i| and L = log h, they are h (L_u L_v + L_uv), for weights w of L (and t of its inner pair) change by
 

@@ -119,7 +119,7 @@ def candidates(waves: Waves, camera: Camera, x: Array, y: Array, side: int, soft
     def reached(axis: int, across: Array, ahead: Array, shift: Array) -> Array:
         """Which waves have a part on the inner side of the planes across x[axis] + ahead x[2] + shift = 0; [... N]."""
         local = [across * own[axis][k] + ahead * own[2][k] for k in range(3)]
-        log_h, _ = superquadric.log_gauge_weights(local, scale, 2.0 / (2.0 - exponents))
+        log_h, _ = superquadric.log_gauge_gradient(local, scale, 2.0 / (2.0 - exponents))
         a, b, c = across * centre[axis], ahead * centre[2], shift + growth * jnp.exp(log_h)
         return a + b + c + _SLACK * (jnp.abs(a) + jnp.abs(b) + jnp.abs(c) + jnp.abs(shift)) >= 0
 

@@ -20,7 +20,7 @@ from scipy.spatial.transform import Rotation
 from wsm_jax.core.fitting.observations import float32
 from wsm_jax.core.geometry import Geometry, bounds, to_local
 from wsm_jax.core.render import surface
-from wsm_jax.core.superquadric import log_gauge, log_gauge_weights, sample_surface, sphere_directions
+from wsm_jax.core.superquadric import log_gauge, log_gauge_gradient, sample_surface, sphere_directions
 from wsm_jax.snapshot import Camera, Waves, quaternion_to_matrix
 from wsm_jax.typing import Float, NpOrJax
 
@@ -135,8 +135,8 @@ def surface_area(scale: Float[NpOrJax, "3"], exponents: Float[NpOrJax, "2"], cou
     """
     scale, exponents = jnp.asarray(scale), jnp.asarray(exponents)
     directions = sphere_directions(count).T
-    log_g, weights = log_gauge_weights(directions, jnp.ones((3, 1)), (2.0 / exponents)[:, None])
-    slope = jnp.stack(weights) * directions / (jnp.square(directions) + 1e-12) / scale[:, None]
+    log_g, gradient = log_gauge_gradient(directions, jnp.ones((3, 1)), (2.0 / exponents)[:, None])
+    slope = jnp.stack(gradient) / scale[:, None]
     element = jnp.sqrt(jnp.sum(jnp.square(slope), 0) + 1e-30) * jnp.exp(-2.0 * log_g)
     return 4 * jnp.pi * jnp.prod(scale) * jnp.mean(element)
 

@@ -28,14 +28,13 @@ from wsm_jax.core.fitting.compare import surface_area
 from wsm_jax.core.fitting.fit import DAMPING, PARTS, damped_step, movable_parts, placed, pulls, size
 from wsm_jax.core.fitting.observations import checked_points, extent, float32
 from wsm_jax.core.geometry import Geometry, to_local
-from wsm_jax.core.superquadric import EXPONENT_RANGE, log_gauge_weights
+from wsm_jax.core.superquadric import EXPONENT_RANGE, log_gauge_gradient
 from wsm_jax.snapshot.camera import matrix_to_quaternion
 from wsm_jax.typing import Array, Float, NpOrJax, pytree
 
 STARTS = 8
 """Initial waves that are tried in one vmap."""
 
-_TINY = 1e-12
 _DIRECTIONS = 256
 
 
@@ -58,11 +57,11 @@ def first_order_distance(points: Float[NpOrJax, "n 3"], geometry: Geometry) -> F
     """Signed distance of world points (m) to the surface to first order, (g - 1)/|grad g|; at most the true one outside."""
     scale, exponents = jnp.asarray(geometry.scale), jnp.asarray(geometry.exponents)
     local = to_local(geometry, points).T
-    log_g, weights = log_gauge_weights(local, (1.0 / scale)[:, None], (2.0 / exponents)[:, None])
-    terms = jnp.stack(weights) * local / (local * local + _TINY * jnp.square(scale)[:, None])
+    log_g, gradient = log_gauge_gradient(local, (1.0 / scale)[:, None], (2.0 / exponents)[:, None])
     g = jnp.exp(jnp.minimum(log_g, 40.0))
     # g is a norm, so |grad g| >= g/|p| >= 1/|a| everywhere; at the very centre the formula has no value
-    steepness = jnp.maximum(jnp.sqrt(jnp.sum(jnp.square(g * terms), 0) + 1e-30), jax.lax.rsqrt(jnp.sum(jnp.square(scale))))
+    slope = jnp.sqrt(jnp.sum(jnp.square(g * jnp.stack(gradient)), 0) + 1e-30)
+    steepness = jnp.maximum(slope, jax.lax.rsqrt(jnp.sum(jnp.square(scale))))
     return (g - 1.0) / steepness
 
 

@@ -40,16 +40,13 @@ class Body:
     def reach(self, direction: Vector) -> Array:
         """How far the body reaches from its centre along a world direction, m: the support function; even."""
         local = self.matrix.combine(direction)
-        return jnp.exp(superquadric.log_gauge_weights((local.x, local.y, local.z), *self._dual)[0])
+        return jnp.exp(superquadric.log_gauge_gradient((local.x, local.y, local.z), *self._dual)[0])
 
     def farthest_arm(self, direction: Vector) -> Vector:
         """From the centre to the point farthest along a direction, world, m: the gradient of `reach`; odd."""
         local = self.matrix.combine(direction)
-        components, (scale, orders) = (local.x, local.y, local.z), self._dual
-        log_h, weights = superquadric.log_gauge_weights(components, scale, orders)
-        h = jnp.exp(log_h)
-        terms = (h * w * n / (n * n + superquadric.TINY / (a * a)) for w, n, a in zip(weights, components, scale, strict=True))
-        return self.matrix.apply(Vector(*terms))
+        log_h, gradient = superquadric.log_gauge_gradient((local.x, local.y, local.z), *self._dual)
+        return self.matrix.apply(Vector(*gradient) * jnp.exp(log_h))
 
     def curvature(self, direction: Vector, u: Vector, v: Vector) -> tuple[Array, Array, Array]:
         """Second derivatives uu, uv and vv of `reach` at a direction, m."""

@@ -126,14 +126,10 @@ def _surface_along(body: Body, point: Vector, world_way: Vector) -> Array:
     start, way = body.matrix.combine(point - body.centre), body.matrix.combine(world_way)
 
     def log_gauge_and_slope(start: Vector, way: Vector, t: Array, body: Body) -> tuple[Array, Array]:
-        p, scale = start + way * t, body.scale
-        place, ways, scales = ((v.x, v.y, v.z) for v in (p, way, scale))
-        e1, e2 = body.exponents
-        inverse = [1.0 / a for a in scales]
-        log_g, weights = superquadric.log_gauge_weights(place, inverse, (2.0 / e1, 2.0 / e2))
-        parts = zip(weights, place, ways, scales, strict=True)
-        x, y, z = (w * x / (x * x + superquadric.TINY * a * a) * d for w, x, d, a in parts)
-        return log_g, x + y + z
+        p, scale, (e1, e2) = start + way * t, body.scale, body.exponents
+        inverse = (1.0 / scale.x, 1.0 / scale.y, 1.0 / scale.z)
+        log_g, gradient = superquadric.log_gauge_gradient((p.x, p.y, p.z), inverse, (2.0 / e1, 2.0 / e2))
+        return log_g, Vector(*gradient).dot(way)
 
     still, frozen, ahead = _frozen(((start, way), body, world_way))
     t = frozen.reach(ahead) - still[1].dot(still[0])
