@@ -132,4 +132,6 @@ def test_the_least_gauge_on_a_ray_stays_where_the_ray_moves_along_itself():
     _, along = jax.jit(lambda o: jax.jvp(least, (o,), (jnp.asarray(away),)))(jnp.asarray(origin))
     _, across = jax.jit(lambda o: jax.jvp(least, (o,), (jnp.asarray(np.roll(away, 1, 1)),)))(jnp.asarray(origin))
     assert np.median(np.abs(across)) > 0.5
-    assert (np.abs(np.asarray(along)) < 1e-3).mean() > 0.99
+    # the edge is round within 1e-6 semi-axes, where one rounding of the point turns the slope by up to some percents
+    assert (np.abs(np.asarray(along)) < 1e-2).mean() > 0.99
+    assert np.median(np.abs(along)) < 1e-5
