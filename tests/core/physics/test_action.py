@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from tests.core.physics.worlds import G, ball, thing, world
+from wsm_jax.core.geometry import Geometry
 from wsm_jax.core.physics.action import free_intervals, residual, stationarity
-from wsm_jax.core.physics.change import play
-from wsm_jax.core.physics.matter import matter
+from wsm_jax.core.physics.change import play, remove
+from wsm_jax.core.physics.event import break_apart
+from wsm_jax.core.physics.matter import joint, matter
 
 
 def flight(spin=(0.0, 0.0, 0.0)):
@@ -80,3 +82,25 @@ def test_two_ticks_are_too_few():
     core, properties = flight()
     with pytest.raises(ValueError, match="2 ticks; the action needs three"):
         residual(core[:2], properties)
+
+
+def test_what_hangs_at_a_joint_and_what_is_born_or_ends_does_not_count():
+    waves = world(ball((0.6, 0, 2), 0.1), ball((0, 0, 2), 0.02), floor=False)
+    waves.instance[2] = 0
+    hinge = joint(waves, "hinge", 2, 1, (0, 0, 2), (0, 1, 0))
+    core, _, last = play(waves, matter(waves), hinge, ticks=8)
+    free = free_intervals(core, last, hinge)
+    assert not free[:, 1].any() and np.sqrt(stationarity(core, last)) > 3 and stationarity(core, last, free) == 0
+
+    waves = world(ball((0, 0, 20), 0.3, velocity=(1, 0, 3)), ball((3, 0, 20), 0.2), floor=False)
+    halves = Geometry(np.float32([[0.2, 0, 0], [-0.2, 0, 0]]), np.full((2, 3), 0.2, np.float32), *halved())
+    changes = {3: [break_apart(1, (0, 3), halves, apart=np.float32([[1, 0, 0], [-1, 0, 0]]))], 5: [remove(2)]}
+    core, events, last = play(waves, matter(waves), ticks=10, changes=changes)
+    free = jax.jit(lambda core: free_intervals(core, last))(core)
+    assert len(events) == 2 and np.sqrt(stationarity(core, last, free)) < 0.05
+    moved = core.replace(centre=core.centre + np.float32([0, 0, 1])[None, None] * (np.arange(11) == 8)[:, None, None])
+    assert np.sqrt(stationarity(moved, last, free)) > 1, "the pieces count while they fly"
+
+
+def halved():
+    return np.tile(np.float32([1, 0, 0, 0]), (2, 1)), np.ones((2, 2), np.float32)

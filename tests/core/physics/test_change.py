@@ -4,10 +4,11 @@ import jax
 import numpy as np
 import pytest
 
-from tests.core.physics.worlds import ball, box, world
+from tests.core.physics.worlds import G, ball, box, world
 from wsm_jax.core.geometry import Geometry, inertia
 from wsm_jax.core.physics.change import add, hold, play, push, put, remove
-from wsm_jax.core.physics.matter import matter
+from wsm_jax.core.physics.dynamics import rollout, step
+from wsm_jax.core.physics.matter import join, joint, matter
 from wsm_jax.snapshot import FIELDS, Waves
 
 
@@ -75,6 +76,9 @@ def test_what_is_held_stays_and_what_is_let_go_falls():
         ({2: [remove(3)]}, "no wave in slot 3"),
         ({2: [remove(7)]}, "slot 7; the core has slots 0 to 3"),
         ({2: [put(1, centre=(0, np.nan, 0))]}, "finite numbers of shape \\(3,\\)"),
+        ({2: [put(1, rotation=(0, 0, 0, 0))]}, "quaternion"),
+        ({2: [put(1, scale=(-1, 0.2, 0.2))]}, "needed 1e-06 to"),
+        ({2: [put(1, exponents=(3.0, 1.0))]}, "needed 0.1 to 1.9"),
         ({2: [add(1, two_apart(), matter(two_apart()))]}, "slot 1 is taken"),
     ],
 )
@@ -96,3 +100,68 @@ def test_changes_leave_their_input_alone():
     before = Waves(**{name: np.array(getattr(waves, name)) for name in FIELDS})
     put(1, centre=(0, 0, 9)).apply(waves, matter(waves))
     jax.tree.map(np.testing.assert_array_equal, waves, before)
+
+
+def pendulum():
+    """A ball that hangs at the height of its pivot (slot 2, held)."""
+    waves = world(ball((0.6, 0, 2), 0.1), ball((0, 0, 2), 0.02), floor=False)
+    waves.instance[2] = 0
+    return waves, joint(waves, "hinge", 2, 1, (0, 0, 2), (0, 1, 0))
+
+
+def test_the_rest_of_an_object_falls_on_when_one_of_its_waves_is_removed():
+    waves = world(ball((-0.3, 0, 9), 0.1), ball((0.3, 0, 9), 0.15), floor=False)
+    waves.instance[1:3] = 2
+    core, *_ = play(waves, matter(waves), ticks=8, changes={1: [remove(1)]})
+    np.testing.assert_allclose(core.velocity[:, 2, 2], -G * 0.125 * np.arange(9), rtol=1e-5)
+
+
+@pytest.mark.parametrize("slot", [1, 2], ids=["the ball", "the pivot"])
+def test_a_joint_ends_with_its_wave(slot):
+    waves, hinge = pendulum()
+    core, *_ = play(waves, matter(waves), hinge, ticks=8, changes={4: [remove(slot)]})
+    other = 3 - slot
+    fall = np.diff(core.velocity[4:, other, 2]) / 0.125
+    np.testing.assert_allclose(fall, -G if other == 1 else 0.0, rtol=1e-4)
+
+
+def test_an_object_has_a_part_for_each_wave_that_its_joints_name():
+    """A door of two waves: frame and panel, with a handle that goes with the panel."""
+    waves = world(ball((0, 0, 2), 0.02), ball((0.6, 0, 2), 0.1), ball((0.75, 0, 2), 0.05), floor=False)
+    waves.instance[1:4] = 5
+    hinge = joint(waves, "hinge", 1, 2, (0, 0, 2), (0, 1, 0))
+    with pytest.raises(ValueError, match=r"of one rigid part.*matter\(waves, joints\)"):
+        play(waves, matter(waves), hinge, ticks=1)
+    properties = matter(waves, hinge)
+    assert properties.part.tolist() == [0, 1, 2, 2]
+    core, *_ = play(waves, properties, hinge, ticks=4, changes={0: [hold(1)]})
+    np.testing.assert_allclose(np.linalg.norm(core.centre[:, 2] - waves.centre[1], axis=1), 0.6, atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(core.centre[:, 3] - core.centre[:, 2], axis=1), 0.15, rtol=1e-4)
+    assert core.centre[4, 2, 2] < 1.5, "it swings"
+
+
+def test_a_joint_that_the_substeps_do_not_follow_is_named():
+    """A load of 1000 times the mass of the links that carry it."""
+    waves = world(ball((0.2, 0, 5), 0.05), ball((0.4, 0, 5), 0.05), ball((0.6, 0, 5), 0.5), floor=False)
+    waves.presence[0], waves.scale[0], waves.centre[0], waves.instance[0] = 1, 0.05, (0, 0, 5), 0
+    chain = join(*(joint(waves, "ball", k, k + 1, (0.2 * k + 0.1, 0, 5)) for k in range(3)))
+    with pytest.raises(ValueError, match=r"at tick .*needed more, say 160"):
+        play(waves, matter(waves), chain, ticks=8)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda w, m: play(w, m, ticks=-1), "ticks=-1"),
+        (lambda w, m: step(w, m, substeps=0), "substeps=0"),
+        (lambda w, m: step(jax.tree.map(lambda x: x[None], w), m), "one instant"),
+        (lambda w, m: step(w, jax.tree.map(lambda x: x[:2], m)), r"matter.mass of shape \(2,\) for 4 waves"),
+        (lambda w, m: rollout(w, m, ticks=-1), "ticks=-1"),
+        (lambda w, m: joint(w, "ball", 1, 2, (0, 0)), "anchor"),
+        (lambda w, m: joint(w, "ball", 1, 2, (0, 0, 0), (1.0,)), "axis"),
+    ],
+)
+def test_worlds_that_do_not_fit_are_named(call, words):
+    waves = two_apart()
+    with pytest.raises(ValueError, match=words):
+        call(waves, matter(waves))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
 
-from launch.bench_physics import bounce
+from launch.bench_physics import bounce, cases
 from tests.core.physics.worlds import G, ball, box, thing, world
 from wsm_jax.core.geometry import Geometry, inertia
 from wsm_jax.core.physics import mjcf
@@ -155,6 +155,20 @@ def test_a_slide_keeps_to_its_axis():
     np.testing.assert_allclose(core.centre[:, 1], np.stack([0 * t, along / np.sqrt(2), 1 + along / np.sqrt(2)], -1), atol=2e-3)
 
 
+def test_light_links_carry_a_heavy_load():
+    """A chain lets its load, 27 times a link, swing: energy and lengths stay."""
+    waves = world(ball((0.2, 0, 5), 0.05), ball((0.4, 0, 5), 0.05), ball((0.6, 0, 5), 0.15), floor=False)
+    waves.presence[0], waves.scale[0], waves.centre[0], waves.instance[0] = 1, 0.05, (0, 0, 5), 0
+    properties = matter(waves)
+    core = run(waves, properties, join(*(joint(waves, "ball", k, k + 1, (0.2 * k + 0.1, 0, 5)) for k in range(3))), ticks=12)
+    _, _, kinetic = momenta(core, properties)
+    height = core.centre[:, 1:, 2].astype(np.float64) @ np.asarray(properties.mass, np.float64)[1:]
+    assert np.ptp(core.centre[:, 3, 2]) > 0.4, "it swings"
+    np.testing.assert_allclose(kinetic + G * height, G * height[0], atol=5e-3 * np.ptp(G * height))
+    links = np.linalg.norm(np.diff(core.centre, axis=1), axis=-1)
+    assert links.max() < 0.2 + 1e-4
+
+
 def test_half_the_substep_is_the_same_motion():
     """Second order: the error of a swinging chain falls about fourfold."""
     waves = world(*(box((0.2 + 0.4 * k, 0, 2), (0.19, 0.05, 0.05)) for k in range(3)), floor=False)
@@ -170,6 +184,35 @@ def test_a_rollout_is_step_after_step():
     waves = world(ball((0, 0, 0.5), velocity=(1.0, 0, -1.0)))
     core = rollout(waves, matter(waves), ticks=3)
     np.testing.assert_allclose(core.centre, run(waves, matter(waves), ticks=3).centre, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "apart_m"),
+    [("bounce", 0.05), ("slide", 0.01), ("roll", 0.005), ("stack of three", 0.03), ("pendulum", 1e-3), ("collision", 0.05)],
+)
+def test_mujoco_makes_the_motions_of_the_bench_alike(name, apart_m):
+    """Within what MuJoCo's soft contacts leave open, see BENCHMARKS."""
+    case = cases()[name]
+    joints = () if case.joints is None else (case.joints,)
+    ours = run(case.waves, case.matter, *joints, ticks=8, gravity=case.gravity)
+    theirs = mjcf.simulate(case.waves, case.matter, *joints, ticks=8, substeps=1000, gravity=case.gravity)
+    assert np.abs(ours.centre - case.waves.centre).max() > 0.05 or name == "stack of three"
+    np.testing.assert_allclose(ours.centre, theirs.centre, atol=apart_m)
+
+
+def test_worlds_that_mujoco_cannot_have_are_named():
+    waves = world(ball((0.2, 0, 5), 0.05), ball((0.4, 0, 5), 0.05), ball((0.6, 0, 5), 0.05), floor=False)
+    ends = [(1, 2), (2, 3), (3, 1)]
+    loop = join(*(joint(waves, "ball", a, b, (0.2 * b - 0.1, 0, 5)) for a, b in ends))
+    moving = matter(waves).replace(held=np.array([True, True, True, True]))
+    fast = waves.replace(velocity=np.ones_like(waves.velocity))
+    for call, words in [
+        (lambda: mjcf.to_mjcf(waves, matter(waves), loop), "close a loop"),
+        (lambda: mjcf.to_mjcf(waves, matter(waves), joint(waves, "fixed", 1, 2, (0.3, 0, 5))), "needed a hinge, ball or slide"),
+        (lambda: mjcf.to_mjcf(fast, moving), "held and moves"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            call()
 
 
 @pytest.mark.parametrize("name", ["flight", "tumble"])

@@ -10,7 +10,8 @@ Between ticks k and k+1, h seconds apart, a rigid part of mass m and inertia I h
 
 The left side of (2), over shifts and turns of tick k, is the impulse (N s, N m s) that the trajectory needs and gravity does
 not give. For the flight of a centre of mass it is 0 exactly, at any h; for a turning body up to order h^3. Where a part touches
-another within one of the two intervals the impulse is the contact's, and (2) says nothing: those ticks do not count.
+another within one of the two intervals, or a joint pulls, the impulse is theirs, and (2) says nothing: those ticks do not
+count, nor do those beside a birth or an end.
 
 The residual of *observed* positions grows with noise as 1/h (research: 5 mm at 8 Hz make 11 % of gravity): use it on
 predicted states.
@@ -23,7 +24,7 @@ import numpy as np
 from wsm_jax.core.geometry import Geometry, multiply, turned
 from wsm_jax.core.physics.contact import contact
 from wsm_jax.core.physics.dynamics import GRAVITY_M_S2, Gravity, bodies
-from wsm_jax.core.physics.matter import Matter
+from wsm_jax.core.physics.matter import Joints, Matter
 from wsm_jax.snapshot import TICK_HZ, Waves
 from wsm_jax.typing import Array, Bool, Float, NpOrJax
 
@@ -39,8 +40,8 @@ def residual(
 ) -> Float[Array, "inner N 6"]:
     """The impulse that each inner tick of a core [K N ...] needs beside gravity: minus the left side of (2), one row a part.
 
-    Three components along the world's axes (N s), three about the axes of the part, which at tick 0 are the world's (N m s).
-    Zero for parts that are held or empty.
+    Three components along the world's axes (N s), three about the axes of the part, which at its first tick are the world's
+    (N m s). Zero for parts that are held or never there.
 
     Raises ValueError for fewer than three ticks.
     """
@@ -75,8 +76,8 @@ def stationarity(
 
         mean of (J . J / m + H . I^-1 H) / (m h^2)     over the ticks and parts whose two intervals are `free`
 
-    (see `free_intervals`; all of them, where not given).
-    A loss for predicted cores, differentiable; its root is a score. 0 where nothing counts.
+    (see `free_intervals`; all of them, where not given), at ticks beside which no wave of the part is born or ends.
+    A loss for predicted cores, differentiable; its root is a score (without a gradient where it is 0). 0 where nothing counts.
     """
     with jax.default_matmul_precision(_EXACT):
         impulse = residual(core, matter, tick_s=tick_s, gravity=gravity)
@@ -89,37 +90,42 @@ def stationarity(
         weight = jnp.broadcast_to(counts, square.shape).astype(square.dtype)
         if free is not None:
             weight = weight * (jnp.asarray(free)[1:] & jnp.asarray(free)[:-1])
+        whole = _unchanged(core, matter)
+        weight = weight * (whole[:-2] & whole[1:-1] & whole[2:])
         return jnp.sum(weight * square / unit) / jnp.maximum(jnp.sum(weight), 1.0) / tick_s**2
 
 
 def free_intervals(
     core: Waves,
     matter: Matter,
+    joints: Joints | None = None,
     *,
-    tick_s: float = 1.0 / TICK_HZ,
+    tick_s: float | Array = 1.0 / TICK_HZ,
     gravity: Gravity = GRAVITY_M_S2,
     margin: float = 5e-3,
     samples: int = 8,
-) -> Bool[np.ndarray, "intervals N"]:
-    """Whether each part touches nothing between tick k and k+1: the split at impacts.
+) -> Bool[Array, "intervals N"]:
+    """Whether each part touches nothing between tick k and k+1, and no joint pulls at it: the split at impacts.
 
     From tick k every wave is carried on as if it flew freely, to `samples` instants of the interval and its end. Where two
     present waves of different parts come nearer than `margin` (m) on that way, they touch: without a contact it is the way
-    that they take.
+    that they take. What rests, slides or hangs is never free: of that the action says nothing. Runs under jit.
     """
     ticks, count = core.presence.shape
     pairs = np.stack(np.triu_indices(count, 1), -1)
-    part, held = np.asarray(matter.part), np.asarray(matter.held)
-    pull = np.where(held[:, None], 0.0, np.asarray(gravity, np.float32)).astype(np.float32)
-    times = np.linspace(0.0, tick_s, samples + 1).astype(np.float32)
-    touching = np.asarray(_nearest(core[:-1], pull, times, pairs)) < margin
-    different = (part[pairs[:, 0]] != part[pairs[:, 1]]) & ~(held[pairs[:, 0]] & held[pairs[:, 1]])
-    present = np.asarray(core.presence) > 0.5
-    free = np.ones((ticks - 1, count), bool)
-    for k in range(ticks - 1):
-        near = touching[k] & different & (present[k] | present[k + 1])[pairs].all(1)
-        free[k, part[np.unique(pairs[near])]] = False
-    return free
+    part, held = jnp.asarray(matter.part), jnp.asarray(matter.held)
+    pull = jnp.where(held[:, None], 0.0, jnp.asarray(gravity, jnp.float32))
+    times = jnp.linspace(0.0, tick_s, samples + 1)
+    touching = _nearest(core[:-1], pull, times, pairs) < margin
+    a, b = pairs[:, 0], pairs[:, 1]
+    present = jnp.asarray(core.presence) > 0.5
+    there = present[:-1] | present[1:]
+    near = touching & (part[a] != part[b]) & ~(held[a] & held[b]) & there[:, a] & there[:, b]
+    free = jnp.ones((ticks - 1, count), bool).at[:, part[a]].min(~near).at[:, part[b]].min(~near)
+    if joints is None:
+        return free
+    acts = jnp.any(jnp.asarray(joints.holds) > 0, -1) & there[:, joints.a] & there[:, joints.b]
+    return free.at[:, part[joints.a]].min(~acts).at[:, part[joints.b]].min(~acts)
 
 
 @jax.jit
@@ -137,9 +143,24 @@ def _nearest(core: Waves, pull: NpOrJax, times: NpOrJax, pairs: NpOrJax) -> Arra
     return jnp.min(jax.lax.map(at, jnp.asarray(times)), 0)
 
 
+def _first(core: Waves, matter: Matter) -> Waves:
+    """The waves of each part at the first tick at which one of them is there, [N ...]."""
+    part = jnp.asarray(matter.part)
+    alive = (jnp.asarray(core.presence) > 0.5).astype(jnp.int32)
+    begin = jnp.argmax(jnp.zeros_like(alive).at[:, part].max(alive), 0)[part]
+    return jax.tree.map(lambda x: jnp.asarray(x)[begin, jnp.arange(len(part))], core)
+
+
+def _unchanged(core: Waves, matter: Matter) -> Bool[Array, "K N"]:
+    """Whether each part consists of the waves that it has in `_first`: before its birth and after its end it does not."""
+    present = jnp.asarray(core.presence) > 0.5
+    same = present == (jnp.asarray(_first(core, matter).presence) > 0.5)
+    return jnp.ones_like(same).at[:, jnp.asarray(matter.part)].min(same)
+
+
 def _path(core: Waves, matter: Matter) -> tuple[Array, Array, Array, Array]:
     """Mass [N], inertia [N 3 3], centre [K N 3] and rotation [K N 4] of the parts; mass 0 for what is held or empty."""
-    first = jax.tree.map(lambda x: x[0], core)
+    first = _first(core, matter)
     model, _ = bodies(first, matter)
     present = jnp.asarray(first.presence) > 0.5
     weight = jnp.where(present, jnp.asarray(matter.mass), 0.0)

@@ -12,11 +12,18 @@ from typing import Any
 import numpy as np
 
 from wsm_jax.core.geometry import Geometry, inertia
-from wsm_jax.core.physics.dynamics import GRAVITY_M_S2, SUBSTEPS, step
-from wsm_jax.core.physics.matter import Joints, Matter
+from wsm_jax.core.physics.dynamics import GRAVITY_M_S2, SUBSTEPS, joint_gap, step
+from wsm_jax.core.physics.matter import Joints, Matter, check_world, no_joints
+from wsm_jax.core.superquadric import EXPONENT_RANGE
 from wsm_jax.snapshot import FIELDS, TICK_HZ, Waves
 from wsm_jax.snapshot.waves import stack
 from wsm_jax.typing import NpOrJax
+
+TORN_M = 0.01
+"""How far apart a step may leave the sides of a joint, m."""
+
+ENDS = ("breaks", "merges", "vanishes")
+"""Kinds of changes after which their waves are no more what they were."""
 
 Vector = Sequence[float | int] | NpOrJax
 
@@ -26,7 +33,7 @@ class Change:
     """A change of the world at a tick, as data: what, to which waves, with which impulse."""
 
     kind: str
-    """"breaks", "merges", "appears", "vanishes", "is pushed", "is put" or "is held"."""
+    """"breaks", "merges", "appears", "vanishes", "is pushed", "is put", "is held" or "is let go"."""
     slots: tuple[int, ...]
     """The waves that it happens to."""
     apply: Callable[[Waves, Matter], tuple[Waves, Matter]]
@@ -48,23 +55,46 @@ def play(
 ) -> tuple[Waves, tuple[dict[str, Any], ...], Matter]:
     """The waves [K+1 N ...] (NumPy) over `ticks` ticks, with changes made at ticks 0 .. `ticks`; the events; the last matter.
 
-    A tick is recorded after its changes. An event is {"kind", "time" (s), "place" (m), "impulse" (N s), "instances"}. Raises
-    ValueError for a tick outside the range, and what the changes raise.
+    A tick is recorded after its changes. A joint ends with a wave of its own that breaks, merges or vanishes. An event is
+    {"kind", "time" (s), "place" (m), "impulse" (N s), "instances"}. Raises ValueError for a tick outside the range, what
+    `step` and the changes raise, and where a step tears a joint, for then its substeps were too few.
     """
     changes = {} if changes is None else changes
+    tied = no_joints() if joints is None else joints
+    if ticks < 0:
+        raise ValueError(f"play: ticks={ticks}; needed 0 or more")
+    check_world(waves, matter, tied, "play")
     outside = [k for k in changes if not 0 <= k <= ticks]
     if outside:
         raise ValueError(f"play: changes at ticks {outside}; needed 0 to {ticks}")
     record, events = [], []
     for k in range(ticks + 1):
         if k > 0:
-            waves = step(waves, matter, joints, tick_s=tick_s, substeps=substeps, gravity=gravity)
+            torn = float(joint_gap(waves, tied))
+            waves = step(waves, matter, tied, tick_s=tick_s, substeps=substeps, gravity=gravity)
+            _check_step(waves, tied, torn, k, substeps)
         for change in changes.get(k, ()):
             before = waves
             waves, matter = change.apply(waves, matter)
+            if change.kind in ENDS:
+                ended = np.isin(tied.a, change.slots) | np.isin(tied.b, change.slots)
+                tied = tied.replace(holds=np.where(ended[:, None], 0.0, tied.holds))  # type: ignore[attr-defined]
             events.append(_event(change, k * tick_s, waves if change.kind == "appears" else before))
         record.append(waves)
     return stack(record), tuple(events), matter
+
+
+def _check_step(waves: Waves, joints: Joints, torn: float, tick: int, substeps: int) -> None:
+    """Raises ValueError where the step to a tick left numbers that are none, or opened a joint wider than `torn` (m)."""
+    gap = float(joint_gap(waves, joints))
+    moving = np.asarray(waves.presence) > 0.5
+    finite = all(np.isfinite(np.asarray(getattr(waves, name))[moving]).all() for name in ("centre", "velocity"))
+    if not finite or not gap <= max(torn, TORN_M):
+        what = f"a joint is {gap:.3g} m apart" if finite else "a position is not finite"
+        raise ValueError(
+            f"play: {what} at tick {tick}: substeps={substeps} do not follow these masses and joints; needed more, say "
+            f"{4 * substeps}, or a lighter load"
+        )
 
 
 def _event(change: Change, time: float, waves: Waves) -> dict[str, Any]:
@@ -74,6 +104,9 @@ def _event(change: Change, time: float, waves: Waves) -> dict[str, Any]:
     instances = [int(i) for i in np.asarray(waves.instance)[slots]]
     values = {"place": [round(float(x), 6) for x in place], "impulse": [float(x) for x in change.impulse]}
     return {"kind": change.kind, "time": time, **values, "instances": instances}
+
+
+_RANGES = {"scale": (1e-6, 1e6), "exponents": EXPONENT_RANGE, "presence": (0.0, 1.0), "colour": (0.0, 1.0)}
 
 
 def push(slot: int, impulse: Vector, point: Vector | None = None) -> Change:
@@ -99,7 +132,9 @@ def push(slot: int, impulse: Vector, point: Vector | None = None) -> Change:
 def put(slot: int, **values: Vector | float) -> Change:
     """Sets fields of one wave: `centre`, `rotation`, `velocity`, `angular_velocity`, `scale`, `colour`, ... as in `Waves`.
 
-    Its mass stays. Raises ValueError for a field that is none, or values of a wrong shape or that are not finite.
+    Its mass stays; a rotation is brought to length 1. Raises ValueError for a field that is none, for values of a wrong shape
+    or that are not finite, a rotation of length 0, semi-axes of 0 or less, and exponents, presence or colour out of their
+    ranges.
     """
     unknown = sorted(set(values) - set(FIELDS))
     if unknown:
@@ -112,6 +147,13 @@ def put(slot: int, **values: Vector | float) -> Change:
             given = np.asarray(value, np.float64)
             if given.shape != fields[name][slot].shape or not np.isfinite(given).all():
                 raise ValueError(f"put: {name}={value}; needed finite numbers of shape {fields[name][slot].shape}")
+            low, high = _RANGES.get(name, (-np.inf, np.inf))
+            if np.any(given < low) or np.any(given > high):
+                raise ValueError(f"put: {name}={value}; needed {low:g} to {high:g}")
+            if name == "rotation":
+                if not np.linalg.norm(given) > 1e-6:
+                    raise ValueError(f"put: rotation={value}; needed a quaternion (w, x, y, z) of length 1")
+                given = given / np.linalg.norm(given)
             fields[name][slot] = given
         return Waves(**fields), matter
 
@@ -143,7 +185,7 @@ def hold(slot: int, held: bool = True) -> Change:
             fields["angular_velocity"][members] = 0.0
         return Waves(**fields), matter.replace(held=np.where(members, held, matter.held))  # type: ignore[attr-defined]
 
-    return Change("is held", (slot,), change)
+    return Change("is held" if held else "is let go", (slot,), change)
 
 
 def add(slot: int, wave: Waves, properties: Matter) -> Change:

@@ -14,9 +14,8 @@ act before each drift so that its end is admissible, and after it so that its ve
 
 A body that bounces drifts with its old velocity up to the impact, at a time t within the substep, and with the new one after
 it; (3) then stands for the speeds just before and after t, from which those of the scheme differ by the force. (2)-(4) are
-solved by Gauss-Seidel sweeps over the points of a contact and Jacobi sweeps over contacts and joints, every body's mass split
-among those that share it (Tonge, Benevolenski and Voroshilov 2012): impulses are equal and opposite, so momentum is conserved,
-and nothing depends on what is not in touch with it.
+solved in turns (solver.py), every body's mass split among the contacts that share it, and all joints at once: impulses are
+equal and opposite, so momentum is conserved, and nothing depends on what is not in touch with it.
 """
 
 from functools import partial
@@ -30,7 +29,7 @@ from wsm_jax.core.geometry import Geometry, apply, combine, inertia, multiply, p
 from wsm_jax.core.physics.body import Body
 from wsm_jax.core.physics.contact import Pair, best_normal, normal_near, touch_at
 from wsm_jax.core.physics.manifold import POINTS, manifold
-from wsm_jax.core.physics.matter import Joints, Matter, no_joints
+from wsm_jax.core.physics.matter import Joints, Matter, check_world, no_joints
 from wsm_jax.core.physics.solver import Contacts, Impulses, Inverse, Motion, Rows, after, closing, no_impulses, solve, totals
 from wsm_jax.core.physics.triple import Matrix, Vector
 from wsm_jax.snapshot import FIELDS, TICK_HZ, Waves, quaternion_to_matrix
@@ -42,6 +41,7 @@ GRAVITY_M_S2 = (0.0, 0.0, -9.81)
 SUBSTEPS = 40
 """Substeps of a tick: 320 Hz."""
 _SWEEPS = (16, 8)
+_KEPT = 0.5
 _PUSH_OUT_M_S = 0.5
 _CLOSED_M = 1e-4
 _NEVER_M_S = 1e4
@@ -102,7 +102,8 @@ def bodies(waves: Waves, matter: Matter) -> tuple[Bodies, State]:
     tensor = total(own + mass[:, None, None] * steiner) + jnp.where(used, 0.0, 1.0)[:, None] * jnp.eye(3)
     spin = jnp.asarray(waves.angular_velocity)
     momentum = mass[:, None] * jnp.cross(arm, v - velocity[part]) + apply(own, spin)
-    held = jnp.zeros(part.shape, bool).at[part].max(jnp.asarray(matter.held) | ~present)
+    some, held = (jnp.zeros(part.shape, bool).at[part].max(x) for x in (present, jnp.asarray(matter.held)))
+    held = held | ~some
     momentum = jnp.where(held[:, None], spin, total(momentum))
     count = len(part)
     upright = jnp.tile(jnp.asarray([1.0, 0.0, 0.0, 0.0]), (count, 1))
@@ -216,17 +217,22 @@ def _joint_rows(
     shift = combine(place_b - place_a, axes)
     between = multiply(frame_a * jnp.asarray([1.0, -1.0, -1.0, -1.0]), frame_b)
     turn = 2.0 * jnp.where(between[:, :1] < 0, -1.0, 1.0) * between[:, 1:]
-    rows = Rows(part_a, part_b, place_b - centre[part_a], place_b - centre[part_b], axes, jnp.asarray(joints.holds))
+    present = jnp.asarray(waves.presence) > 0.5
+    holds = jnp.where((present[joints.a] & present[joints.b])[:, None], jnp.asarray(joints.holds), 0.0)
+    rows = Rows(part_a, part_b, place_b - centre[part_a], place_b - centre[part_b], axes, holds)
     return rows, jnp.concatenate([shift, turn], -1)
 
 
-def _row_speeds(rows: Rows, motion: Motion) -> Array:
-    """Velocity of B against A along the rows, [J 6]."""
-    velocity, spin = motion.velocity.array(), motion.spin.array()
-    at_b = velocity[rows.b] + jnp.cross(spin[rows.b], rows.arm_b)
-    at_a = velocity[rows.a] + jnp.cross(spin[rows.a], rows.arm_a)
-    both = jnp.stack([at_b - at_a, spin[rows.b] - spin[rows.a]], 1)
-    return combine(both, rows.axes[:, None]).reshape(-1, 6)
+@jax.jit
+def joint_gap(waves: Waves, joints: Joints) -> Float[Array, ""]:
+    """How far apart (m) the two sides of the worst joint are, along what it holds; 0 without joints between present waves."""
+    present = jnp.asarray(waves.presence) > 0.5
+    centre, matrix = jnp.asarray(waves.centre), quaternion_to_matrix(jnp.asarray(waves.rotation))
+    sides = ((joints.a, joints.anchor_a), (joints.b, joints.anchor_b))
+    place_a, place_b = (centre[slot] + apply(matrix[slot], jnp.asarray(anchor)) for slot, anchor in sides)
+    axes = product(matrix[joints.a], quaternion_to_matrix(jnp.asarray(joints.frame_a)))
+    apart = jnp.abs(combine(place_b - place_a, axes)) * jnp.asarray(joints.holds)[:, :3]
+    return jnp.max(jnp.where((present[joints.a] & present[joints.b])[:, None], apart, 0.0), initial=0.0)
 
 
 def _impacts(contacts: Contacts, speed: Array, pull: Array, h: float | Array) -> tuple[Array, Array]:
@@ -274,7 +280,9 @@ def _substep(
     momentum = state.momentum + jnp.where(free, angular.array(), 0.0)
     # the share of the substep that a part still moves as before its bounce
     first = jnp.full(parts, h).at[contacts.a].min(jnp.min(until, 0)).at[contacts.b].min(jnp.min(until, 0))
-    share = jnp.where(first < h, first / h, 0.0)[:, None]
+    # (none where a joint pulls: before its impulses the old velocity is not one that the joint lets it have)
+    tied = jnp.zeros(parts).at[jnp.concatenate([rows.a, rows.b])].max(jnp.tile(jnp.max(rows.holds, 1, initial=0.0), 2))
+    share = jnp.where((first < h) & (tied == 0), first / h, 0.0)[:, None]
     drifting = state.replace(momentum=share * state.momentum + (1 - share) * momentum)  # type: ignore[attr-defined]
     centre, rotation = _drift(model, drifting, share * start.velocity.array() + (1 - share) * velocity, h)
     ended = State(centre, rotation, velocity, momentum)
@@ -311,7 +319,7 @@ def _settle(
     gap = contacts.gap + h * closing(contacts, Motion(Vector.of(state.velocity), start.spin))
     rows, _ = _joint_rows(waves, matter, model, joints, state.centre, state.rotation)
     target = jnp.where(gap < _CLOSED_M, 0.0, -_NEVER_M_S)
-    behind = solve(start, inverse, contacts, target, rows, lambda motion, _: _row_speeds(rows, motion), behind, _SWEEPS[1])
+    behind = solve(start, inverse, contacts, target, rows, None, behind, _SWEEPS[1])
     linear, angular = totals(contacts, rows, behind, len(model.inverse_mass))
     velocity = after(start, inverse, linear, angular).velocity.array()
     momentum = state.momentum + jnp.where(free, angular.array(), 0.0)
@@ -327,6 +335,19 @@ def _eligible(waves: Waves, matter: Matter, joints: Joints, pairs: Array) -> Arr
     return present[a] & present[b] & (part[a] != part[b]) & ~(held[a] & held[b]) & ~joined[part[a], part[b]]
 
 
+def _kept(impulses: Impulses, waves: Waves, matter: Matter, joints: Joints, pairs: Array) -> Impulses:
+    """Where the next substep begins: half of the impulses of contacts of parts that joints tie.
+
+    A contact that a joint does not let give way never settles; what it presses must not grow without end.
+    """
+    present, part = jnp.asarray(waves.presence) > 0.5, jnp.asarray(matter.part)
+    acts = jnp.any(jnp.asarray(joints.holds) > 0, -1) & present[joints.a] & present[joints.b]
+    tied = jnp.zeros(len(part), bool).at[part[joints.a]].max(acts).at[part[joints.b]].max(acts)
+    share = jnp.where(tied[part[pairs]].any(-1), _KEPT, 1.0)
+    normal, tangent, turning = jax.tree.map(lambda x: share * x, (impulses.normal, impulses.tangent, impulses.turning))
+    return Impulses(normal, tangent, turning, impulses.joint)
+
+
 def _pairs(count: int, worlds: int) -> np.ndarray:
     """All pairs of waves within each of `worlds` blocks of slots, [P 2]. Raises ValueError where they are not equal blocks."""
     if worlds < 1 or count % worlds:
@@ -336,7 +357,6 @@ def _pairs(count: int, worlds: int) -> np.ndarray:
     return (first + np.stack(np.triu_indices(each, 1), -1)).reshape(-1, 2)
 
 
-@partial(jax.jit, static_argnames=("substeps", "worlds"))
 def step(
     waves: Waves,
     matter: Matter,
@@ -353,21 +373,43 @@ def step(
     they have. What does not touch a wave, directly or by others, has no influence on it, to the bit. `worlds`:
     the slots are so many separate worlds, one after the other, of equally many slots; faster than `jax.vmap` over them.
 
-    Raises ValueError for slots that are not so many equal worlds.
+    A body that a joint pulls with T newtons at a lever of r metres swings with the frequency sqrt(T r / I), which a substep of
+    h seconds follows while h sqrt(T r / I) < 2: light links under a heavy load need more substeps (`play` of change.py says
+    so where it sees a joint torn; here nothing can).
+
+    Raises ValueError for slots that are not so many equal worlds, for waves, matter and joints that do not belong together
+    (matter.py), and for no substeps.
     """
     joints = no_joints() if joints is None else joints
+    if substeps < 1:
+        raise ValueError(f"step: substeps={substeps}; needed 1 or more")
+    check_world(waves, matter, joints, "step")
+    return _step(waves, matter, joints, tick_s, jnp.asarray(gravity), substeps, worlds)
+
+
+@partial(jax.jit, static_argnums=(5, 6))
+def _step(
+    waves: Waves, matter: Matter, joints: Joints, tick_s: float | Array, gravity: Array, substeps: int, worlds: int
+) -> Waves:
+    """`step` of what has been checked."""
     with jax.default_matmul_precision(_EXACT):
         model, state = bodies(waves, matter)
         pairs = jnp.asarray(_pairs(waves.count, worlds))
-        substep = partial(_substep, waves, matter, joints, model, pairs, tick_s / substeps, jnp.asarray(gravity))
+        substep = partial(_substep, waves, matter, joints, model, pairs, tick_s / substeps, gravity)
         none = no_impulses((POINTS, len(pairs)), len(joints.a))
         first = Pair(*map(Body.of, _sides(waves, pairs)))
         carry = state, none, none, best_normal(first, iterations=6, starts=2)
-        state, *_ = jax.lax.fori_loop(0, substeps, lambda _, carry: substep(carry), carry)
+
+        def advance(_, carry: Any) -> Any:
+            state, before, behind, normals = substep(carry)
+            if len(joints.a):
+                before, behind = (_kept(impulses, waves, matter, joints, pairs) for impulses in (before, behind))
+            return state, before, behind, normals
+
+        state, *_ = jax.lax.fori_loop(0, substeps, advance, carry)
         return placed(waves, matter, model, state)
 
 
-@partial(jax.jit, static_argnames=("ticks", "substeps"))
 def rollout(
     waves: Waves,
     matter: Matter,
@@ -378,11 +420,26 @@ def rollout(
     substeps: int = SUBSTEPS,
     gravity: Gravity = GRAVITY_M_S2,
 ) -> Waves:
-    """The waves [K+1 N ...] at `ticks` ticks from the given ones [N ...] on, those included: `step` after `step`."""
+    """The waves [K+1 N ...] at `ticks` ticks from the given ones [N ...] on, those included: `step` after `step`.
+
+    Raises ValueError as `step` does, and for a negative number of ticks.
+    """
+    joints = no_joints() if joints is None else joints
+    if ticks < 0 or substeps < 1:
+        raise ValueError(f"rollout: ticks={ticks}, substeps={substeps}; needed 0 and 1 or more")
+    check_world(waves, matter, joints, "rollout")
+    return _rollout(waves, matter, joints, tick_s, jnp.asarray(gravity), ticks, substeps)
+
+
+@partial(jax.jit, static_argnums=(5, 6))
+def _rollout(
+    waves: Waves, matter: Matter, joints: Joints, tick_s: float | Array, gravity: Array, ticks: int, substeps: int
+) -> Waves:
+    """`rollout` of what has been checked."""
     first = Waves(**{name: jnp.asarray(getattr(waves, name)) for name in FIELDS})
 
     def tick(now: Waves, _) -> tuple[Waves, Waves]:
-        after_tick = step(now, matter, joints, tick_s=tick_s, substeps=substeps, gravity=gravity)
+        after_tick = _step(now, matter, joints, tick_s, gravity, substeps, 1)
         return after_tick, after_tick
 
     _, later = jax.lax.scan(tick, first, None, length=ticks)

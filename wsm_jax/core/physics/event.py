@@ -58,6 +58,9 @@ def break_apart(
             raise ValueError(
                 f"break_apart: {len(np.asarray(pieces.centre))} pieces for slots {list(slots)}; needed one slot each"
             )
+        extra = np.zeros((len(slots), 3)) if apart is None else np.asarray(apart, np.float64)
+        if extra.shape != (len(slots), 3) or not np.isfinite(extra).all():
+            raise ValueError(f"break_apart: apart of shape {extra.shape}; needed finite velocities ({len(slots)}, 3), m/s")
         fields, columns = fields_of(waves), columns_of(matter)
         parent = {name: np.array(values[slot]) for name, values in fields.items()}
         whole = float(superquadric.volume(np.asarray(parent["scale"]), np.asarray(parent["exponents"])))
@@ -80,7 +83,6 @@ def break_apart(
             own_part(columns["part"], target)
             columns["mass"][target] = share[i] * float(np.asarray(matter.mass)[slot])
         fields["presence"][slot] = 0.0
-        extra = np.zeros((len(slots), 3)) if apart is None else np.asarray(apart, np.float64)
         after = Waves(**fields)
         _move_as(after, list(slots), columns["mass"], _momenta(waves, [slot], np.asarray(matter.mass)), parent, extra, impulse)
         return after, Matter(**columns)
@@ -103,6 +105,8 @@ def merge(slots: Sequence[int], slot: int, shape: Geometry | None = None) -> Cha
             _alone(waves, matter, source, "merge")
         if slot not in slots:
             check_empty(waves, slot, "merge")
+        if shape is not None and np.shape(shape.centre) != (3,):
+            raise ValueError(f"merge: shape with centres {np.shape(shape.centre)}; needed one wave without axes, (3,)")
         sources = list(slots)
         fields, columns = fields_of(waves), columns_of(matter)
         mass = np.asarray(matter.mass, np.float64)[sources]

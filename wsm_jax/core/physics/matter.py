@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
+from jax.core import Tracer
 
 from wsm_jax.core import superquadric
 from wsm_jax.snapshot import Waves, quaternion_to_matrix
@@ -56,10 +57,19 @@ class Joints:
 
 
 def matter(
-    waves: Waves, *, density: float = 500.0, friction: float = 0.4, rolling: float = 0.0, restitution: float = 0.3
+    waves: Waves,
+    joints: Joints | None = None,
+    *,
+    density: float = 500.0,
+    friction: float = 0.4,
+    rolling: float = 0.0,
+    restitution: float = 0.3,
 ) -> Matter:
     """Uniform matter (density in kg/m^3) for waves [N]: mass from the volume; the waves of one object move as one; scenery
     (instance 0) and empty slots are held, and have no coefficients of their own.
+
+    An object with `joints` between its waves is of several parts: each wave that a joint names is one, and takes along those
+    of the object's other waves whose centres are nearest to its own.
 
     Raises ValueError for a density that is not positive, or a negative coefficient.
     """
@@ -73,7 +83,9 @@ def matter(
     instance = np.asarray(waves.instance)
     free = (instance > 0) & (np.asarray(waves.presence) > 0.5)
     slots = np.arange(len(free))
-    first = np.array([np.flatnonzero(instance == i)[0] for i in instance])
+    first = np.array([np.flatnonzero(free & (instance == i))[0] if free[n] else n for n, i in enumerate(instance)])
+    if joints is not None:
+        first = _by_joints(waves, joints, instance, free, first)
     each = np.where(free, 1.0, 0.0).astype(np.float32)
     return Matter(
         mass=density * np.asarray(superquadric.volume(waves.scale, waves.exponents)),
@@ -83,6 +95,48 @@ def matter(
         part=np.where(free, first, slots).astype(np.int32),
         held=~free,
     )
+
+
+def _by_joints(waves: Waves, joints: Joints, instance: np.ndarray, free: np.ndarray, part: np.ndarray) -> np.ndarray:
+    """The part of every wave where those that joints tie within an object are parts of their own."""
+    part, centre = part.copy(), np.asarray(waves.centre, np.float64)
+    a, b = np.asarray(joints.a), np.asarray(joints.b)
+    inside = (instance[a] == instance[b]) & (a != b) & np.any(np.asarray(joints.holds) > 0, 1)
+    for i in np.unique(instance[a[inside]]):
+        ends = np.unique(np.concatenate([side[inside & (instance[a] == i)] for side in (a, b)]))
+        ends = ends[free[ends]]
+        members = np.flatnonzero((instance == i) & free)
+        apart = np.linalg.norm(centre[members, None] - centre[ends], axis=-1)
+        part[members] = ends[np.argmin(apart, 1)]
+    return part
+
+
+def check_world(waves: Waves, matter: Matter, joints: Joints, what: str) -> None:
+    """Raises ValueError, naming `what`, for waves, matter and joints that do not belong together.
+
+    Values that jit traces are not looked at, only shapes.
+    """
+    shape = np.shape(waves.presence)
+    if len(shape) != 1 or not shape[0]:
+        raise ValueError(f"{what}: waves of shape {shape}; needed one instant of one wave or more, (N,): take waves[k]")
+    for name, column in vars(matter).items():
+        if np.shape(column) != shape:
+            raise ValueError(f"{what}: matter.{name} of shape {np.shape(column)} for {shape[0]} waves; needed {shape}")
+    if any(isinstance(x, Tracer) for x in (joints.a, joints.b, joints.holds, matter.part)):
+        return
+    a, b, part = (np.asarray(x) for x in (joints.a, joints.b, matter.part))
+    acts = np.any(np.asarray(joints.holds) > 0, -1)
+    outside = acts & ((np.minimum(a, b) < 0) | (np.maximum(a, b) >= shape[0]))
+    if outside.any():
+        j = int(np.argmax(outside))
+        raise ValueError(f"{what}: joint {j} ties waves {a[j]} and {b[j]}; the core has slots 0 to {shape[0] - 1}")
+    inert = acts & (part[a] == part[b])
+    if inert.any():
+        j = int(np.argmax(inert))
+        raise ValueError(
+            f"{what}: joint {j} ties waves {a[j]} and {b[j]} of one rigid part; needed two parts: matter(waves, joints) parts "
+            "the waves of an object at its joints"
+        )
 
 
 def side_by_side(worlds: Sequence[tuple[Waves, Matter]]) -> tuple[Waves, Matter]:
@@ -121,17 +175,20 @@ def joint(
     if not (0 <= a < count and 0 <= b < count) or a == b:
         raise ValueError(f"joint: waves {a} and {b} of {count}; needed two different slots")
     z = np.asarray(axis, np.float64)
-    if not np.isfinite(z).all() or np.linalg.norm(z) < 1e-9:
-        raise ValueError(f"joint: axis {tuple(z)}; needed a direction")
+    if z.shape != (3,) or not np.isfinite(z).all() or np.linalg.norm(z) < 1e-9:
+        raise ValueError(f"joint: axis {axis}; needed a direction: three numbers")
     z = z / np.linalg.norm(z)
+    place = np.asarray(anchor, np.float64)
+    if place.shape != (3,) or not np.isfinite(place).all():
+        raise ValueError(f"joint: anchor {anchor}; needed three finite numbers (m)")
     x = np.cross(z, np.eye(3)[np.argmin(np.abs(z))])
     x = x / np.linalg.norm(x)
     frame = np.stack([x, np.cross(z, x), z], -1)
     sides: dict[str, np.ndarray] = {}
     for name, slot in (("a", a), ("b", b)):
         turn = np.asarray(quaternion_to_matrix(waves.rotation[slot]), np.float64)
-        place = turn.T @ (np.asarray(anchor, np.float64) - np.asarray(waves.centre[slot]))
-        sides[f"anchor_{name}"] = place.astype(np.float32)[None]
+        local = turn.T @ (place - np.asarray(waves.centre[slot]))
+        sides[f"anchor_{name}"] = local.astype(np.float32)[None]
         sides[f"frame_{name}"] = matrix_to_quaternion(turn.T @ frame)[None]
     slots = {name: np.asarray([slot], np.int32) for name, slot in (("a", a), ("b", b))}
     return Joints(holds=np.asarray([JOINTS[kind]], np.float32), **slots, **sides)

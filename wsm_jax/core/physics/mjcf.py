@@ -19,7 +19,7 @@ from scipy.optimize import brentq
 
 from wsm_jax.core.mesh import surface_points
 from wsm_jax.core.physics.dynamics import GRAVITY_M_S2, Bodies, bodies
-from wsm_jax.core.physics.matter import JOINTS, Joints, Matter, no_joints
+from wsm_jax.core.physics.matter import JOINTS, Joints, Matter, check_world, no_joints
 from wsm_jax.snapshot import TICK_HZ, Waves, quaternion_to_matrix
 from wsm_jax.snapshot.waves import stack
 from wsm_jax.typing import Float, NpOrJax
@@ -64,10 +64,11 @@ def to_mjcf(
     """The MJCF text of waves [N]: one body a part, named "part<slot>", one geom a wave, named "wave<slot>".
 
     A part hangs in the tree below the part that a joint ties it to, as MuJoCo wants it; other parts move freely; held parts are
-    of the world. Raises ValueError for joints that close a loop, a fixed joint (give its waves one part instead), or a part
-    that is held but moves.
+    of the world; joints with a wave that is not there are left out. Raises ValueError for joints that close a loop, a fixed
+    joint (give its waves one part instead), a part that is held but moves, and as `step` of dynamics.py does.
     """
-    joints = no_joints() if joints is None else joints
+    joints = _acting(waves, no_joints() if joints is None else joints)
+    check_world(waves, matter, joints, "to_mjcf")
     tree = _tree(waves, matter, joints)
     model, state = jax.device_get(bodies(waves, matter))
     part, present = np.asarray(matter.part), np.asarray(waves.presence) > 0.5
@@ -111,6 +112,13 @@ def to_mjcf(
         f'<default><geom solimp=".95 .99 .001"/></default><asset>{"".join(assets)}</asset>'
         f"<worldbody>{free}</worldbody><contact>{apart}</contact></mujoco>"
     )
+
+
+def _acting(waves: Waves, joints: Joints) -> Joints:
+    """The joints that hold anything, between waves that are there."""
+    present = np.asarray(waves.presence) > 0.5
+    acts = np.any(np.asarray(joints.holds) > 0, -1) & present[joints.a] & present[joints.b]
+    return jax.tree.map(lambda x: np.asarray(x)[acts], joints)
 
 
 def _tree(waves: Waves, matter: Matter, joints: Joints) -> dict[int, list[tuple[int, str]]]:

@@ -1,15 +1,17 @@
 """The impulses of contacts and joints: equations (2) to (4) of dynamics.py.
 
-Gauss-Seidel over the points of one contact, Jacobi over contacts and joints with split masses: each of the n that share a
-body sees a body of mass m/n of its own, and the impulses of all are added up (Tonge, Benevolenski and Voroshilov 2012).
+Gauss-Seidel over the points of one contact, Jacobi over contacts with split masses: each of the n that share a body sees a
+body of mass m/n of its own, and the impulses of all are added up (Tonge, Benevolenski and Voroshilov 2012). In turn with the
+contacts, all joints are solved at once by their whole matrix: a chain is stiff at any ratio of masses.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 
-from wsm_jax.core.geometry import apply
+from wsm_jax.core.geometry import apply, combine
 from wsm_jax.core.physics.triple import Matrix, Vector
 from wsm_jax.typing import Array, pytree
 
@@ -129,53 +131,75 @@ def solve(
     contacts: Contacts,
     target: Array,
     rows: Rows,
-    error: Callable[[Motion, Vector], Array],
+    error: Callable[[Motion, Vector], Array] | None,
     impulses: Impulses,
     sweeps: int,
 ) -> Impulses:
     """Impulses after which normal velocities at the contacts are at least `target` [Q P] (m/s), and the joints' `error` is 0.
 
     `error(motion, angular)` gives the velocities [J 6] that the joints should not have, in a motion reached by moments
-    `angular`.
-    `impulses` is where to begin; `motion` is without them.
+    `angular`; none: those that they have. What of it is not linear is taken from the motion at the start, and anew half-way:
+    between, the problem is a convex one, and its sweeps cannot run away. `impulses` is where to begin; `motion` is without
+    them.
     """
     parts = len(inverse.mass)
     sharing = jnp.zeros(parts).at[contacts.a].add(contacts.active).at[contacts.b].add(contacts.active)
-    sharing = jnp.maximum(sharing.at[rows.a].add(1.0).at[rows.b].add(1.0), 1.0)
-    split = jax.tree.map(lambda x: sharing * x, inverse)
-    response = _row_responses(rows, split) if len(rows.a) else None
+    split = jax.tree.map(lambda x: jnp.maximum(sharing, 1.0) * x, inverse)
+    response = _joint_responses(rows, inverse) if len(rows.a) else None
     of_a, of_b = (jax.tree.map(lambda x, part=part: x[part], split) for part in (contacts.a, contacts.b))
     softness = _softness(contacts, of_a, of_b)
 
-    def sweep(_, impulses: Impulses) -> Impulses:
+    def sweep(_, impulses: Impulses, bent: Array | float = 0.0) -> Impulses:
         linear, angular = totals(contacts, rows, impulses, parts)
         now = after(motion, inverse, linear, angular)
         normal, tangent, turning = _contact_sweep(now, of_a, of_b, contacts, softness, target, impulses)
+        pressed = Impulses(normal, tangent, turning, impulses.joint)
         if response is None:
-            return Impulses(normal, tangent, turning, impulses.joint)
-        change = apply(response, error(now, angular) * rows.holds)
-        return Impulses(normal, tangent, turning, impulses.joint - change * rows.holds)
+            return pressed
+        linear, angular = totals(contacts, rows, pressed, parts)
+        off = _row_speeds(rows, after(motion, inverse, linear, angular)) + bent
+        change = apply(response, off.reshape(-1)).reshape(off.shape)
+        return pressed.replace(joint=pressed.joint - change)  # type: ignore[attr-defined]
 
-    return jax.lax.fori_loop(0, sweeps, sweep, impulses)
+    if response is None or error is None:
+        return jax.lax.fori_loop(0, sweeps, sweep, impulses)
+    bent = error(motion, Vector.zeros((parts,))) - _row_speeds(rows, motion)
+    return jax.lax.fori_loop(0, sweeps, partial(sweep, bent=bent), impulses)
 
 
-def _row_responses(rows: Rows, inverse: Inverse) -> Array:
-    """Impulse along each row per velocity along each row, [J 6 6]."""
+def _row_speeds(rows: Rows, motion: Motion) -> Array:
+    """Velocity of B against A along the rows, [J 6]."""
+    velocity, spin = motion.velocity.array(), motion.spin.array()
+    at_b = velocity[rows.b] + jnp.cross(spin[rows.b], rows.arm_b)
+    at_a = velocity[rows.a] + jnp.cross(spin[rows.a], rows.arm_a)
+    both = jnp.stack([at_b - at_a, spin[rows.b] - spin[rows.a]], 1)
+    return combine(both, rows.axes[:, None]).reshape(-1, 6)
+
+
+def _joint_responses(rows: Rows, inverse: Inverse) -> Array:
+    """Impulses along all rows of all joints per velocities along them, [6J 6J]: the inverse of J M^-1 J^T; 0 for free rows.
+
+    In float32 with a relative softness of 1e-5, so that joints which say a thing twice (a closed loop) do no harm; `solve`
+    asks again for what is left.
+    """
     inertia = jnp.stack([row.array() for row in vars(inverse.inertia).values()], -2)
-    return jnp.linalg.inv(jax.vmap(lambda row: _row_stiffness(row, inverse.mass, inertia))(rows))
-
-
-def _row_stiffness(row: Rows, mass: Array, inertia: Array) -> Array:
-    """Velocity along each row per impulse along each row, [6 6]; 1 for rows that are free."""
-    total = jnp.zeros((6, 6))
-    for part, arm in ((row.a, row.arm_a), (row.b, row.arm_b)):
-        lever = jnp.cross(arm[:, None], row.axes, axis=0)  # columns: moment of a unit impulse along each axis
-        moments = jnp.concatenate([lever, row.axes], 1)
-        forces = jnp.concatenate([row.axes, jnp.zeros((3, 3))], 1)
-        total = total + mass[part] * forces.T @ forces + moments.T @ inertia[part] @ moments
-    held = row.holds[:, None] * row.holds
-    scale = jnp.trace(total) / 6 + 1e-30
-    return total * held + jnp.diag(jnp.where(row.holds > 0, 1e-7 * scale, scale))
+    part = jnp.concatenate([rows.a, rows.b])
+    sides = [(-1.0, rows.arm_a), (1.0, rows.arm_b)]
+    along = jnp.swapaxes(rows.axes, -1, -2)
+    forces = jnp.concatenate([sign * jnp.concatenate([along, jnp.zeros_like(along)], 1) for sign, _ in sides])
+    moments = jnp.concatenate([sign * jnp.concatenate([jnp.cross(arm[:, None], along), along], 1) for sign, arm in sides])
+    pushed = jnp.einsum("iak,i,jbk->iajb", forces, inverse.mass[part], forces)
+    twisted = jnp.einsum("iak,ikl,jbl->iajb", moments, inertia[part], moments)
+    shared = (part[:, None] == part)[:, None, :, None]
+    count = len(rows.a)
+    ends = jnp.where(shared, pushed + twisted, 0.0).reshape(2, count, 6, 2, count, 6)
+    stiffness = jnp.sum(ends, (0, 3)).reshape(6 * count, 6 * count)
+    held = rows.holds.reshape(-1) > 0
+    diagonal = jnp.diagonal(stiffness)
+    unit = jnp.where(held & (diagonal > 0), jax.lax.rsqrt(jnp.where(diagonal > 0, diagonal, 1.0)), 0.0)
+    scaled = unit[:, None] * stiffness * unit + jnp.diag(jnp.where(unit > 0, 1e-5, 1.0))
+    factor = jax.scipy.linalg.cho_factor(scaled)
+    return unit[:, None] * jax.scipy.linalg.cho_solve(factor, jnp.eye(6 * count)) * unit
 
 
 @pytree
