@@ -6,20 +6,21 @@ colors [n 3] (bytes), and, if it has cameras, viewmats [k 4 4] (world to camera)
 """
 
 import dataclasses
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from wsm_jax.core.fitting.observations import checked_depth
+from wsm_jax.core.exchange import array_file
+from wsm_jax.core.fitting.observations import checked_depth, checked_points
 from wsm_jax.snapshot import Camera
 from wsm_jax.snapshot.camera import matrix_to_quaternion
 from wsm_jax.typing import Float
 
 STRUCTURED_LIGHT = (525.0, 525.0, 319.5, 239.5)
 """fx, fy, cx, cy (pixels, of 640 x 480) that PrimeSense sensors are commonly used with, where a recording names none."""
+_FIELDS = ("means3d", "colors", "viewmats", "Ks", "height", "width")
 _COLOURS = ("color", "colour", "rgb")
 
 
@@ -124,25 +125,42 @@ def read_trajectory(path: str | Path) -> Float[np.ndarray, "K 4 4"]:
 def read_points(path: str | Path) -> Points:
     """A points file. Raises FileNotFoundError or ValueError that names it and what it lacks."""
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            data = {name: file[name] for name in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: no .npz that can be read ({error})") from error
+    if path.suffix.lower() != ".npz":
+        raise ValueError(f"{path}: needed .npz points or an RGB-D folder; meshes and point clouds: python -m launch.convert")
+    data = array_file.members(path)
     if not {"means3d", "colors"} <= set(data):
         raise ValueError(f"{path}: holds {sorted(data)}; needed means3d and colors")
-    points, colours = data["means3d"].astype(np.float32), data["colors"].astype(np.float32) / 255.0
-    if points.ndim != 2 or points.shape[-1] != 3 or colours.shape != points.shape:
-        raise ValueError(f"{path}: means3d {points.shape}, colors {colours.shape}; needed [n, 3] both")
-    if not {"viewmats", "Ks", "height", "width"} <= set(data):
+    for name, values in data.items():
+        if name in _FIELDS and (values.dtype.kind not in "fiu" or not np.isfinite(values).all()):
+            raise ValueError(f"{path}: {name} of type {values.dtype} holds what is no finite number; needed numbers")
+    points = checked_points(data["means3d"], str(path), 1)
+    if data["colors"].shape != points.shape:
+        raise ValueError(f"{path}: means3d {points.shape}, colors {data['colors'].shape}; needed [n, 3] both")
+    colours = data["colors"].astype(np.float32) / 255.0
+    if colours.min() < 0 or colours.max() > 1:
+        raise ValueError(f"{path}: colors {data['colors'].min():g}..{data['colors'].max():g}; needed 0..255")
+    if not set(_FIELDS) <= set(data):
         return Points(points, colours, None, 0, 0)
-    height, width = int(data["height"]), int(data["width"])
-    world = np.linalg.inv(data["viewmats"].astype(np.float64))
-    lens = data["Ks"].astype(np.float64)
+    return Points(points, colours, *_cameras(data, str(path)))
+
+
+def _cameras(data: dict[str, np.ndarray], source: str) -> tuple[Camera, int, int]:
+    """Cameras [k], height and width. Raises ValueError that names `source` and the field."""
+    views, lens = data["viewmats"].astype(np.float64), data["Ks"].astype(np.float64)
+    count = len(views) if views.ndim == 3 else -1
+    if views.shape != (count, 4, 4) or lens.shape != (count, 3, 3):
+        raise ValueError(f"{source}: viewmats {views.shape}, Ks {lens.shape}; needed [k, 4, 4] and [k, 3, 3]")
+    if data["height"].size != 1 or data["width"].size != 1 or min(data["height"].min(), data["width"].min()) < 2:
+        raise ValueError(f"{source}: height {data['height']}, width {data['width']}; needed two whole numbers of pixels from 2")
+    height, width = int(data["height"].item()), int(data["width"].item())
+    turn = views[:, :3, :3]
+    if not np.allclose(turn @ np.swapaxes(turn, 1, 2), np.eye(3), atol=1e-2):
+        raise ValueError(f"{source}: viewmats are no rigid motions, world to camera")
+    if not (lens[:, 0, 0] > 0).all() or not (lens[:, 1, 1] > 0).all():
+        raise ValueError(f"{source}: Ks with focal lengths {lens[:, [0, 1], [0, 1]].min():g} px; needed them above 0")
+    world = np.linalg.inv(views)
     offset = (lens[:, :2, 2] - 0.5 * np.array([width, height])) / height
     focal = 0.5 * (lens[:, 0, 0] + lens[:, 1, 1]) / height
     rotation = matrix_to_quaternion(world[:, :3, :3])
     cameras = Camera(world[:, :3, 3].astype(np.float32), rotation, focal.astype(np.float32), offset.astype(np.float32))
-    return Points(points, colours, cameras, height, width)
+    return cameras, height, width

@@ -2,11 +2,12 @@
 
 Every row is one picture of depth, instance and normal, cast with culling and without, and its gradient with respect to all
 waves; MuJoCo draws the same waves (as convex meshes on their surfaces) as depth and segmentation, the two of these channels
-that it has. All of a row is timed in turns, and the best of the turns counts, so that a busy machine harms all alike.
+that it has, one sample a pixel, as ours. All of a row is timed in turns, and the best of the turns counts, so that a busy machine harms all alike.
 """
 
 import dataclasses
 import functools
+import itertools
 import os
 import platform
 import subprocess
@@ -14,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -130,7 +132,8 @@ def mujoco_task(waves: Waves, camera: Camera, side: int) -> Callable[[], object]
     turn = np.asarray(camera.rotation, np.float64)
     flipped = np.array([-turn[1], turn[0], turn[3], -turn[2]])  # OpenGL cameras look along -z: half a turn about x
     eye = f'<camera name="eye" fovy="{np.rad2deg(_FOV)}" pos="{numbers(camera.position)}" quat="{numbers(flipped)}"/>'
-    visual = f'<visual><global offwidth="{side}" offheight="{side}"/></visual>'
+    # depth and segmentation gain nothing by the four samples a pixel that MuJoCo takes by itself
+    visual = f'<visual><global offwidth="{side}" offheight="{side}"/><quality offsamples="0"/></visual>'
     world = f"<worldbody>{eye}{''.join(bodies)}</worldbody>"
     model = mujoco.MjModel.from_xml_string(f"<mujoco>{visual}<asset>{''.join(assets)}</asset>{world}</mujoco>")  # type: ignore[attr-defined]
     data = mujoco.MjData(model)  # type: ignore[attr-defined]
@@ -150,9 +153,22 @@ def mujoco_task(waves: Waves, camera: Camera, side: int) -> Callable[[], object]
     return draw
 
 
-def row(count: int, side: int, distance: float, turns: int, gradient: bool, brute: bool, seed: int, mujoco: bool) -> list[str]:
-    """One line of the table."""
-    drawn, camera = scene(count, seed), camera_at(distance)
+class View(NamedTuple):
+    """What a row shows."""
+
+    count: int
+    side: int
+    distance: float
+    """Of the camera, m."""
+    area: float
+    """Of the cross sections, m^2."""
+    seed: int
+
+
+def row(view: View, turns: int, gradient: bool, brute: bool, mujoco: bool, bound: float) -> list[str]:
+    """One line of the table; `bound` is in Newton steps a second."""
+    count, side = view.count, view.side
+    drawn, camera = scene(count, view.seed, view.area), camera_at(view.distance)
     waves, eye = jax.tree.map(jnp.asarray, (drawn, camera))
     programs = {"ours": _picture.lower(waves, eye, side, True).compile()}
     if brute:
@@ -176,12 +192,13 @@ def row(count: int, side: int, distance: float, turns: int, gradient: bool, brut
 
     ratio = f"{best['mujoco'] / best['ours']:.2f}" if mujoco else "-"
     tests = count * side**2 / best["ours"]
-    numbers = [f"{tests / 1e6:.1f}", f"{tests * kept / 1e6:.2f}", f"{1 / best['ours']:.1f}"]
+    numbers = [f"{tests / 1e6:.1f}", f"{tests * kept / 1e6:.2f}", f"{tests * kept / bound:.2%}", f"{1 / best['ours']:.1f}"]
     times = [milliseconds(name) for name in ("ours", "brute", "gradient", "mujoco")]
     return [
         str(count),
         f"{side}",
-        f"{distance:g}",
+        f"{view.distance:g}",
+        f"{view.area:g}",
         f"{covered:.1%}",
         f"{kept:.2%}",
         *numbers,
@@ -193,7 +210,7 @@ def row(count: int, side: int, distance: float, turns: int, gradient: bool, brut
 
 
 HEAD = (
-    "waves", "side", "m away", "covered", "tests kept", "Mtests/s", "M kept/s", "fps", "ms", "ms uncut", "ms gradient",
+    "waves", "side", "m away", "m^2", "covered", "tests kept", "Mtests/s", "M kept/s", "of bound", "fps", "ms", "ms uncut", "ms gradient",
     "ms MuJoCo", "MuJoCo / ours", "MiB", "MiB gradient",
 )  # fmt: skip
 
@@ -214,6 +231,7 @@ def main(arguments: list[str]) -> int:
     flags.DEFINE_list("sides", ["64", "256", "1024"], "sides of the square pictures, pixels", flag_values=values)
     flags.DEFINE_list("waves", ["8", "64", "256"], "numbers of waves", flag_values=values)
     flags.DEFINE_list("distances", ["6"], "of the camera from the middle of the scene, m", flag_values=values)
+    flags.DEFINE_list("areas", ["1"], "of the cross sections of all waves together, m^2", flag_values=values)
     flags.DEFINE_integer("turns", 5, "turns of which the best counts", lower_bound=1, flag_values=values)
     flags.DEFINE_integer("seed", 0, "of the scenes", lower_bound=0, flag_values=values)
     flags.DEFINE_bool("gradient", True, "time the gradient too", flag_values=values)
@@ -223,7 +241,7 @@ def main(arguments: list[str]) -> int:
     flags.DEFINE_bool("mujoco", True, "time MuJoCo's renderer too", flag_values=values)
     command.parse("python -m launch.bench render", values, arguments)
     sides, counts = _numbers(values.sides, "--sides", int), _numbers(values.waves, "--waves", int)
-    distances = _numbers(values.distances, "--distances", float)
+    distances, areas = _numbers(values.distances, "--distances", float), _numbers(values.areas, "--areas", float)
     mujoco = values.mujoco and choose_library()
     flops, transcendentals = flops_of_a_step()
     peak = peak_flops(values.turns)
@@ -232,12 +250,10 @@ def main(arguments: list[str]) -> int:
     print(f"a Newton step of a ray and a wave: {flops:.0f} flops, {transcendentals:.0f} transcendental functions")
     print(f"bound: {peak / flops / 1e6:.0f} million Newton steps a second, were all of its operations fused multiply-adds\n")
     print("| " + " | ".join(HEAD) + " |\n|" + "---:|" * len(HEAD))
-    for count in counts:
-        for side in sides:
-            for distance in distances:
-                brute = count * side**2 <= values.uncut
-                cells = row(count, side, distance, values.turns, values.gradient, brute, values.seed, mujoco)
-                print("| " + " | ".join(cells) + " |", flush=True)
+    for count, side, distance, area in itertools.product(counts, sides, distances, areas):
+        view = View(count, side, distance, area, values.seed)
+        cells = row(view, values.turns, values.gradient, count * side**2 <= values.uncut, mujoco, peak / flops)
+        print("| " + " | ".join(cells) + " |", flush=True)
     return 0
 
 

@@ -17,6 +17,8 @@ from launch.command import Usage, parse, run
 if TYPE_CHECKING:
     from wsm_jax.core.exchange.conversion import Options, Thing
 
+LARGE_M = 200.0
+"""Of what is longer, the unit is doubted."""
 COMMAND = "python -m launch.convert IN OUT"
 
 
@@ -35,6 +37,7 @@ def _values() -> flags.FlagValues:
         "splats", "moments", ["moments", "surface"], "splats are bodies, or stand on surfaces", flag_values=values
     )
     flags.DEFINE_float("spacing", None, "edge of a cell of a bare .npy grid, m", flag_values=values)
+    flags.DEFINE_float("unit", 1.0, "what IN counts in, m (0.001: a file in millimetres)", 1e-9, 1e9, flag_values=values)
     flags.DEFINE_integer("compare", 128, "cells along the longest side for the IoU; 0: no comparison", flag_values=values)
     flags.DEFINE_integer("seed", 0, "of the sampled points", flag_values=values)
     flags.DEFINE_boolean("complete", True, "a cloud of points covers its objects on all sides", flag_values=values)
@@ -56,7 +59,7 @@ def main(arguments: list[str]) -> int | None:
         raise Usage(f"{target}: is a folder; needed the name of a file")
 
     from wsm_jax.core.exchange import scene_file
-    from wsm_jax.core.exchange.conversion import Options, convert, form, route
+    from wsm_jax.core.exchange.conversion import Options, convert, form, length, route, scaled
 
     names = ("samples", "resolution", "detail", "max_waves", "waves_per_object", "splats", "seed", "complete")
     options = Options(**{name: getattr(values, name) for name in names})
@@ -64,6 +67,10 @@ def main(arguments: list[str]) -> int | None:
     try:
         begin = time.perf_counter()
         thing = scene_file.read(source, values.tick, values.spacing)
+        if values.unit != 1.0:
+            thing = scaled(thing, values.unit)
+        elif (size := length(thing)) > LARGE_M:
+            options.notes.append(f"size: taken as metres, {source.name} is {size:.4g} m long; is it in mm? --unit=0.001")
         read = time.perf_counter()
         goal = scene_file.goal(target, values.form, form(thing))
         way = route(form(thing), goal)
@@ -115,11 +122,12 @@ def compare(before: "Thing", made: "Thing", target: Path, options: "Options", ce
         after, what = scene_file.read(target), "the file read again"
     else:
         after, what = convert(made, "mesh", options) if form(made) == "waves" else made, "what was written"
-    distance, floor = (comparison.chamfer(before, other, options) for other in (after, before))
-    overlap = comparison.iou(before, after, cells)
+    distance = comparison.chamfer(before, after, options)
+    floor, samplings = comparison.spread(before, options)
+    overlap = comparison.iou(before, after, options, cells)
     solid = f"IoU({cells}) {overlap:.4f}" if overlap is not None else "IoU: one of them is no solid"
-    samples = f"{comparison.SAMPLES} points, on which two samplings of the input are {1e3 * floor:.4g} mm apart"
-    print(f"  Chamfer-L1 {1e3 * distance:.4g} mm on {samples}; {solid}; of {what}")
+    beside = f"({samplings} are {1e3 * floor:.4g} mm apart; at most {comparison.SAMPLES} points of each)"
+    print(f"  Chamfer-L1 {1e3 * distance:.4g} mm {beside}; {solid}; of {what}")
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ def _values() -> flags.FlagValues:
     flags.DEFINE_integer("points", 16384, "points of each frame that are looked at", 100, flag_values=values)
     flags.DEFINE_integer("frames", 0, "frames of an RGB-D folder; 0: all", 0, flag_values=values)
     flags.DEFINE_integer("shrink", 2, "every n-th pixel of the depth is used", 1, flag_values=values)
+    flags.DEFINE_float("depth_unit", 1e-3, "one step of the depth pictures, m (TUM: 0.0002)", 1e-6, flag_values=values)
     flags.DEFINE_float("rate", 8.0, "RGB-D frames a second, Hz", 1e-3, flag_values=values)
     flags.DEFINE_list("intrinsics", None, "fx,fy,cx,cy in pixels; default: 525,525,319.5,239.5", flag_values=values)
     return values
@@ -54,12 +55,14 @@ def main(arguments: list[str]) -> None:
     core, rows = fit_frames(source, values) if source.is_dir() else fit_points(source, values)
     from PIL import Image
 
+    from wsm_jax.core.exchange.whole_file import whole
     from wsm_jax.snapshot import waves as core_json
 
     ticks = np.shape(core.presence)[:-1]
-    core_json.save(core, target, np.arange(ticks[0]) / values.rate if ticks else None)
     picture = np.rint(255 * np.clip(np.concatenate(rows), 0, 1)).astype(np.uint8)
-    Image.fromarray(picture).save(target.with_suffix(".png"))
+    with whole(target.with_suffix(".png")) as part:
+        Image.fromarray(picture).save(part)
+        core_json.save(core, target, np.arange(ticks[0]) / values.rate if ticks else None)
     print(f"{target}, {target.with_suffix('.png')}: {time.perf_counter() - begin:.1f} s")
 
 
@@ -78,7 +81,7 @@ def fit_frames(source: Path, values: flags.FlagValues) -> tuple["Waves", list[np
         lens = ()
     if len(lens) != 4:
         raise Usage(f"--intrinsics={','.join(given)}; needed four numbers, fx,fy,cx,cy")
-    frames = read_frames(source, lens, most=values.frames or None, shrink=values.shrink)
+    frames = read_frames(source, lens, most=values.frames or None, shrink=values.shrink, unit_m=values.depth_unit)
     clouds = [from_depth(f.depth, f.camera, colour=f.rgb, noise=0.002, limit=values.points) for f in frames]
     start = time.perf_counter()
     fit = fit_set(

@@ -1,11 +1,11 @@
 """What the verbs of a world read and write: checked before any work is done for it, written whole or not at all."""
 
 import io
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launch.command import Usage
+from wsm_jax.core.exchange.whole_file import whole
 
 if TYPE_CHECKING:
     import numpy as np
@@ -130,9 +130,5 @@ def write_picture(out: Path, picture: "Image") -> None:
 
 def write_bytes(out: Path, data: bytes) -> None:
     """A file that appears whole or not at all."""
-    part = out.with_name(f".{out.name}.{os.getpid()}.part")
-    try:
+    with whole(out) as part:
         part.write_bytes(data)
-        part.replace(out)
-    finally:
-        part.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from data_pipelines.rgbd import read_frames, read_points, read_trajectory
+from tests.core.exchange.test_scene_file import damaged
 from wsm_jax.core.fitting.observations import world_points
 from wsm_jax.snapshot import project
 
@@ -88,6 +89,53 @@ def test_points_and_their_cameras(tmp_path):
     assert read_points(tmp_path / "b.npz").cameras is None
     np.savez(tmp_path / "c.npz", means3d=points)
     (tmp_path / "d.npz").write_bytes(b"PK")
-    for name, words in (("c", "needed means3d and colors"), ("d", "no .npz that can be read")):
+    for name, words in (("c", "needed means3d and colors"), ("d", "cannot be read")):
         with pytest.raises(ValueError, match=words):
             read_points(tmp_path / f"{name}.npz")
+
+
+GOOD = {"viewmats": np.eye(4)[None], "Ks": np.diag([40.0, 40, 1])[None], "height": 48, "width": 64}
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"viewmats": np.eye(4)}, r"viewmats \(4, 4\)"),
+        ({"height": np.array([48, 48])}, "two whole numbers"),
+        ({"height": 0}, "two whole numbers"),
+        ({"Ks": np.zeros((1, 3, 3))}, "focal lengths 0"),
+        ({"viewmats": np.zeros((1, 4, 4))}, "no rigid motions"),
+        ({"means3d": np.full((2, 3), np.nan)}, "means3d"),
+        ({"colors": np.full((2, 3), np.nan)}, "colors"),
+        ({"colors": np.full((2, 3), 300.0)}, "needed 0..255"),
+        ({"means3d": np.zeros((2, 2))}, "points of shape"),
+    ],
+)
+def test_points_that_are_none_are_refused_by_file_and_field(fields, words, tmp_path):
+    path = tmp_path / "p.npz"
+    np.savez(path, **({"means3d": np.ones((2, 3)), "colors": np.zeros((2, 3), np.uint8)} | GOOD | fields))
+    with pytest.raises(ValueError, match=words) as caught:
+        read_points(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_file_of_another_kind_is_told_where_to_go(tmp_path):
+    with pytest.raises(ValueError, match=r"launch\.convert"):
+        read_points(tmp_path / "box.obj")
+
+
+def test_damaged_points_are_read_or_refused(tmp_path):
+    rng = np.random.default_rng(0)
+    many = {"means3d": rng.normal(size=(50, 3)), "colors": rng.integers(0, 255, (50, 3), np.uint8)} | GOOD
+    path, refused = tmp_path / "p.npz", 0
+    for n in range(400):
+        (np.savez_compressed if n % 2 else np.savez)(path, **many)
+        path.write_bytes(damaged(np.random.default_rng(n), path.read_bytes(), n // 2 % 4))
+        message = None
+        try:
+            read_points(path)
+        except ValueError as error:
+            message = str(error)
+        assert message is None or str(path) in message
+        refused += message is not None
+    assert refused > 100

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from wsm_jax.core.exchange import comparison, scene_file
+from wsm_jax.core.exchange import comparison, conversion, scene_file
 from wsm_jax.core.exchange.conversion import checked, convert, form, route
 from wsm_jax.core.exchange.points import PointCloud
 from wsm_jax.snapshot import waves as core_json
@@ -24,7 +24,7 @@ def test_waves_to_mesh_and_back_is_the_same_solid(scene, options):
     given = options(detail=16)
     again = convert(convert(scene, "mesh", given), "waves", given)
     assert again.count == 4
-    assert comparison.iou(scene, again, 64) > 0.95
+    assert comparison.iou(scene, again, given, 64) > 0.95
     np.testing.assert_allclose(again.colour, scene.colour, atol=1e-5)
     assert any("4 waves of 4 objects" in note for note in given.notes)
 
@@ -39,7 +39,7 @@ def test_points_lie_outside_all_waves_and_one_cloud_gives_its_wave_back(scene, o
     one = type(scene)(**{name: getattr(scene, name)[1:2] for name in core_json.FIELDS})
     given = options()
     again = convert(convert(one, "points", given), "waves", given)
-    assert comparison.iou(one, again, 64) > 0.95
+    assert comparison.iou(one, again, given, 64) > 0.95
     assert any("3000 points" in note for note in given.notes)
 
 
@@ -77,7 +77,7 @@ def test_degenerate_clouds_and_meshes_are_refused(scene, options):
     opened = mesh.replace(faces=np.asarray(mesh.faces)[1:])
     with pytest.raises(ValueError, match="not watertight: 3 edges"):
         convert(opened, "voxels", options())
-    assert comparison.iou(scene, opened, 16) is None
+    assert comparison.iou(scene, opened, options(), 16) is None
 
 
 def test_files_hold_what_was_written(scene, options, tmp_path):
@@ -138,3 +138,44 @@ def test_usd_passes_its_own_validators(scene, tmp_path):
         np.testing.assert_allclose(pose.ExtractTranslation(), scene.centre[at], atol=1e-6)
         assert len(UsdGeom.Mesh(meshes[0]).GetDisplayColorAttr().Get()) == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.usda", "a.usdc"]
+
+
+@pytest.mark.parametrize("way", ["voxels", "distance", "density", "splats"])
+def test_one_solid_comes_back_from_every_form(scene, options, way):
+    one = type(scene)(**{name: getattr(scene, name)[1:2] for name in core_json.FIELDS})
+    given = options(detail=16)
+    there = convert(one, way, given)
+    again = convert(there, "waves", given)
+    # a splat keeps moments, not corners: the box comes back as the ellipsoid that has them
+    assert comparison.iou(one, again, given, 64) > (0.7 if way == "splats" else 0.93)
+    assert comparison.chamfer(one, again, given) < (0.12 if way == "splats" else 0.03)
+
+
+def test_splats_are_compared_as_bodies_and_clouds_with_their_own_spacing(scene, options):
+    given = options()
+    ball = type(scene)(**{name: getattr(scene, name)[:1] for name in core_json.FIELDS})
+    splats = convert(ball, "splats", given)
+    assert comparison.chamfer(ball, splats, given) < 0.02 and comparison.iou(ball, splats, given, 64) > 0.98
+    assert comparison.chamfer(ball, splats, options(splats="surface")) > 0.1, "there one splat is one point"
+    cloud = convert(ball, "points", options(samples=200))
+    spacing, how = comparison.spread(cloud, given)
+    assert "halves" in how and 0.02 < spacing < 0.2
+    floor, how = comparison.spread(ball, given)
+    assert "samplings" in how and floor < 0.02
+
+
+def test_a_cloud_of_very_many_points_gives_a_bounded_number_of_splats(scene, options, monkeypatch):
+    monkeypatch.setattr(conversion, "MOST_SPLATS", 100)
+    given = options(samples=500)
+    found = convert(convert(scene, "points", given), "splats", given)
+    assert len(found.means) == 100 and any("100 points of" in note for note in given.notes)
+
+
+def test_another_unit_is_a_change_of_scale(scene, options):
+    given = options(detail=4)
+    for way in ("waves", "mesh", "points", "splats", "voxels", "distance", "density"):
+        large = conversion.scaled(convert(conversion.scaled(scene, 1000.0), way, given), 1e-3)
+        assert conversion.length(large) == pytest.approx(conversion.length(convert(scene, way, given)), rel=0.05), (
+            way
+        )  # a cell of 32
+        assert comparison.chamfer(convert(scene, way, given), large, given) < 0.06, way

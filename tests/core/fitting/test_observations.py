@@ -29,11 +29,11 @@ def test_vacant_points_lie_between_the_camera_and_the_points():
     wall = np.stack([rng.uniform(-1, 1, 500), np.full(500, 2.0), rng.uniform(-1, 1, 500)], -1).astype(np.float32)
     cloud = seen.Cloud(wall, np.zeros(500, np.int32), np.array([0.0, -2.0, 0.0]))
     low, high = np.array([-0.5, 0.0, -0.5]), np.array([0.5, 3.0, 0.5])
-    found = seen.vacant_points(cloud, low, high, 200, 0.1)
+    found, solid = seen.known_space(cloud, low, high, 200, 0.1)
     assert len(found) == 200
     assert ((found >= low - 1e-5) & (found <= high + 1e-5)).all()
     assert found[:, 1].max() < 2.0 - 0.08
-    assert len(seen.vacant_points(seen.Cloud(wall, cloud.label), low, high, 200, 0.1)) == 0
+    assert len(solid) == 0 and not any(map(len, seen.known_space(seen.Cloud(wall, cloud.label), low, high, 200, 0.1)))
 
 
 def test_points_of_a_mesh_are_uniform_by_area():
@@ -96,6 +96,7 @@ def test_a_hole_in_a_complete_cloud_does_not_make_its_body_empty():
     way = np.random.default_rng(5).normal(size=(8192, 3))
     ball = 0.5 * way / np.linalg.norm(way, axis=1, keepdims=True)
     holed = ball[np.linalg.norm(ball - [0, 0, 0.5], axis=1) > 0.045]
-    found = seen.vacant_points(seen.from_points(holed, complete=True), holed.min(0), holed.max(0), 4000, 0.01)
+    found, solid = seen.known_space(seen.from_points(holed, complete=True), holed.min(0), holed.max(0), 4000, 0.01)
     radius = np.linalg.norm(found, axis=1)
     assert len(found) > 1000 and (radius > 0.5).mean() > 0.99, "all but those beside the hole lie outside"
+    assert len(solid) > 1000 and np.linalg.norm(solid, axis=1).max() < 0.5

@@ -10,6 +10,8 @@ import io
 import struct
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -48,14 +50,30 @@ def read(path: str | Path, spacing: float | None = None) -> PointCloud | Grid:
     Raises FileNotFoundError, or ValueError naming the file for what is no such file, damaged, too large, or not finite.
     """
     path = Path(path)
+    if path.suffix.lower() == ".npy":
+        with _naming(path):
+            return _bare(_array(path.read_bytes(), path), spacing, path)
+    return _described(members(path), path)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Says of which file it is that something is wrong."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file of arrays")
     try:
-        if path.suffix.lower() == ".npy":
-            return _bare(_array(path.read_bytes(), path), spacing, path)
-        return _described(_members(path), path)
+        yield
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, struct.error) as error:
         raise ValueError(f"{path}: cannot be read ({type(error).__name__}: {error})") from error
+
+
+def members(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of any .npz, by name; nothing in it is run, and nothing larger made than it can hold.
+
+    Raises FileNotFoundError, or ValueError naming the file for what is no such file, damaged, or holds other than numbers.
+    """
+    with _naming(path):
+        return _members(path)
 
 
 def _members(path: Path) -> dict[str, np.ndarray]:

@@ -20,6 +20,7 @@ SAMPLES = 20_000
 def surface_points(thing: Thing, options: Options) -> np.ndarray:
     """Points on the surface of a thing, or the points that it is, at most SAMPLES of them."""
     quiet = dataclasses.replace(options, samples=SAMPLES, notes=[])
+    thing = bodies(thing, options)
     if isinstance(thing, Grid):
         thing = convert(thing, "mesh", quiet)
     found = convert(thing, "points", quiet)
@@ -29,10 +30,33 @@ def surface_points(thing: Thing, options: Options) -> np.ndarray:
 
 
 def chamfer(a: Thing, b: Thing, options: Options) -> float:
-    """Chamfer-L1 (m) between the surfaces of two things, sampled apart; splats and clouds count as their points."""
+    """Chamfer-L1 (m) between the surfaces of two things, sampled apart; clouds, and splats on surfaces, are their points."""
     other = dataclasses.replace(options, seed=options.seed + 1)
     again = dataclasses.replace(other, seed=other.seed + 1)
     return compare.chamfer(surface_points(a, other), surface_points(b, again))["l1"]
+
+
+def bodies(thing: Thing, options: Options) -> Thing:
+    """Splats that are bodies as their waves, where these are not too many to be all kept; anything else as it is."""
+    if isinstance(thing, Splats) and options.splats == "moments":
+        waves = convert(thing, "waves", dataclasses.replace(options, notes=[]))
+        if isinstance(waves, Waves) and waves.count == len(np.asarray(thing.means)):
+            return waves
+    return thing
+
+
+def spread(thing: Thing, options: Options) -> tuple[float, str]:
+    """What Chamfer-L1 (m) is between two samplings of one thing, and how that was found.
+
+    Of a cloud there is one sampling: its points in two halves, so that each is half as dense.
+    """
+    thing = bodies(thing, options)
+    if not isinstance(thing, PointCloud | Splats):
+        return chamfer(thing, thing, options), "two samplings of the input"
+    places = np.random.default_rng(options.seed).permutation(surface_points(thing, options))
+    if len(places) < 2:
+        return 0.0, "one point"
+    return compare.chamfer(places[::2], places[1::2])["l1"], "two halves of the input's points"
 
 
 def is_solid(thing: Thing) -> bool:
@@ -57,8 +81,9 @@ def box(thing: Thing) -> tuple[np.ndarray, np.ndarray]:
     raise TypeError(f"box: {form(thing)} is no solid")
 
 
-def iou(a: Thing, b: Thing, resolution: int) -> float | None:
+def iou(a: Thing, b: Thing, options: Options, resolution: int) -> float | None:
     """Intersection over union on `resolution` cells along the longest side of their common box; None where one is no solid."""
+    a, b = bodies(a, options), bodies(b, options)
     if isinstance(a, PointCloud | Splats) or isinstance(b, PointCloud | Splats) or not (is_solid(a) and is_solid(b)):
         return None
     boxes = box(a), box(b)

@@ -28,6 +28,10 @@ _SPLAT_MODES = ("moments", "surface")
 _PART_POINTS, _POINTS_OF_A_PART = 65536, 2048
 
 
+MOST_SPLATS = 1_000_000
+"""Points of a cloud that become splats, at most."""
+
+
 @dataclasses.dataclass
 class Options:
     """What the steps need to know."""
@@ -57,6 +61,8 @@ class Options:
         for name, (low, high) in ranges.items():
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"{name}={getattr(self, name)}; needed {low} to {high}")
+        if self.detail % 2:
+            raise ValueError(f"detail={self.detail}; needed an even number")
         if self.splats not in _SPLAT_MODES:
             raise ValueError(f"splats={self.splats!r}; needed one of {_SPLAT_MODES}")
 
@@ -66,6 +72,35 @@ def form(thing: Thing) -> str:
     if isinstance(thing, Grid):
         return {"occupancy": "voxels"}.get(thing.kind, thing.kind)
     return {Waves: "waves", PointCloud: "points", Mesh: "mesh", Splats: "splats"}[type(thing)]
+
+
+def scaled(thing: Thing, factor: float) -> Thing:
+    """The thing with all lengths times a factor: brings other units to metres."""
+    match thing:
+        case Grid():
+            per = {"distance": factor, "density": 1.0 / factor}.get(thing.kind)
+            values = np.asarray(thing.values) if per is None else np.asarray(thing.values) * per
+            return dataclasses.replace(
+                thing, values=values, origin=np.asarray(thing.origin) * factor, spacing=thing.spacing * factor
+            )
+        case Waves():
+            names = ("centre", "scale", "velocity")
+        case Splats():
+            names = ("means", "sigma")
+        case PointCloud():
+            names = ("points",)
+        case _:
+            names = ("vertices",)
+    return dataclasses.replace(thing, **{name: np.asarray(getattr(thing, name)) * factor for name in names})
+
+
+def length(thing: Thing) -> float:
+    """The longest side (m) of the box of the places of a thing."""
+    if isinstance(thing, Grid):
+        return float(thing.spacing * max(thing.values.shape))
+    name = {"waves": "centre", "splats": "means", "points": "points", "mesh": "vertices"}[form(thing)]
+    places = np.asarray(getattr(thing, name), np.float64)
+    return float(np.ptp(places, axis=0).max()) if len(places) else 0.0
 
 
 def checked(waves: Waves, source: str) -> Waves:
@@ -161,6 +196,10 @@ def _fitted(cloud: observations.Cloud, options: Options, noise: float | None, gi
 
 def _points_to_splats(cloud: PointCloud, options: Options) -> Splats:
     options.notes.append("splats: half the spread of the 8 nearest neighbours of each point")
+    count = len(np.asarray(cloud.points))
+    if count > MOST_SPLATS:
+        options.notes.append(f"splats: {MOST_SPLATS} points of {count}, drawn with seed {options.seed}")
+        cloud = cloud[np.sort(np.random.default_rng(options.seed).choice(count, MOST_SPLATS, replace=False))]
     return splats.from_points(cloud)
 
 

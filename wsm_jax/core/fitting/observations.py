@@ -243,20 +243,21 @@ def world_points(depth: Float[np.ndarray, "H W"], camera: Camera) -> Float[np.nd
     return (np.asarray(camera.position, np.float64) + local @ matrix.T).astype(np.float32)
 
 
-def vacant_points(cloud: Cloud, low: np.ndarray, high: np.ndarray, count: int, margin: float) -> Float[np.ndarray, "m 3"]:
-    """At most `count` points (m) of a box that surely lie in empty space, `margin` (m) off the points.
+def known_space(
+    cloud: Cloud, low: np.ndarray, high: np.ndarray, count: int, margin: float
+) -> tuple[Float[np.ndarray, "m 3"], Float[np.ndarray, "k 3"]]:
+    """At most `count` points (m) each of a box that surely lie in empty space, and in a solid, `margin` (m) off the points.
 
-    With a viewpoint, three on the part inside the box of each ray to a point; of a complete cloud, what is reached from afar
-    without passing the points. Else none.
+    With a viewpoint, empty are three on the part inside the box of each ray to a point, and nothing is known to be solid; of a
+    complete cloud, empty is what is reached from afar without passing the points, and solid the rest. Else none.
     """
+    nothing = np.zeros((0, 3))
     if cloud.viewpoint is not None:
-        found = _on_rays(cloud.points, cloud.viewpoint, low, high, margin)
-    elif cloud.complete:
-        found = _reached_from_afar(cloud.points, low, high, margin)
+        both = _on_rays(cloud.points, cloud.viewpoint, low, high, margin), nothing
     else:
-        return np.zeros((0, 3), np.float32)
-    chosen = np.linspace(0, len(found) - 1, min(count, len(found))).round().astype(int)
-    return found[chosen].astype(np.float32)
+        both = _reached_from_afar(cloud.points, low, high, margin) if cloud.complete else (nothing, nothing)
+    vacant, solid = (x[np.linspace(0, len(x) - 1, min(count, len(x))).round().astype(int)].astype(np.float32) for x in both)
+    return vacant, solid
 
 
 def _on_rays(points: np.ndarray, viewpoint: np.ndarray, low: np.ndarray, high: np.ndarray, margin: float) -> np.ndarray:
@@ -290,11 +291,12 @@ def _flooded(free: np.ndarray) -> np.ndarray:
     return free & (label == label[0, 0, 0])
 
 
-def _reached_from_afar(points: np.ndarray, low: np.ndarray, high: np.ndarray, margin: float) -> np.ndarray:
-    """Centres of the cells of a box, `margin` off the points, that a flood from outside reaches; shuffled, always alike."""
+def _reached_from_afar(points: np.ndarray, low: np.ndarray, high: np.ndarray, margin: float) -> tuple[np.ndarray, np.ndarray]:
+    """Centres of the cells of a box, `margin` off the points, that a flood from outside reaches, and of those that it does not
+    reach; shuffled, always alike."""
     inside = points[((points >= low) & (points <= high)).all(1)]
     if len(inside) < 8:
-        return np.zeros((0, 3))
+        return np.zeros((0, 3)), np.zeros((0, 3))
     tree = KDTree(inside)
     reach = _WATERTIGHT * float(np.quantile(tree.query(inside, 5)[0][:, -1], 0.99))
     edge = max(0.5 * reach, float((high - low).max()) / _CELLS)
@@ -306,6 +308,8 @@ def _reached_from_afar(points: np.ndarray, low: np.ndarray, high: np.ndarray, ma
     wet, deep = (_flooded(near > keel) for keel in (max(reach, edge), _DEEP * max(reach, edge)))
     # one hole among many points lets the flood into a body: what a deeper keel does not come near lies behind a hole
     wet &= ndimage.distance_transform_edt(~deep) * edge < _DEEP * max(reach, edge)  # type: ignore[operator]
-    found = grid[wet & (near > margin)]
-    found = found[((found >= low) & (found <= high)).all(1)]
-    return np.random.default_rng(0).permutation(found)
+    # what is dry only because a keel does not fit in beside the points is of neither kind
+    dry = ~wet & (near > _DEEP * max(reach, edge))
+    within = ((grid >= low) & (grid <= high)).all(-1)
+    rng = np.random.default_rng(0)
+    return rng.permutation(grid[wet & (near > margin) & within]), rng.permutation(grid[dry & (near > margin) & within])

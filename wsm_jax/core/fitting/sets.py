@@ -7,8 +7,9 @@ together; each object is one wave that is split as long as that pays. A split is
 
 n being at most 512, for neighbouring points are not independent; 11 is the number of parameters. Two ways to split the worst
 wave are tried, along its longest axis, and off by residual; both children are fitted from several starts in one vmap, the
-points go to the nearest wave, and all are fitted again. Empty space counts, where the cloud knows it (on the rays from its
-viewpoint, or outside a complete surface): a point of it inside a wave is a point as far off as it is from the surface. Where
+points go to the nearest wave, and all are fitted again. Space counts, where the cloud knows it: an empty point
+(on the rays from its viewpoint, or outside a complete surface) inside a wave, or a solid one (within a complete surface) in
+none, is a point as far off as it is from the surface. No wave leaves the box of a complete surface. Where
 splitting leaves more than noise, the other way is tried too, from many small waves to few, and the shorter description wins.
 At the end pairs are merged where one wave does as well.
 """
@@ -23,7 +24,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
 
 from wsm_jax.core.fitting import planes
-from wsm_jax.core.fitting.observations import Cloud, checked_points, float32, vacant_points
+from wsm_jax.core.fitting.observations import Cloud, checked_points, float32, known_space
 from wsm_jax.core.fitting.robust import PRIOR, STARTS, Fit, first_order_distance, fit_each, padded, principal_starts
 from wsm_jax.core.geometry import Geometry
 from wsm_jax.snapshot import SEMANTIC_CLASSES, Waves
@@ -43,10 +44,16 @@ _GROWN = 8192  # points of one object by which its waves are found; all points a
 
 
 class _Hollow(NamedTuple):
-    """Points in empty space (m), and what it costs to fill each: the square of how far it is to the surface, m^2."""
+    """What is known of space: empty points (m), what it costs to fill each, and where the object ends."""
 
     place: Float[np.ndarray, "m 3"]
     square: Float[np.ndarray, " m"]
+    """The square of how far each point is to the surface, m^2."""
+    solid: Float[np.ndarray, "k 3"]
+    """Points that some wave should hold (m), and what it costs to leave each out."""
+    solid_square: Float[np.ndarray, " k"]
+    box: Float[np.ndarray, "2 3"]
+    """Least and greatest corner (m), far away where not all of the object is seen."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,9 +115,14 @@ def fit_set(
         scale = float(np.median(spread[members]))
         low, high = points[members].min(0), points[members].max(0)
         some = points[members[np.linspace(0, len(members) - 1, min(len(members), _GROWN)).round().astype(int)]]
-        hollow = vacant_points(cloud, low, high, len(some), 5 * scale + 0.02 * float((high - low).max()))
-        empty_square = np.square(KDTree(some).query(hollow)[0]) if len(hollow) else np.zeros(0)
-        fits, part = _grow(some, _Hollow(hollow, empty_square), scale, room, tolerance, refine)
+        size = float((high - low).max())
+        tree = KDTree(some)
+        space = known_space(cloud, low, high, len(some), 5 * scale + 0.02 * size)
+        empty_square, solid_square = (np.square(tree.query(x)[0]) if len(x) else np.zeros(0) for x in space)
+        slack = 0.03 * size + 2 * scale if cloud.complete else 1e3 * size
+        box = np.stack([low - slack, high + slack])
+        hollow = _Hollow(space[0], empty_square, space[1], solid_square, box)
+        fits, part = _grow(some, hollow, scale, room, tolerance, refine)
         if len(some) < len(members):
             part = np.argmin(np.abs(distances(_stack(fits), points[members])), 0)
         owner[members] = part + len(waves)
@@ -168,8 +180,8 @@ def _objects(points: np.ndarray, label: np.ndarray, free: np.ndarray) -> list[np
     return sorted(groups, key=len, reverse=True)
 
 
-_Job = tuple[int, np.ndarray, np.ndarray, np.ndarray, Geometry, float, float, np.ndarray]
-"""Which part, points, weights, vacancy, start, least sigma, and the unit and middle that scaled them."""
+_Job = tuple[int, np.ndarray, np.ndarray, np.ndarray, np.ndarray, Geometry, float, float, np.ndarray]
+"""Which part, points, weights, vacancy, box, start, least sigma, and the unit and middle that scaled them."""
 
 
 def _jobs(parts: list[np.ndarray], starts: list[Geometry | None], hollow: _Hollow, noise: float) -> list[_Job]:
@@ -194,7 +206,8 @@ def _jobs(parts: list[np.ndarray], starts: list[Geometry | None], hollow: _Hollo
             first = [jax.tree.map(lambda x, i=i: x[i], rounds) for i in (0, 1, 2, 3)]
         else:
             first = [Geometry(float32((start.centre - middle) / unit), float32(start.scale / unit), *_shape(start))]
-        jobs += [(number, some, weight, vacant, wave, least, unit, middle) for wave in first]
+        box = float32((hollow.box - middle) / unit)
+        jobs += [(number, some, weight, vacant, box, wave, least, unit, middle) for wave in first]
     return jobs
 
 
@@ -205,14 +218,14 @@ def _fit_parts(parts: list[np.ndarray], starts: list[Geometry | None], hollow: _
     for begin in range(0, len(jobs), STARTS):
         some_jobs = jobs[begin : begin + STARTS]
         full = some_jobs + [some_jobs[-1]] * (STARTS - len(some_jobs))
-        waves = jax.tree.map(lambda *x: np.stack(x), *(job[4] for job in full))
-        arrays = [(job[1], job[2], job[3]) for job in full]
-        inputs = (np.stack([np.asarray(part[i]) for part in arrays]) for i in range(3))
-        least = float32([job[5] for job in full])
-        fits = fit_each(*inputs, waves, least, np.ones(STARTS, np.float32), float32(0.0), PRIOR, iterations=_ITERATIONS)
+        waves = jax.tree.map(lambda *x: np.stack(x), *(job[5] for job in full))
+        *inputs, box = (np.stack([np.asarray(job[i]) for job in full]) for i in range(1, 5))
+        least = float32([job[6] for job in full])
+        volume = np.ones(STARTS, np.float32)
+        fits = fit_each(*inputs, waves, least, volume, float32(0.0), PRIOR, box, iterations=_ITERATIONS)
         for job, fit in zip(some_jobs, _each(fits), strict=False):
             if np.isfinite(fit.loss) and (job[0] not in best or fit.loss < best[job[0]][0]):
-                best[job[0]] = float(fit.loss), _enlarged(fit.geometry, job[6], job[7])
+                best[job[0]] = float(fit.loss), _enlarged(fit.geometry, job[7], job[8])
     return [best[number][1] for number in range(len(parts))]
 
 
@@ -241,7 +254,7 @@ def _length(state: "_Settled", noise: float) -> float:
 
 
 _Settled = tuple[list[Geometry], np.ndarray, np.ndarray]
-"""Waves, the wave of every point, and its square distance; the last entries are the vacant points inside waves."""
+"""Waves, the wave of every point, its square distance; last, empty points inside waves and solid ones in none."""
 
 
 def _settle(points: np.ndarray, hollow: _Hollow, waves: list[Geometry], noise: float, rounds: int) -> _Settled:
@@ -260,6 +273,11 @@ def _settle(points: np.ndarray, hollow: _Hollow, waves: list[Geometry], noise: f
         filled = inside.min(0) < 0
         owner = np.concatenate([owner, np.argmin(inside, 0)[filled]])
         square = np.concatenate([square, hollow.square[filled]])
+    if len(hollow.solid):
+        outside = distances(_stack(waves), hollow.solid)
+        missed = outside.min(0) > 0
+        owner = np.concatenate([owner, np.argmin(outside, 0)[missed]])
+        square = np.concatenate([square, hollow.solid_square[missed]])
     return waves, owner, square
 
 
