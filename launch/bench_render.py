@@ -2,7 +2,8 @@
 
 Every row is one picture of depth, instance and normal, cast with culling and without, and its gradient with respect to all
 waves; MuJoCo draws the same waves (as convex meshes on their surfaces) as depth and segmentation, the two of these channels
-that it has, one sample a pixel, as ours. All of a row is timed in turns, and the best of the turns counts, so that a busy machine harms all alike.
+that it has, one sample a pixel, as ours. All of a row is timed in turns, and the best of the turns counts, so that a busy
+machine harms all alike.
 """
 
 import dataclasses
@@ -210,8 +211,8 @@ def row(view: View, turns: int, gradient: bool, brute: bool, mujoco: bool, bound
 
 
 HEAD = (
-    "waves", "side", "m away", "m^2", "covered", "tests kept", "Mtests/s", "M kept/s", "of bound", "fps", "ms", "ms uncut", "ms gradient",
-    "ms MuJoCo", "MuJoCo / ours", "MiB", "MiB gradient",
+    "waves", "side", "m away", "m^2", "covered", "tests kept", "Mtests/s", "M kept/s", "of bound", "fps", "ms", "ms uncut",
+    "ms gradient", "ms MuJoCo", "MuJoCo / ours", "MiB", "MiB gradient",
 )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from launch.command import Usage
@@ -51,6 +52,11 @@ def read(path: str, clip: int | None) -> Source:
     out = source.with_name(f"{source.stem}.edited.json")
     if source.suffix.lower() == ".json":
         waves, time = core_json.load(source)
+        if np.any(waves.presence > 0.5):
+            from wsm_jax.core.exchange.conversion import checked
+
+            lead = np.ndim(waves.presence)
+            checked(jax.tree.map(lambda x: x.reshape(-1, *x.shape[lead:]), waves), str(source))
         return Source(source.name, waves, time, out)
     return Source(source.name, _converted(source), None, out)
 

@@ -446,3 +446,20 @@ def test_gradients_are_finite_everywhere(softness):
             gradient = _gradient(_split(waves_, camera, np.float32), weights, waves_, softness)
             for name, x in gradient.items():
                 assert np.isfinite(x).all(), (seed, name)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"waves": empty(0)}, r"waves of shape \(0,\)"),
+        ({"waves": empty(2, (3,))}, r"waves of shape \(3, 2\)"),
+        ({"height": 0}, "0 x 8 pixels"),
+        ({"softness": -0.01}, "softness=-0.01"),
+        ({"channels": "depth"}, "channels='depth'"),
+        ({"channels": ["depht"]}, "depht"),
+    ],
+)
+def test_pictures_that_cannot_be_are_named(changes, words, camera):
+    given = {"waves": empty(2), "camera": camera, "height": 8, "width": 8} | changes
+    with pytest.raises(ValueError, match=words):
+        render.surface(**given)

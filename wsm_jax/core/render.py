@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 
 from wsm_jax.core import ray, superquadric, tile
 from wsm_jax.core.ray import MISS, NEAR_M, cast
@@ -232,8 +234,18 @@ def surface(
     grows with the pixels that waves cover, and memory is bounded by `rays_per_chunk` * N, also for gradients, which cast anew.
     Without `cull` every ray meets every wave: the same picture, and the form for `vmap`, under which XLA runs every branch.
 
-    Raises ValueError for a channel that is no surface channel.
+    Raises ValueError for a channel that is no surface channel, more than one instant or camera, no wave, no pixel, and a
+    softness that is negative or traced (it chooses the program).
     """
+    if np.ndim(waves.presence) != 1 or not waves.count or np.ndim(camera.focal) or min(height, width) < 1:
+        raise ValueError(
+            f"surface: waves of shape {np.shape(waves.presence)}, cameras of shape {np.shape(camera.focal)}, {height} x "
+            f"{width} pixels; needed one wave or more at one instant, (N,), one camera, and one pixel or more (or jax.vmap)"
+        )
+    if isinstance(softness, Tracer) or not 0 <= softness < np.inf:
+        raise ValueError(f"surface: softness={softness}; needed a plain number from 0 (m), not one that jit traces")
+    if isinstance(channels, str):
+        raise ValueError(f"surface: channels={channels!r}; needed a list of names")
     names = [*SURFACE, "ground"] if channels is None else list(channels)
     if unknown := [name for name in names if name not in SURFACE and name != "ground"]:
         raise ValueError(f"surface: channels {unknown}; needed some of {[*SURFACE, 'ground']}")

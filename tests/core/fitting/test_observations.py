@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from wsm_jax.core.fitting import observations as seen
-from wsm_jax.snapshot import look_at
+from wsm_jax.snapshot import Camera, look_at
 from wsm_jax.snapshot.camera import project
 
 
@@ -66,6 +66,11 @@ DEPTH = np.full((4, 4), 2.0, np.float32)
 CAMERA = look_at(np.array([2.0, 0.0, 1.0]), np.zeros(3))
 
 
+def lens(focal):
+    """A camera at the origin."""
+    return Camera(np.zeros(3, np.float32), np.float32([1, 0, 0, 0]), np.full((), focal, np.float32), np.zeros(2, np.float32))
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -82,6 +87,11 @@ CAMERA = look_at(np.array([2.0, 0.0, 1.0]), np.zeros(3))
         (lambda: seen.from_mesh(np.eye(3), np.array([[0, 1, 5]])), r"name vertices 0..5; there are 0..2"),
         (lambda: seen.from_mesh(np.zeros((3, 3)), np.array([[0, 1, 2]])), "area 0"),
         (lambda: seen.from_signed_distance(np.ones((4, 4, 4)), np.zeros(3), 0.1), r"1..1 m have no zero"),
+        (lambda: seen.from_points(np.eye(4)[:, :3], colour=np.full((4, 3), 255.0)), "colours .*255; needed sRGB"),
+        (lambda: seen.from_points(np.eye(4)[:, :3], colour=np.full((4, 3), np.nan)), "colours nan"),
+        (lambda: seen.from_depth(np.ones((4, 4), np.float32), lens(0.0)), "focal 0"),
+        (lambda: seen.from_depth(np.ones((4, 4), np.float32), lens(1.0), noise=-1.0), "noise=-1"),
+        (lambda: seen.from_depth(np.ones((4, 4), np.float32), lens(1.0), np.full((4, 4), -5)), "mask"),
         (lambda: seen.extent(np.zeros((9, 3)), "x"), "one point"),
         (lambda: seen.extent(np.outer(np.arange(9.0), [1, 2, 3]), "x"), "a line"),
         (lambda: seen.extent(np.random.default_rng(0).normal(size=(9, 3)) * [1, 1, 0], "x"), "a plane"),

@@ -119,3 +119,17 @@ def test_points_without_extent_are_refused(case):
     points[:, {"one point": [0, 1, 2], "a line": [1, 2], "a plane": [2]}[case]] = 0.0
     with pytest.raises(ValueError, match=f"fit_one: 50 points lie on {case}"):
         fit_one(points)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"noise": float("nan")}, "noise=nan"),
+        ({"outliers": 1.0}, "outliers=1"),
+        ({"outliers": -0.5}, "outliers=-0.5"),
+        ({"weights": np.full(100, -1.0, np.float32)}, "from 0, finite"),
+    ],
+)
+def test_what_a_fit_cannot_use_is_named_before_it_begins(given, words):
+    with pytest.raises(ValueError, match=words):
+        fit_one(np.random.default_rng(0).normal(size=(100, 3)).astype(np.float32), **given)

@@ -79,5 +79,5 @@ def test_bad_input_is_refused():
     state = world()[0]
     with pytest.raises(ValueError, match=r"track: 1 axes of waves, 0 clouds.*needed"):
         track(state, [], RATE)
-    with pytest.raises(ValueError, match=r"rate 0\.0"):
+    with pytest.raises(ValueError, match=r"'rate': 0\.0"):
         track(state, [cloud_of(state, [0], 0)], 0.0)

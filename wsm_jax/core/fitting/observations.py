@@ -8,6 +8,7 @@ import dataclasses
 import logging
 from typing import Any
 
+import jax
 import numpy as np
 from scipy import ndimage
 from scipy.spatial import KDTree
@@ -122,7 +123,15 @@ def from_points(
     colours = None if colour is None else np.asarray(colour, np.float32)
     if colours is not None and colours.shape != array.shape:
         raise ValueError(f"from_points: colours of shape {colours.shape}; needed {array.shape}")
+    _check_colour(colours, "from_points")
     return bounded(Cloud(array, labels.astype(np.int32), colour=colours, complete=complete), limit, seed)
+
+
+def _check_colour(colour: NpOrJax | None, source: str) -> None:
+    """Raises ValueError for colours that are not sRGB in 0..1."""
+    if colour is not None and not (np.min(colour, initial=0) >= 0 and np.max(colour, initial=1) <= 1):
+        low, high = np.min(colour), np.max(colour)
+        raise ValueError(f"{source}: colours {low:g}..{high:g}; needed sRGB in 0..1 (bytes: divide by 255)")
 
 
 def from_mesh(vertices: NpOrJax, faces: NpOrJax, count: int = 8192, seed: int = 0) -> Cloud:
@@ -226,6 +235,15 @@ def from_depth(
     seen = z > 0
     if mask is not None and not np.any(seen & (labels > 0)):
         raise ValueError("from_depth: the mask holds no pixel with a depth; needed instance numbers 1.. where objects are")
+    if mask is not None and np.any(labels < 0):
+        raise ValueError(f"from_depth: mask with {labels.min()}; needed instance numbers from 0")
+    if not (0 <= noise < np.inf and 0 <= noise_per_square_metre < np.inf):
+        given = f"noise={noise}, noise_per_square_metre={noise_per_square_metre}"
+        raise ValueError(f"from_depth: {given}; needed both from 0, finite")
+    lens = np.concatenate([np.ravel(np.asarray(x, np.float64)) for x in jax.tree.leaves(camera)])
+    if np.shape(camera.focal) != () or not np.isfinite(lens).all() or not camera.focal > 0:
+        raise ValueError(f"from_depth: a camera with focal {camera.focal}; needed one finite camera, its focal above 0")
+    _check_colour(colour, "from_depth")
     points = world_points(z, camera)[seen]
     spread = (noise + noise_per_square_metre * np.square(z[seen])).astype(np.float32)
     position = np.asarray(camera.position, np.float32)
@@ -249,15 +267,23 @@ def known_space(
     """At most `count` points (m) each of a box that surely lie in empty space, and in a solid, `margin` (m) off the points.
 
     With a viewpoint, empty are three on the part inside the box of each ray to a point, and nothing is known to be solid; of a
-    complete cloud, empty is what is reached from afar without passing the points, and solid the rest. Else none.
+    complete cloud, empty is what is reached from afar without passing the points, and solid the rest; and as many empty points
+    lie around the box again, for nothing of a complete object does. Else none.
     """
-    nothing = np.zeros((0, 3))
+
+    def some(found: np.ndarray) -> np.ndarray:
+        return found[np.linspace(0, len(found) - 1, min(count, len(found))).round().astype(int)].astype(np.float32)
+
+    nothing = np.zeros((0, 3), np.float32)
     if cloud.viewpoint is not None:
-        both = _on_rays(cloud.points, cloud.viewpoint, low, high, margin), nothing
-    else:
-        both = _reached_from_afar(cloud.points, low, high, margin) if cloud.complete else (nothing, nothing)
-    vacant, solid = (x[np.linspace(0, len(x) - 1, min(count, len(x))).round().astype(int)].astype(np.float32) for x in both)
-    return vacant, solid
+        return some(_on_rays(cloud.points, cloud.viewpoint, low, high, margin)), nothing
+    if not cloud.complete:
+        return nothing, nothing
+    vacant, solid = map(some, _reached_from_afar(cloud.points, low, high, margin))
+    reach = _AROUND * float((high - low).max())
+    around = np.random.default_rng(1).uniform(low - reach, high + reach, (4 * count, 3))
+    outside = ((around < low - margin) | (around > high + margin)).any(1)
+    return np.concatenate([vacant, some(around[outside])]), solid
 
 
 def _on_rays(points: np.ndarray, viewpoint: np.ndarray, low: np.ndarray, high: np.ndarray, margin: float) -> np.ndarray:
@@ -279,6 +305,8 @@ _WATERTIGHT = 1.2
 """How near the flood comes to a point, over the distance to the fourth neighbour that 1 % of the points exceed. Of points drawn
 at random on a surface one in exp(14) has a hole of this radius beside it."""
 _CELLS = 64
+_AROUND = 0.75
+"""How far around its box space is known to hold nothing of a complete object, over the length of the box."""
 
 
 _DEEP = 1.5

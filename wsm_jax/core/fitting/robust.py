@@ -27,7 +27,7 @@ from scipy.spatial import KDTree
 from wsm_jax.core.fitting.compare import surface_area
 from wsm_jax.core.fitting.fit import DAMPING, PARTS, damped_step, movable_parts, placed, pulls, size
 from wsm_jax.core.fitting.observations import checked_points, extent, float32
-from wsm_jax.core.geometry import Geometry, bounds, to_local
+from wsm_jax.core.geometry import Geometry, to_local
 from wsm_jax.core.superquadric import EXPONENT_RANGE, log_gauge_gradient
 from wsm_jax.snapshot.camera import matrix_to_quaternion
 from wsm_jax.typing import Array, Float, NpOrJax, pytree
@@ -36,8 +36,6 @@ STARTS = 8
 """Initial waves that are tried in one vmap."""
 
 _DIRECTIONS = 256
-_BOX = 0.1
-"""Share of the points that a wave must miss by as much as it sticks out of its box to make up for it."""
 
 
 @pytree
@@ -87,7 +85,6 @@ def fit_robust(
     volume: NpOrJax | float,
     outliers: NpOrJax | float = 0.0,
     vacant: Float[NpOrJax, " n"] | None = None,
-    box: Float[NpOrJax, "2 3"] | None = None,
     prior: Mapping[str, Any] | None = None,
     free: tuple[str, ...] = tuple(PARTS),
     iterations: int = 30,
@@ -96,9 +93,8 @@ def fit_robust(
 
     `noise` is the least sigma (m), `volume` is V (m^3), `outliers` the greatest share of outliers (0: every point counts in
     full). Where `vacant` is 1 the point is no point of a surface but of empty space (a ray of light passed): there only lying
-    inside counts, d = min(d, 0). `box` is the least and the greatest corner (m) that the wave may reach: what it sticks out,
-    by its support function, counts as if a tenth of the points were as far off. `prior` as in fit_wave. A point of weight 0 is not
-    looked at. Runs under jit and vmap; never NaN for finite points.
+    inside counts, d = min(d, 0). `prior` as in fit_wave. A point of weight 0 is not looked at. Runs under jit and vmap; never
+    NaN for finite points.
     """
     prior = {} if prior is None else prior
     weights = jnp.maximum(jnp.asarray(weights), 0.0)
@@ -124,14 +120,7 @@ def fit_robust(
         # r^2 = 2 count (1 + log A - log A now): the area of (1) as a square
         growth = jnp.maximum(1.0 + _log_area(geometry) - log_area, 1e-3)
         area = jnp.sqrt(2.0 * count * growth) * (most > 0)
-        return jnp.concatenate([root * d, area[None], beyond(geometry, root), *pulls(prior, initial, u, geometry)]), d
-
-    def beyond(geometry: Geometry, root: Array) -> Array:
-        if box is None:
-            return jnp.zeros(0)
-        low, high = bounds(geometry)
-        off = jnp.concatenate([jnp.asarray(box)[0] - low, high - jnp.asarray(box)[1]])
-        return jnp.sqrt(_BOX * jnp.sum(jnp.square(root))) * jnp.maximum(off, 0.0)
+        return jnp.concatenate([root * d, area[None], *pulls(prior, initial, u, geometry)]), d
 
     def spread(d: Array, inlier: Array) -> Array:
         return jnp.sqrt(jnp.sum(weights * inlier * d * d) / jnp.maximum(jnp.sum(weights * inlier), 1e-30))
@@ -243,16 +232,15 @@ def fit_each(
     volume: Float[NpOrJax, " B"],
     outliers: NpOrJax | float,
     prior: Mapping[str, Any],
-    box: Float[NpOrJax, "B 2 3"] | None = None,
     iterations: int = 30,
 ) -> Fit:
     """`fit_robust` of each wave to its own points."""
 
-    def one(points: Array, weights: Array, initial: Geometry, **own: Array | None) -> Fit:
-        return fit_robust(points, weights, initial, outliers=outliers, prior=prior, iterations=iterations, **own)
+    def one(points: Array, weights: Array, vacant: Array, initial: Geometry, noise: Array, volume: Array) -> Fit:
+        options = {"noise": noise, "volume": volume, "outliers": outliers, "prior": prior, "vacant": vacant}
+        return fit_robust(points, weights, initial, **options, iterations=iterations)
 
-    own = {"vacant": vacant, "noise": noise, "volume": volume, "box": box}
-    return jax.vmap(one)(*jax.tree.map(jnp.asarray, (points, weights, initial)), **jax.tree.map(jnp.asarray, own))
+    return jax.vmap(one)(*jax.tree.map(jnp.asarray, (points, weights, vacant, initial, noise, volume)))
 
 
 def padded(points: Float[np.ndarray, "n 3"], weights: Float[np.ndarray, " n"], most: int) -> tuple[np.ndarray, np.ndarray]:
@@ -283,6 +271,10 @@ def fit_one(
     """
     points = checked_points(points, "fit_one")
     weights = np.ones(len(points), np.float32) if weights is None else np.asarray(weights, np.float32)
+    if weights.shape != (len(points),) or not np.isfinite(weights).all() or weights.min() < 0:
+        raise ValueError(f"fit_one: weights of shape {weights.shape} for {len(points)} points; needed one each, from 0, finite")
+    if not (noise is None or 0 < noise < np.inf) or not 0 <= outliers < 1:
+        raise ValueError(f"fit_one: noise={noise}, outliers={outliers}; needed noise above 0 (m) and a share from 0, below 1")
     middle, unit = extent(points[weights > 0], "fit_one", outliers)
     local = (points - middle) / unit
     least = 2e-3 if noise is None else max(noise / unit, 1e-4)

@@ -9,7 +9,7 @@ n being at most 512, for neighbouring points are not independent; 11 is the numb
 wave are tried, along its longest axis, and off by residual; both children are fitted from several starts in one vmap, the
 points go to the nearest wave, and all are fitted again. Space counts, where the cloud knows it: an empty point
 (on the rays from its viewpoint, or outside a complete surface) inside a wave, or a solid one (within a complete surface) in
-none, is a point as far off as it is from the surface. No wave leaves the box of a complete surface. Where
+none, is a point as far off as it is from the surface. Where
 splitting leaves more than noise, the other way is tried too, from many small waves to few, and the shorter description wins.
 At the end pairs are merged where one wave does as well.
 """
@@ -44,7 +44,7 @@ _GROWN = 8192  # points of one object by which its waves are found; all points a
 
 
 class _Hollow(NamedTuple):
-    """What is known of space: empty points (m), what it costs to fill each, and where the object ends."""
+    """What is known of space: empty points (m), and what it costs to fill each; solid ones, and to leave each out."""
 
     place: Float[np.ndarray, "m 3"]
     square: Float[np.ndarray, " m"]
@@ -52,8 +52,6 @@ class _Hollow(NamedTuple):
     solid: Float[np.ndarray, "k 3"]
     """Points that some wave should hold (m), and what it costs to leave each out."""
     solid_square: Float[np.ndarray, " k"]
-    box: Float[np.ndarray, "2 3"]
-    """Least and greatest corner (m), far away where not all of the object is seen."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +96,13 @@ def fit_set(
     points = checked_points(cloud.points, "fit_set", LABELLED_POINTS)
     if most < 1 or most_per_object < 1:
         raise ValueError(f"fit_set: most={most}, most_per_object={most_per_object}; needed 1 or more")
+    if (
+        not (noise is None or 0 <= noise < np.inf)
+        or not 0 < tolerance < np.inf
+        or not (plane_extent is None or plane_extent > 0)
+    ):
+        given = f"noise={noise}, tolerance={tolerance}, plane_extent={plane_extent}"
+        raise ValueError(f"fit_set: {given}; needed noise from 0 (m), and the others above 0")
     noise = estimate_noise(points) if noise is None else noise
     if not np.ptp(points, axis=0).max() > 0:
         raise ValueError(f"fit_set: all {len(points)} points are one; needed points that span a surface")
@@ -119,9 +124,7 @@ def fit_set(
         tree = KDTree(some)
         space = known_space(cloud, low, high, len(some), 5 * scale + 0.02 * size)
         empty_square, solid_square = (np.square(tree.query(x)[0]) if len(x) else np.zeros(0) for x in space)
-        slack = 0.03 * size + 2 * scale if cloud.complete else 1e3 * size
-        box = np.stack([low - slack, high + slack])
-        hollow = _Hollow(space[0], empty_square, space[1], solid_square, box)
+        hollow = _Hollow(space[0], empty_square, space[1], solid_square)
         fits, part = _grow(some, hollow, scale, room, tolerance, refine)
         if len(some) < len(members):
             part = np.argmin(np.abs(distances(_stack(fits), points[members])), 0)
@@ -180,8 +183,8 @@ def _objects(points: np.ndarray, label: np.ndarray, free: np.ndarray) -> list[np
     return sorted(groups, key=len, reverse=True)
 
 
-_Job = tuple[int, np.ndarray, np.ndarray, np.ndarray, np.ndarray, Geometry, float, float, np.ndarray]
-"""Which part, points, weights, vacancy, box, start, least sigma, and the unit and middle that scaled them."""
+_Job = tuple[int, np.ndarray, np.ndarray, np.ndarray, Geometry, float, float, np.ndarray]
+"""Which part, points, weights, vacancy, start, least sigma, and the unit and middle that scaled them."""
 
 
 def _jobs(parts: list[np.ndarray], starts: list[Geometry | None], hollow: _Hollow, noise: float) -> list[_Job]:
@@ -206,8 +209,7 @@ def _jobs(parts: list[np.ndarray], starts: list[Geometry | None], hollow: _Hollo
             first = [jax.tree.map(lambda x, i=i: x[i], rounds) for i in (0, 1, 2, 3)]
         else:
             first = [Geometry(float32((start.centre - middle) / unit), float32(start.scale / unit), *_shape(start))]
-        box = float32((hollow.box - middle) / unit)
-        jobs += [(number, some, weight, vacant, box, wave, least, unit, middle) for wave in first]
+        jobs += [(number, some, weight, vacant, wave, least, unit, middle) for wave in first]
     return jobs
 
 
@@ -218,14 +220,13 @@ def _fit_parts(parts: list[np.ndarray], starts: list[Geometry | None], hollow: _
     for begin in range(0, len(jobs), STARTS):
         some_jobs = jobs[begin : begin + STARTS]
         full = some_jobs + [some_jobs[-1]] * (STARTS - len(some_jobs))
-        waves = jax.tree.map(lambda *x: np.stack(x), *(job[5] for job in full))
-        *inputs, box = (np.stack([np.asarray(job[i]) for job in full]) for i in range(1, 5))
-        least = float32([job[6] for job in full])
-        volume = np.ones(STARTS, np.float32)
-        fits = fit_each(*inputs, waves, least, volume, float32(0.0), PRIOR, box, iterations=_ITERATIONS)
+        waves = jax.tree.map(lambda *x: np.stack(x), *(job[4] for job in full))
+        inputs = (np.stack([np.asarray(job[i]) for job in full]) for i in range(1, 4))
+        least = float32([job[5] for job in full])
+        fits = fit_each(*inputs, waves, least, np.ones(STARTS, np.float32), float32(0.0), PRIOR, iterations=_ITERATIONS)
         for job, fit in zip(some_jobs, _each(fits), strict=False):
             if np.isfinite(fit.loss) and (job[0] not in best or fit.loss < best[job[0]][0]):
-                best[job[0]] = float(fit.loss), _enlarged(fit.geometry, job[7], job[8])
+                best[job[0]] = float(fit.loss), _enlarged(fit.geometry, job[6], job[7])
     return [best[number][1] for number in range(len(parts))]
 
 

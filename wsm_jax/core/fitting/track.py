@@ -53,11 +53,18 @@ def track(
     """The waves [N] of the first instant followed through clouds at `rate` (Hz): [K N], K = len(clouds), with velocities.
 
     `reach` (m) and `turn` (rad) are how far a wave may stray from its prediction in one frame: the gate of its points and the
-    standard deviation of its prior. The slots in `still` do not move. Raises ValueError for no clouds and what is no cloud.
+    standard deviation of its prior. The slots in `still` do not move. Raises ValueError for no clouds, what is no cloud, no
+    present wave, and waves that are none.
     """
-    if not clouds or not rate > 0 or not reach > 0 or not noise > 0 or first.presence.ndim != 1:
-        got = f"{first.presence.ndim} axes of waves, {len(clouds)} clouds, rate {rate}, reach {reach}, noise {noise}"
-        raise ValueError(f"track: {got}; needed waves [N], and all others above 0")
+    given = {"rate": rate, "reach": reach, "noise": noise, "turn": turn}
+    if not clouds or first.presence.ndim != 1 or not all(0 < value < np.inf for value in given.values()):
+        got = f"{first.presence.ndim} axes of waves, {len(clouds)} clouds, {given}"
+        raise ValueError(f"track: {got}; needed waves [N], and all others above 0, finite")
+    if not np.any(np.asarray(first.presence) > 0.5) or not all(np.isfinite(x).all() for x in vars(first).values()):
+        raise ValueError("track: waves of which none is present, or that are not finite; needed those of the first instant")
+    outside = [slot for slot in still if not 0 <= slot < first.count]
+    if outside:
+        raise ValueError(f"track: still={outside}; the core has slots 0 to {first.count - 1}")
     now = jax.tree.map(np.asarray, Geometry.of(first))
     before = now
     presence = np.array(first.presence, np.float32)
