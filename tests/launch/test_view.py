@@ -80,9 +80,10 @@ def test_a_core_a_clip_and_a_mesh_are_opened(path, dataset, core, tmp_path):
     assert read(str(tmp_path / "a.obj"), None).waves.count == 1
 
 
-def test_bad_input_is_one_message_and_code_2(path, dataset, tmp_path, capsys):
+def test_bad_input_is_one_message_and_code_2(path, dataset, core, tmp_path, capsys):
     pytest.importorskip("viser", reason="the extra `view` is not installed")
     (tmp_path / "text.json").write_text("{}")
+    core_json.save(core.replace(exponents=core.exponents + 3), tmp_path / "sharp.json", np.arange(3) / 8)
     with socket.create_server(("localhost", 0)) as taken:
         port = taken.getsockname()[1]
         cases = (
@@ -90,6 +91,7 @@ def test_bad_input_is_one_message_and_code_2(path, dataset, tmp_path, capsys):
             ([str(path), str(path)], "needed one core"),
             ([str(tmp_path / "none.json")], "none.json: no such file or dataset"),
             ([str(tmp_path / "text.json")], 'text.json: no "format": "wsm_core"'),
+            ([str(tmp_path / "sharp.json")], "sharp.json: exponents 3.1"),
             ([str(path), "--clip=0"], "needed the folder of a WSV dataset"),
             ([str(dataset), "--clip=2"], "has the clips 0..1"),
             ([str(path), "--out=a.obj"], "ends in .json"),

@@ -196,7 +196,10 @@ def _jobs(parts: list[np.ndarray], starts: list[Geometry | None], hollow: _Hollo
         some, weight = padded((part - middle) / unit, np.ones(len(part)), _PART_POINTS)
         low, high = part.min(0), part.max(0)
         room = 0.1 * (high - low)
-        near = hollow.place[((hollow.place > low - room) & (hollow.place < high + room)).all(1)]
+        beside = ((hollow.place > low - room) & (hollow.place < high + room)).all(1)
+        if start is not None and len(hollow.place):  # also where it has left the box of its points
+            beside |= distances(_stack([start]), hollow.place)[0] < 0
+        near = hollow.place[beside]
         empty_space, empty_weight = padded((near - middle) / unit, np.ones(len(near)), _PART_POINTS)
         vacant = np.repeat(float32([0, 1]), _PART_POINTS)
         some, weight = (

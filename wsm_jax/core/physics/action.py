@@ -24,7 +24,7 @@ import numpy as np
 from wsm_jax.core.geometry import Geometry, multiply, turned
 from wsm_jax.core.physics.contact import contact
 from wsm_jax.core.physics.dynamics import GRAVITY_M_S2, Gravity, bodies
-from wsm_jax.core.physics.matter import Joints, Matter
+from wsm_jax.core.physics.matter import Joints, Matter, acting
 from wsm_jax.snapshot import TICK_HZ, Waves
 from wsm_jax.typing import Array, Bool, Float, NpOrJax
 
@@ -124,7 +124,7 @@ def free_intervals(
     free = jnp.ones((ticks - 1, count), bool).at[:, part[a]].min(~near).at[:, part[b]].min(~near)
     if joints is None:
         return free
-    acts = jnp.any(jnp.asarray(joints.holds) > 0, -1) & there[:, joints.a] & there[:, joints.b]
+    acts = acting(there, joints)
     return free.at[:, part[joints.a]].min(~acts).at[:, part[joints.b]].min(~acts)
 
 

@@ -70,9 +70,9 @@ def play(
     record, events = [], []
     for k in range(ticks + 1):
         if k > 0:
-            torn = float(joint_gap(waves, tied))
+            torn = float(joint_gap(waves, matter, tied))
             waves = step(waves, matter, tied, tick_s=tick_s, substeps=substeps, gravity=gravity)
-            _check_step(waves, tied, torn, k, substeps)
+            _check_step(waves, matter, tied, torn, k, substeps)
         for change in changes.get(k, ()):
             before = waves
             waves, matter = change.apply(waves, matter)
@@ -84,9 +84,9 @@ def play(
     return stack(record), tuple(events), matter
 
 
-def _check_step(waves: Waves, joints: Joints, torn: float, tick: int, substeps: int) -> None:
+def _check_step(waves: Waves, matter: Matter, joints: Joints, torn: float, tick: int, substeps: int) -> None:
     """Raises ValueError where the step to a tick left numbers that are none, or opened a joint wider than `torn` (m)."""
-    gap = float(joint_gap(waves, joints))
+    gap = float(joint_gap(waves, matter, joints))
     moving = np.asarray(waves.presence) > 0.5
     finite = all(np.isfinite(np.asarray(getattr(waves, name))[moving]).all() for name in ("centre", "velocity"))
     if not finite or not gap <= max(torn, TORN_M):

@@ -29,7 +29,7 @@ from wsm_jax.core.geometry import Geometry, apply, combine, inertia, multiply, p
 from wsm_jax.core.physics.body import Body
 from wsm_jax.core.physics.contact import Pair, best_normal, normal_near, touch_at
 from wsm_jax.core.physics.manifold import POINTS, manifold
-from wsm_jax.core.physics.matter import Joints, Matter, check_world, no_joints
+from wsm_jax.core.physics.matter import Joints, Matter, acting, check_world, no_joints
 from wsm_jax.core.physics.solver import Contacts, Impulses, Inverse, Motion, Rows, after, closing, no_impulses, solve, totals
 from wsm_jax.core.physics.triple import Matrix, Vector
 from wsm_jax.snapshot import FIELDS, TICK_HZ, Waves, quaternion_to_matrix
@@ -217,22 +217,17 @@ def _joint_rows(
     shift = combine(place_b - place_a, axes)
     between = multiply(frame_a * jnp.asarray([1.0, -1.0, -1.0, -1.0]), frame_b)
     turn = 2.0 * jnp.where(between[:, :1] < 0, -1.0, 1.0) * between[:, 1:]
-    present = jnp.asarray(waves.presence) > 0.5
-    holds = jnp.where((present[joints.a] & present[joints.b])[:, None], jnp.asarray(joints.holds), 0.0)
+    holds = jnp.where(acting(jnp.asarray(waves.presence) > 0.5, joints)[:, None], jnp.asarray(joints.holds), 0.0)
     rows = Rows(part_a, part_b, place_b - centre[part_a], place_b - centre[part_b], axes, holds)
     return rows, jnp.concatenate([shift, turn], -1)
 
 
 @jax.jit
-def joint_gap(waves: Waves, joints: Joints) -> Float[Array, ""]:
+def joint_gap(waves: Waves, matter: Matter, joints: Joints) -> Float[Array, ""]:
     """How far apart (m) the two sides of the worst joint are, along what it holds; 0 without joints between present waves."""
-    present = jnp.asarray(waves.presence) > 0.5
-    centre, matrix = jnp.asarray(waves.centre), quaternion_to_matrix(jnp.asarray(waves.rotation))
-    sides = ((joints.a, joints.anchor_a), (joints.b, joints.anchor_b))
-    place_a, place_b = (centre[slot] + apply(matrix[slot], jnp.asarray(anchor)) for slot, anchor in sides)
-    axes = product(matrix[joints.a], quaternion_to_matrix(jnp.asarray(joints.frame_a)))
-    apart = jnp.abs(combine(place_b - place_a, axes)) * jnp.asarray(joints.holds)[:, :3]
-    return jnp.max(jnp.where((present[joints.a] & present[joints.b])[:, None], apart, 0.0), initial=0.0)
+    model, state = bodies(waves, matter)
+    rows, off = _joint_rows(waves, matter, model, joints, state.centre, state.rotation)
+    return jnp.max(jnp.abs(off[:, :3]) * rows.holds[:, :3], initial=0.0)
 
 
 def _impacts(contacts: Contacts, speed: Array, pull: Array, h: float | Array) -> tuple[Array, Array]:
@@ -340,8 +335,7 @@ def _kept(impulses: Impulses, waves: Waves, matter: Matter, joints: Joints, pair
 
     A contact that a joint does not let give way never settles; what it presses must not grow without end.
     """
-    present, part = jnp.asarray(waves.presence) > 0.5, jnp.asarray(matter.part)
-    acts = jnp.any(jnp.asarray(joints.holds) > 0, -1) & present[joints.a] & present[joints.b]
+    part, acts = jnp.asarray(matter.part), acting(jnp.asarray(waves.presence) > 0.5, joints)
     tied = jnp.zeros(len(part), bool).at[part[joints.a]].max(acts).at[part[joints.b]].max(acts)
     share = jnp.where(tied[part[pairs]].any(-1), _KEPT, 1.0)
     normal, tangent, turning = jax.tree.map(lambda x: share * x, (impulses.normal, impulses.tangent, impulses.turning))

@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from typing import Literal
 
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
 from wsm_jax.core import superquadric
 from wsm_jax.snapshot import Waves, quaternion_to_matrix
 from wsm_jax.snapshot.camera import matrix_to_quaternion
-from wsm_jax.typing import Bool, Float, Int, NpOrJax, pytree
+from wsm_jax.typing import Array, Bool, Float, Int, NpOrJax, pytree
 
 JOINTS = {
     "fixed": (1, 1, 1, 1, 1, 1),
@@ -109,6 +110,11 @@ def _by_joints(waves: Waves, joints: Joints, instance: np.ndarray, free: np.ndar
         apart = np.linalg.norm(centre[members, None] - centre[ends], axis=-1)
         part[members] = ends[np.argmin(apart, 1)]
     return part
+
+
+def acting(present: Bool[Array, "*lead N"], joints: Joints) -> Bool[Array, "*lead J"]:
+    """Which joints hold anything, between waves that are there."""
+    return jnp.any(jnp.asarray(joints.holds) > 0, -1) & present[..., joints.a] & present[..., joints.b]
 
 
 def check_world(waves: Waves, matter: Matter, joints: Joints, what: str) -> None:

@@ -14,12 +14,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from scipy.optimize import brentq
 
 from wsm_jax.core.mesh import surface_points
 from wsm_jax.core.physics.dynamics import GRAVITY_M_S2, Bodies, bodies
-from wsm_jax.core.physics.matter import JOINTS, Joints, Matter, check_world, no_joints
+from wsm_jax.core.physics.matter import JOINTS, Joints, Matter, acting, check_world, no_joints
 from wsm_jax.snapshot import TICK_HZ, Waves, quaternion_to_matrix
 from wsm_jax.snapshot.waves import stack
 from wsm_jax.typing import Float, NpOrJax
@@ -116,8 +117,7 @@ def to_mjcf(
 
 def _acting(waves: Waves, joints: Joints) -> Joints:
     """The joints that hold anything, between waves that are there."""
-    present = np.asarray(waves.presence) > 0.5
-    acts = np.any(np.asarray(joints.holds) > 0, -1) & present[joints.a] & present[joints.b]
+    acts = np.asarray(acting(jnp.asarray(waves.presence) > 0.5, joints))
     return jax.tree.map(lambda x: np.asarray(x)[acts], joints)
 
 
@@ -163,8 +163,10 @@ def simulate(
     substeps: int = 120,
     gravity: tuple[float, float, float] = GRAVITY_M_S2,
 ) -> Waves:
-    """What `dynamics.rollout` gives, by MuJoCo: the waves [K+1 N ...] at every tick, as NumPy. Same arguments, same errors as
-    `to_mjcf`."""
+    """The waves [K+1 N ...] at every tick by MuJoCo, as `dynamics.rollout` gives them by ours, as NumPy.
+
+    Raises ValueError for worlds that MuJoCo cannot have: see `to_mjcf`.
+    """
     import mujoco
 
     joints = no_joints() if joints is None else joints
