@@ -41,7 +41,6 @@ Published figures, for orientation only: other shapes, other measures, other mac
 |---|---|---|
 | EMS (2022) | ShapeNet, 13 classes, in category, as printed by SuperDec (second hand, units not stated) | Chamfer L1 5.771, L2 1.345, 5.68 primitives |
 | SuperDec (2025) | the same | Chamfer L1 1.698, L2 0.047, 5.8 primitives |
-| EMS (2022), its Python with Numba, once on two busy cores | one shape of 147 to 757 points; a noisy one of 1288 | 33 to 166 ms; 3.2 s |
 | Marching-Primitives (2023), 256^3 | Toys4K, from a signed distance, as printed by arXiv 2512.09201 (second hand) | IoU 86.30 %, 194.6 s a shape |
 | Marching-Primitives (2023), 128^3 | the same | 37.9 s a shape |
 """  # noqa: E501

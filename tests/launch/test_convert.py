@@ -43,6 +43,7 @@ def test_bad_input_is_one_message_and_code_2_and_leaves_nothing(core, tmp_path, 
         ([str(core), str(tmp_path / "a.stl"), "--form=splats"], "does not hold splats"),
         ([str(core), str(tmp_path / "a.stl"), "--tick=2"], "tick 2; it has the ticks 0..1"),
         ([str(core), str(tmp_path / "a.stl"), "--detail=3"], "detail=3; needed an even number"),
+        ([str(core), str(tmp_path / "a.ply"), "--unit=0"], "unit"),
         ([str(core), str(tmp_path / "a.ply"), "--samples=1"], "samples=1; needed"),
         ([str(tmp_path / "bad.ply"), str(tmp_path / "a.json")], "bad.ply: the header promises 9 rows"),
         ([str(tmp_path / "none.glb"), str(tmp_path / "a.json")], "none.glb: no such mesh file"),
@@ -58,3 +59,21 @@ def test_without_the_extra_it_says_what_to_install(core, tmp_path, capsys, monke
     assert status(main, [str(core), str(tmp_path / "a.glb"), *FAST]) == 2
     assert "pip install 'wsm_jax[convert]'" in capsys.readouterr().err
     assert not (tmp_path / "a.glb").exists()
+
+
+def test_a_file_in_millimetres_is_doubted_and_read_with_its_unit(core, tmp_path, capsys):
+    assert status(main, [str(core), str(tmp_path / "mm.ply"), "--unit=1000", *FAST]) == 0
+    capsys.readouterr()
+    assert status(main, [str(tmp_path / "mm.ply"), str(tmp_path / "a.json"), *FAST]) == 0
+    assert "is it in mm? --unit=0.001" in capsys.readouterr().out
+    assert status(main, [str(tmp_path / "mm.ply"), str(tmp_path / "b.json"), "--unit=0.001", *FAST]) == 0
+    assert "is it in mm?" not in capsys.readouterr().out
+    np.testing.assert_allclose(core_json.load(tmp_path / "b.json")[0].scale, 0.5, atol=0.04)
+
+
+def test_a_file_beside_the_output_is_left_alone(core, tmp_path):
+    mine = tmp_path / "a.part.ply"
+    mine.write_text("mine")
+    assert status(main, [str(core), str(tmp_path / "a.ply"), *FAST]) == 0
+    assert mine.read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.part.ply", "a.ply", "core.json"]

@@ -111,7 +111,7 @@ def test_a_real_room_is_seen_again(real_data):
 
 
 def test_a_solid_without_round_or_square_ends_is_filled_and_not_left():
-    """A pyramid of four sides: its waves fill it, and little beyond (without what is known around it: 0.59)."""
+    """A pyramid of four sides: its waves fill it, and little beyond."""
     corners = np.array([[1, 1, 0], [-1, 1, 0], [-1, -1, 0], [1, -1, 0], [0, 0, 1.5]])
     faces = np.array([[0, 1, 4], [1, 2, 4], [2, 3, 4], [3, 0, 4], [0, 2, 1], [0, 3, 2]])
     fit = fit_set(from_mesh(corners, faces, 1024), most=6)

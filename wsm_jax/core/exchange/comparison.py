@@ -38,7 +38,7 @@ def chamfer(a: Thing, b: Thing, options: Options) -> float:
 
 def bodies(thing: Thing, options: Options) -> Thing:
     """Splats that are bodies as their waves, where these are not too many to be all kept; anything else as it is."""
-    if isinstance(thing, Splats) and options.splats == "moments":
+    if isinstance(thing, Splats) and options.splats == "moments" and len(np.asarray(thing.means)) <= options.max_waves:
         waves = convert(thing, "waves", dataclasses.replace(options, notes=[]))
         if isinstance(waves, Waves) and waves.count == len(np.asarray(thing.means)):
             return waves

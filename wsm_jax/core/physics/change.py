@@ -13,7 +13,7 @@ import numpy as np
 
 from wsm_jax.core.geometry import Geometry, inertia
 from wsm_jax.core.physics.dynamics import GRAVITY_M_S2, SUBSTEPS, joint_gap, step
-from wsm_jax.core.physics.matter import Joints, Matter, check_world, no_joints
+from wsm_jax.core.physics.matter import Joints, Matter, checked_world
 from wsm_jax.core.superquadric import EXPONENT_RANGE
 from wsm_jax.snapshot import FIELDS, TICK_HZ, Waves
 from wsm_jax.snapshot.waves import stack
@@ -60,10 +60,9 @@ def play(
     `step` and the changes raise, and where a step tears a joint, for then its substeps were too few.
     """
     changes = {} if changes is None else changes
-    tied = no_joints() if joints is None else joints
     if ticks < 0:
         raise ValueError(f"play: ticks={ticks}; needed 0 or more")
-    check_world(waves, matter, tied, "play")
+    tied = checked_world(waves, matter, joints, "play")
     outside = [k for k in changes if not 0 <= k <= ticks]
     if outside:
         raise ValueError(f"play: changes at ticks {outside}; needed 0 to {ticks}")

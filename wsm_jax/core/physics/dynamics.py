@@ -29,7 +29,7 @@ from wsm_jax.core.geometry import Geometry, apply, combine, inertia, multiply, p
 from wsm_jax.core.physics.body import Body
 from wsm_jax.core.physics.contact import Pair, best_normal, normal_near, touch_at
 from wsm_jax.core.physics.manifold import POINTS, manifold
-from wsm_jax.core.physics.matter import Joints, Matter, acting, check_world, no_joints
+from wsm_jax.core.physics.matter import Joints, Matter, acting, checked_world
 from wsm_jax.core.physics.solver import Contacts, Impulses, Inverse, Motion, Rows, after, closing, no_impulses, solve, totals
 from wsm_jax.core.physics.triple import Matrix, Vector
 from wsm_jax.snapshot import FIELDS, TICK_HZ, Waves, quaternion_to_matrix
@@ -264,12 +264,9 @@ def _substep(
     target, until = _impacts(contacts, speed, pull, h)
     rows, _ = _joint_rows(waves, matter, model, joints, state.centre, state.rotation)
 
-    def off_after(motion: Motion, angular: Vector) -> Array:
-        moved = state.replace(momentum=state.momentum + jnp.where(free, angular.array(), 0.0))  # type: ignore[attr-defined]
-        return _joint_rows(waves, matter, model, joints, *_drift(model, moved, motion.velocity.array(), h))[1] / h
-
+    _, apart = _joint_rows(waves, matter, model, joints, *_drift(model, state, start.velocity.array(), h))
     parts = len(model.inverse_mass)
-    before = solve(start, inverse, contacts, target, rows, off_after, before, _SWEEPS[0])
+    before = solve(start, inverse, contacts, target, rows, apart / h, before, _SWEEPS[0])
     linear, angular = totals(contacts, rows, before, parts)
     velocity = after(start, inverse, linear, angular).velocity.array()
     momentum = state.momentum + jnp.where(free, angular.array(), 0.0)
@@ -374,10 +371,7 @@ def step(
     Raises ValueError for slots that are not so many equal worlds, for waves, matter and joints that do not belong together
     (matter.py), and for no substeps.
     """
-    joints = no_joints() if joints is None else joints
-    if substeps < 1:
-        raise ValueError(f"step: substeps={substeps}; needed 1 or more")
-    check_world(waves, matter, joints, "step")
+    joints = checked_world(waves, matter, joints, "step")
     return _step(waves, matter, joints, tick_s, jnp.asarray(gravity), substeps, worlds)
 
 
@@ -385,7 +379,9 @@ def step(
 def _step(
     waves: Waves, matter: Matter, joints: Joints, tick_s: float | Array, gravity: Array, substeps: int, worlds: int
 ) -> Waves:
-    """`step` of what has been checked."""
+    """`step` of a world that has been checked."""
+    if substeps < 1:
+        raise ValueError(f"step: substeps={substeps}; needed 1 or more")
     with jax.default_matmul_precision(_EXACT):
         model, state = bodies(waves, matter)
         pairs = jnp.asarray(_pairs(waves.count, worlds))
@@ -418,10 +414,9 @@ def rollout(
 
     Raises ValueError as `step` does, and for a negative number of ticks.
     """
-    joints = no_joints() if joints is None else joints
-    if ticks < 0 or substeps < 1:
-        raise ValueError(f"rollout: ticks={ticks}, substeps={substeps}; needed 0 and 1 or more")
-    check_world(waves, matter, joints, "rollout")
+    if ticks < 0:
+        raise ValueError(f"rollout: ticks={ticks}; needed 0 or more")
+    joints = checked_world(waves, matter, joints, "rollout")
     return _rollout(waves, matter, joints, tick_s, jnp.asarray(gravity), ticks, substeps)
 
 
@@ -429,7 +424,7 @@ def rollout(
 def _rollout(
     waves: Waves, matter: Matter, joints: Joints, tick_s: float | Array, gravity: Array, ticks: int, substeps: int
 ) -> Waves:
-    """`rollout` of what has been checked."""
+    """`rollout` of a world that has been checked."""
     first = Waves(**{name: jnp.asarray(getattr(waves, name)) for name in FIELDS})
 
     def tick(now: Waves, _) -> tuple[Waves, Waves]:

@@ -117,11 +117,12 @@ def acting(present: Bool[Array, "*lead N"], joints: Joints) -> Bool[Array, "*lea
     return jnp.any(jnp.asarray(joints.holds) > 0, -1) & present[..., joints.a] & present[..., joints.b]
 
 
-def check_world(waves: Waves, matter: Matter, joints: Joints, what: str) -> None:
-    """Raises ValueError, naming `what`, for waves, matter and joints that do not belong together.
+def checked_world(waves: Waves, matter: Matter, joints: Joints | None, what: str) -> Joints:
+    """The joints, or none at all. Raises ValueError, naming `what`, where waves, matter and joints do not belong together.
 
     Values that jit traces are not looked at, only shapes.
     """
+    joints = no_joints() if joints is None else joints
     shape = np.shape(waves.presence)
     if len(shape) != 1 or not shape[0]:
         raise ValueError(f"{what}: waves of shape {shape}; needed one instant of one wave or more, (N,): take waves[k]")
@@ -129,7 +130,7 @@ def check_world(waves: Waves, matter: Matter, joints: Joints, what: str) -> None
         if np.shape(column) != shape:
             raise ValueError(f"{what}: matter.{name} of shape {np.shape(column)} for {shape[0]} waves; needed {shape}")
     if any(isinstance(x, Tracer) for x in (joints.a, joints.b, joints.holds, matter.part)):
-        return
+        return joints
     a, b, part = (np.asarray(x) for x in (joints.a, joints.b, matter.part))
     acts = np.any(np.asarray(joints.holds) > 0, -1)
     outside = acts & ((np.minimum(a, b) < 0) | (np.maximum(a, b) >= shape[0]))
@@ -143,6 +144,7 @@ def check_world(waves: Waves, matter: Matter, joints: Joints, what: str) -> None
             f"{what}: joint {j} ties waves {a[j]} and {b[j]} of one rigid part; needed two parts: matter(waves, joints) parts "
             "the waves of an object at its joints"
         )
+    return joints
 
 
 def side_by_side(worlds: Sequence[tuple[Waves, Matter]]) -> tuple[Waves, Matter]:

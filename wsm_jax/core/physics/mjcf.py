@@ -20,7 +20,7 @@ from scipy.optimize import brentq
 
 from wsm_jax.core.mesh import surface_points
 from wsm_jax.core.physics.dynamics import GRAVITY_M_S2, Bodies, bodies
-from wsm_jax.core.physics.matter import JOINTS, Joints, Matter, acting, check_world, no_joints
+from wsm_jax.core.physics.matter import JOINTS, Joints, Matter, acting, checked_world
 from wsm_jax.snapshot import TICK_HZ, Waves, quaternion_to_matrix
 from wsm_jax.snapshot.waves import stack
 from wsm_jax.typing import Float, NpOrJax
@@ -68,8 +68,7 @@ def to_mjcf(
     of the world; joints with a wave that is not there are left out. Raises ValueError for joints that close a loop, a fixed
     joint (give its waves one part instead), a part that is held but moves, and as `step` of dynamics.py does.
     """
-    joints = _acting(waves, no_joints() if joints is None else joints)
-    check_world(waves, matter, joints, "to_mjcf")
+    joints = _acting(waves, checked_world(waves, matter, joints, "to_mjcf"))
     tree = _tree(waves, matter, joints)
     model, state = jax.device_get(bodies(waves, matter))
     part, present = np.asarray(matter.part), np.asarray(waves.presence) > 0.5
@@ -169,7 +168,6 @@ def simulate(
     """
     import mujoco
 
-    joints = no_joints() if joints is None else joints
     model = mujoco.MjModel.from_xml_string(to_mjcf(waves, matter, joints, gravity=gravity, timestep=tick_s / substeps))
     data = mujoco.MjData(model)
     _set_velocities(mujoco, model, data, waves, matter)

@@ -5,9 +5,6 @@ body of mass m/n of its own, and the impulses of all are added up (Tonge, Benevo
 contacts, all joints are solved at once by their whole matrix: a chain is stiff at any ratio of masses.
 """
 
-from collections.abc import Callable
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 
@@ -131,16 +128,15 @@ def solve(
     contacts: Contacts,
     target: Array,
     rows: Rows,
-    error: Callable[[Motion, Vector], Array] | None,
+    off: Array | None,
     impulses: Impulses,
     sweeps: int,
 ) -> Impulses:
-    """Impulses after which normal velocities at the contacts are at least `target` [Q P] (m/s), and the joints' `error` is 0.
+    """Impulses after which normal velocities at the contacts are at least `target` [Q P] (m/s), and the joints do not give way.
 
-    `error(motion, angular)` gives the velocities [J 6] that the joints should not have, in a motion reached by moments
-    `angular`; none: those that they have. What of it is not linear is taken from the motion at the start, and anew half-way:
-    between, the problem is a convex one, and its sweeps cannot run away. `impulses` is where to begin; `motion` is without
-    them.
+    `off` [J 6] are the velocities (m/s, rad/s) that the joints should lose in `motion`, which is without impulses; none: those
+    that it has. Of impulses they change as velocities do, so that the problem is a convex one, and sweeps cannot run away.
+    `impulses` is where to begin.
     """
     parts = len(inverse.mass)
     sharing = jnp.zeros(parts).at[contacts.a].add(contacts.active).at[contacts.b].add(contacts.active)
@@ -149,7 +145,9 @@ def solve(
     of_a, of_b = (jax.tree.map(lambda x, part=part: x[part], split) for part in (contacts.a, contacts.b))
     softness = _softness(contacts, of_a, of_b)
 
-    def sweep(_, impulses: Impulses, bent: Array | float = 0.0) -> Impulses:
+    bent = 0.0 if off is None else off - _row_speeds(rows, motion)
+
+    def sweep(_, impulses: Impulses) -> Impulses:
         linear, angular = totals(contacts, rows, impulses, parts)
         now = after(motion, inverse, linear, angular)
         normal, tangent, turning = _contact_sweep(now, of_a, of_b, contacts, softness, target, impulses)
@@ -157,14 +155,11 @@ def solve(
         if response is None:
             return pressed
         linear, angular = totals(contacts, rows, pressed, parts)
-        off = _row_speeds(rows, after(motion, inverse, linear, angular)) + bent
-        change = apply(response, off.reshape(-1)).reshape(off.shape)
+        left = _row_speeds(rows, after(motion, inverse, linear, angular)) + bent
+        change = apply(response, left.reshape(-1)).reshape(left.shape)
         return pressed.replace(joint=pressed.joint - change)  # type: ignore[attr-defined]
 
-    if response is None or error is None:
-        return jax.lax.fori_loop(0, sweeps, sweep, impulses)
-    bent = error(motion, Vector.zeros((parts,))) - _row_speeds(rows, motion)
-    return jax.lax.fori_loop(0, sweeps, partial(sweep, bent=bent), impulses)
+    return jax.lax.fori_loop(0, sweeps, sweep, impulses)
 
 
 def _row_speeds(rows: Rows, motion: Motion) -> Array:
