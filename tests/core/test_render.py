@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from wsm_jax.core import render, superquadric
+from wsm_jax.core import ray, render, superquadric
 from wsm_jax.snapshot import CHANNELS, STORED, Camera, Waves, look_at, project, quaternion_to_matrix
 from wsm_jax.snapshot.waves import empty
 
 SIDE, SLOTS, RAYS = 16, 4, 2048
 SOFT = 0.03
 cast, visible = jax.jit(render.cast), jax.jit(render.visible)
-surface = jax.jit(render.surface, static_argnames=("height", "width", "softness", "rays_per_chunk"))
+surface = jax.jit(render.surface, static_argnames=("height", "width", "softness", "rays_per_chunk", "cull"))
 picture = partial(surface, height=SIDE, width=SIDE)
 
 
@@ -133,7 +133,7 @@ def test_cast_finds_what_dense_marching_finds_and_nothing_else(seed, thinnest):
     middle = -(start * direction).sum(-1) / (direction**2).sum(-1)
     reach = np.linalg.norm(scene.scale, axis=-1)[:, None] * 1.1 / np.linalg.norm(direction, axis=-1)
     steps = np.linspace(-1, 1, 1001)
-    times = np.maximum(middle[..., None] + reach[..., None] * steps, render.NEAR_M)
+    times = np.maximum(middle[..., None] + reach[..., None] * steps, ray.NEAR_M)
     log_g = log_gauge(start[:, :, None] + times[..., None] * direction[:, :, None], scene)
     inside = log_g < 0
     found = inside.any(-1) & ~inside[..., 0]

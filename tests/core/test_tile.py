@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from wsm_jax.core import render, tile
+from wsm_jax.core import composite, render, tile
 from wsm_jax.snapshot import look_at
 from wsm_jax.snapshot.camera import pixel_plane
 from wsm_jax.snapshot.waves import empty
@@ -140,13 +140,13 @@ def test_the_chosen_are_the_candidates_in_order():
 @pytest.mark.parametrize("count", [12, 40])
 def test_many_waves_on_one_ray_composite_as_few_do(count):
     """Pairs in a loop written out, pairs in a loop, and sorting give one answer, for ties too."""
-    assert 8 <= render._FEW < 12 <= render._PAIRWISE < 40, "each count runs a program of its own"
+    assert 8 <= composite._FEW < 12 <= composite._PAIRWISE < 40, "each count runs a program of its own"
     rng = np.random.default_rng(5)
     depth, alpha = rng.integers(1, 6, (3, 8, 10)).astype(np.float32), rng.random((3, 8, 10)).astype(np.float32)
-    few = render._weights(jnp.asarray(depth), jnp.asarray(alpha))
+    few = composite.weights(jnp.asarray(depth), jnp.asarray(alpha))
     room = (0, 0), (0, count - 8), (0, 0)
     padded = np.pad(depth, room, constant_values=1e6), np.pad(alpha, room)
-    many = render._weights(jnp.asarray(padded[0]), jnp.asarray(padded[1]))
+    many = composite.weights(jnp.asarray(padded[0]), jnp.asarray(padded[1]))
     np.testing.assert_allclose(many[:, :8], few, rtol=1e-5, atol=1e-7)
 
 
