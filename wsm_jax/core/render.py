@@ -195,7 +195,8 @@ def _hard(waves: Waves, view: _View, height: int, width: int, limit: int, wanted
 
     @jax.custom_jvp
     def picture(waves: Waves, view: _View) -> dict[str, Array]:
-        plan = _plan(waves, view.camera, height, width, 0.0, limit, True)
+        # of a ray it holds one wave at a time, and not all that its tile sees: twice the rays are still few
+        plan = _plan(waves, view.camera, height, width, 0.0, 2 * limit, True)
         there = plan.seen._replace(rows=plan.seen.rows & (jnp.asarray(waves.presence) > 0))
         levels, picks, _ = tile.chunks(there.counts(), plan.chunk, 1)
 
