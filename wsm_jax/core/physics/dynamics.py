@@ -390,13 +390,15 @@ def _step(
         first = Pair(*map(Body.of, _sides(waves, pairs)))
         carry = state, none, none, best_normal(first, iterations=6, starts=2)
 
-        def advance(_, carry: Any) -> Any:
+        # worked out anew for the gradient: what a substep passes through is many times what it hands on
+        @partial(jax.checkpoint, prevent_cse=False)
+        def advance(carry: Any) -> Any:
             state, before, behind, normals = substep(carry)
             if len(joints.a):
                 before, behind = (_kept(impulses, waves, matter, joints, pairs) for impulses in (before, behind))
             return state, before, behind, normals
 
-        state, *_ = jax.lax.fori_loop(0, substeps, advance, carry)
+        state, *_ = jax.lax.fori_loop(0, substeps, lambda _, carry: advance(carry), carry)
         return placed(waves, matter, model, state)
 
 
