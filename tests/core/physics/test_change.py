@@ -53,6 +53,31 @@ def test_what_is_not_downstream_of_a_change_keeps_its_bits(untouched, change):
     assert [(e["kind"], e["time"]) for e in events] == [(change.kind, 0.375)]
 
 
+def group(x, floor):
+    """Beside x = `x` a ball that is to hang from the floor's joint, and an object of two waves that it swings into."""
+    bob = ball((x + 0.6, 0, 1.2), 0.15, instance=1 + floor)
+    object_ = [{**box((x - 0.4, 0, z), (0.1, 0.2, 0.2)), "instance": 3 + floor} for z in (0.2, 0.6)]
+    return world(bob, *object_, floor=floor)
+
+
+def test_neither_joints_nor_contacts_nor_parts_carry_a_change_to_what_is_not_downstream():
+    """Two pendulums on one held floor, which each knock over an object of two waves: one of them is pushed."""
+    waves = Waves(**{name: np.concatenate([getattr(w, name) for w in (group(-3, 6.0), group(3, 0.0))]) for name in FIELDS})
+    joints = join(joint(waves, "hinge", 0, 1, (-3, 0, 1.2), (0, 1, 0)), joint(waves, "hinge", 0, 5, (3, 0, 1.2), (0, 1, 0)))
+    properties = matter(waves, joints)
+    assert list(properties.part) == [0, 1, 2, 2, 4, 5, 6, 6]
+    changed, free = (
+        play(waves, properties, joints, ticks=8, changes=changes)[0] for changes in ({2: [push(1, (3.0, 0.5, 1.0))]}, {})
+    )
+    fallen = np.abs(free.centre[8, [3, 7], 0] - waves.centre[[3, 7], 0])
+    assert fallen.min() > 0.05, "the pendulums reach the objects"
+    assert np.abs(changed.centre[8] - free.centre[8]).max(-1)[[1, 2, 3]].min() > 1e-3
+    for name in FIELDS:
+        np.testing.assert_array_equal(
+            getattr(changed, name)[:, [0, 4, 5, 6, 7]], getattr(free, name)[:, [0, 4, 5, 6, 7]], err_msg=name
+        )
+
+
 def test_a_push_gives_its_impulse_and_moment():
     waves = world(box((0, 0, 5), (0.1, 0.2, 0.3)), floor=False)
     properties = matter(waves)
