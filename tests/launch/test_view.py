@@ -305,3 +305,33 @@ def test_a_wave_is_clicked_dragged_and_saved_in_a_browser(viewer, browser, core,
     viewer.save()
     again, _ = core_json.load(tmp_path / "out.json")
     np.testing.assert_array_equal(again.centre, viewer.core.waves.centre)
+
+
+def test_a_wave_is_turned_in_a_browser_and_drawn_turned(viewer, browser, core):
+    until(lambda: viewer.seen_by, "a browser connected")
+    until(lambda: like(browser.screenshot(), BLUE).sum() > 150, "the blue box is on the screen")
+    browser.close_notices()
+    camera = viewer.seen_by.camera
+    start, middle = camera.position.copy(), camera.look_at.copy()
+    viewer.select(2)
+    before = until(lambda: viewer.picture, "a snapshot") if viewer.picture is None else viewer.picture
+    box = np.float64(core.centre[0, 2])
+    grips = itertools.cycle((0.65, 0.6, 0.7))  # of the length of the arrows; the arcs stand between them
+
+    def turn():
+        camera.position, camera.look_at = start, middle
+        radius, angles = next(grips) * viewer.reach, np.deg2rad([45.0, 80.0])
+        ends = (place(viewer, box + radius * np.array([np.cos(angle), np.sin(angle), 0.0])) for angle in angles)
+        browser.drag(*ends)
+        return abs(viewer.core.at(0.0).rotation[2, 3]) > 0.1
+
+    until(turn, "the arc of the handle turned the box about its own z")
+    after = viewer.core.waves
+    w, x, y, z = np.moveaxis(after.rotation[:, 2], -1, 0)
+    np.testing.assert_allclose(np.hypot(w, z), 1.0, atol=1e-4)
+    np.testing.assert_allclose([x, y], 0.0, atol=1e-3)
+    turned = 2 * np.arctan2(z * np.sign(w), np.abs(w))
+    assert ((turned > 0.4) & (turned < 0.9)).all(), "by about what the mouse went, its way"
+    np.testing.assert_allclose(after.centre[:, 2], core.centre[:, 2], atol=1e-6)
+    np.testing.assert_array_equal(after.rotation[:, [0, 1, 3]], core.rotation[:, [0, 1, 3]])
+    until(lambda: np.abs(np.int64(viewer.picture) - before).max() > 60, "the snapshot shows it")
