@@ -179,3 +179,13 @@ def test_another_unit_is_a_change_of_scale(scene, options):
             way
         )  # a cell of 32
         assert comparison.chamfer(convert(scene, way, given), large, given) < 0.06, way
+
+
+def test_the_values_of_a_distance_count_and_not_only_their_signs(scene, options):
+    """On 12 cells a wave comes back to a small part of a cell; from the signs of the same cells it does not."""
+    one = type(scene)(**{name: getattr(scene, name)[1:2] for name in core_json.FIELDS})
+    given = options(resolution=12)
+    distance = convert(one, "distance", given)
+    fine, coarse = (convert(grid, "waves", given) for grid in (distance, convert(distance, "voxels", given)))
+    overlap = [comparison.iou(one, found, given, 64) for found in (fine, coarse)]
+    assert overlap[0] > 0.97 > overlap[1], overlap

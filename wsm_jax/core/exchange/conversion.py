@@ -256,8 +256,9 @@ def _grid_to_waves(grid: Grid, options: Options) -> Waves:
     most = max(_PART_POINTS // len(pieces), 64)
     pieces = [rng.permutation(piece)[:most] for piece in pieces[: options.max_waves]]
     grey = [PointCloud(p, np.zeros_like(p), np.full_like(p, 0.5)) for p in pieces]
-    # the middles of faces are up to half a cell off the surface, all values alike
-    return _fitted(_labelled(grey, True), options, float(grid.spacing) / np.sqrt(12.0), given)
+    # the points of a distance lie on its surface; others are up to half a cell off, all values alike
+    noise = 0.0 if grid.kind == "distance" else float(grid.spacing) / np.sqrt(12.0)
+    return _fitted(_labelled(grey, True), options, noise, given)
 
 
 def _grid_to_mesh(grid: Grid, options: Options) -> Mesh:

@@ -15,6 +15,7 @@ from wsm_jax.core import superquadric
 from wsm_jax.core.exchange.distance import set_distance
 from wsm_jax.core.exchange.extra import extra
 from wsm_jax.core.exchange.radiance import field, probability
+from wsm_jax.core.fitting.observations import crossings
 from wsm_jax.core.geometry import Geometry, bounds, to_local
 from wsm_jax.core.mesh import Mesh
 from wsm_jax.snapshot import Waves
@@ -252,17 +253,17 @@ def _share(grid: Grid) -> np.ndarray:
 
 
 def parts(grid: Grid) -> list[Float[np.ndarray, "n 3"]]:
-    """The middles (m) of the faces between solid and empty cells, for every connected solid part, largest part first."""
+    """Where the surface passes (m) between a solid and an empty cell, for every connected solid part, largest part first.
+
+    The values change linearly from one centre to the next: a distance crosses 0, a probability of being solid 1/2. At the
+    border of the grid, and of an occupancy, that is half-way.
+    """
     solid = np.pad(grid.inside(), 1)
     label, count = scipy.ndimage.label(solid)  # type: ignore[misc]
-    places, owner = [], []
-    for axis in range(3):
-        for side in (-1, 1):
-            index = np.argwhere(solid & ~np.roll(solid, -side, axis))
-            owner.append(label[tuple(index.T)])
-            places.append(index - 1 + 0.5 * side * np.eye(3)[axis])
-    where, of = np.concatenate(places), np.concatenate(owner)
-    where = np.asarray(grid.origin, np.float64) + grid.spacing * where
+    level = np.asarray(grid.values if grid.kind == "distance" else 0.5 - np.asarray(_share(grid)), np.float64)
+    place, cell = crossings(np.pad(level, 1, constant_values=np.inf))
+    of = label[tuple(cell.T)]
+    where = np.asarray(grid.origin, np.float64) + grid.spacing * (place - 1)
     order = np.argsort(-np.bincount(label[solid], minlength=count + 1)[1:], kind="stable") + 1
     return [where[of == i] for i in order]
 

@@ -158,6 +158,24 @@ def from_mesh(vertices: NpOrJax, faces: NpOrJax, count: int = 8192, seed: int = 
     return Cloud(points.astype(np.float32), np.zeros(count, np.int32), complete=True)
 
 
+def crossings(values: Float[np.ndarray, "x y z"]) -> tuple[Float[np.ndarray, "n 3"], Int[np.ndarray, "n 3"]]:
+    """Where values at the nodes of a grid, linear between neighbours, become negative, and the node on the negative side.
+
+    Both in steps of the grid. Half-way where the value on the other side is infinite.
+    """
+    found = []
+    for axis, way in enumerate(np.eye(3, dtype=int)):
+        here = np.take(values, range(values.shape[axis] - 1), axis)
+        there = np.take(values, range(1, values.shape[axis]), axis)
+        edge = np.argwhere((here < 0) != (there < 0))
+        a, b = here[tuple(edge.T)], there[tuple(edge.T)]
+        finite = np.isfinite(a) & np.isfinite(b)
+        share = np.where(finite, a, 1.0) / np.where(finite, a - b, 2.0)
+        found.append((edge + share[:, None] * way, edge + (b < 0)[:, None] * way))
+    places, nodes = (np.concatenate(some) for some in zip(*found, strict=True))
+    return places, nodes
+
+
 def from_signed_distance(
     values: Float[NpOrJax, "x y z"], origin: NpOrJax, spacing: float, *, limit: int = LIMIT, seed: int = 0
 ) -> Cloud:
@@ -171,14 +189,7 @@ def from_signed_distance(
         raise ValueError(
             f"from_signed_distance: shape {grid.shape}, spacing {spacing}; needed finite values [x, y, z] and m > 0"
         )
-    found = []
-    for axis in range(3):
-        here = np.take(grid, range(grid.shape[axis] - 1), axis)
-        there = np.take(grid, range(1, grid.shape[axis]), axis)
-        edge = np.argwhere((here < 0) != (there < 0))
-        a, b = here[tuple(edge.T)], there[tuple(edge.T)]
-        found.append(edge + (a / (a - b))[:, None] * np.eye(3)[axis])
-    points = np.concatenate(found)
+    points, _ = crossings(grid)
     if not len(points):
         raise ValueError(
             f"from_signed_distance: values {grid.min():.3g}..{grid.max():.3g} m have no zero; needed a surface in the grid"
