@@ -7,9 +7,9 @@ import pytest
 from wsm_jax.core import superquadric
 from wsm_jax.core.exchange import voxels
 from wsm_jax.core.exchange.distance import set_distance
-from wsm_jax.core.exchange.tessellation import tessellate
+from wsm_jax.core.exchange.tessellation import cube, tessellate
 from wsm_jax.core.exchange.voxels import Grid
-from wsm_jax.core.mesh import joined, open_edges
+from wsm_jax.core.mesh import Mesh, joined, open_edges
 
 
 @pytest.fixture
@@ -38,14 +38,27 @@ def test_overlapping_shells_are_one_solid_and_an_open_one_is_none(scene, grid):
 
 
 def test_a_box_on_the_lattice_is_exact():
-    from wsm_jax.core.exchange.tessellation import cube
-    from wsm_jax.core.mesh import Mesh
-
     corners, faces = cube(2)
     box = Mesh(2.0 + corners.astype(float), faces, np.zeros((len(corners), 3)))
     found = voxels.occupancy_of_mesh(box, Grid(np.zeros((6, 7, 8), np.uint8), np.full(3, 0.25), 0.5, "occupancy"))
     inside = np.all((found.points > 0) & (found.points < 4), -1).reshape(6, 7, 8)
     np.testing.assert_array_equal(found.values.astype(bool), inside)
+
+
+def test_the_distance_of_a_mesh_is_that_to_its_faces(scene):
+    pytest.importorskip("trimesh")
+    corners, faces = cube(2)  # a few long faces: a box from 0 to 4 m
+    box = Mesh(2.0 + corners.astype(float), faces, np.zeros((len(corners), 3)))
+    found = voxels.distance_of_mesh(box, Grid(np.zeros((9, 10, 11), np.uint8), np.full(3, -1.2), 0.7, "occupancy"))
+    beyond = np.abs(found.points - 2.0) - 2.0
+    exact = np.linalg.norm(np.maximum(beyond, 0.0), axis=-1) + np.minimum(beyond.max(-1), 0.0)
+    np.testing.assert_allclose(found.values.reshape(-1), exact, atol=1e-6)
+
+    low, high = voxels.world_bounds(scene)
+    frame = voxels.frame(low.min(0), high.max(0), 24)
+    meshes, _ = tessellate(scene, 32)
+    ours, waves = voxels.distance_of_mesh(joined(meshes), frame), voxels.distance_of_waves(scene, frame)
+    assert np.abs(np.asarray(ours.values) - np.asarray(waves.values)).max() < 0.1 * frame.spacing
 
 
 def test_marching_cubes_of_the_exact_distance_is_the_surface(scene):

@@ -212,11 +212,20 @@ def _mesh_to_splats(mesh: Mesh, options: Options) -> Splats:
 
 
 def _mesh_to_voxels(mesh: Mesh, options: Options) -> Grid:
+    return voxels.occupancy_of_mesh(*_solid(mesh, options))
+
+
+def _mesh_to_distance(mesh: Mesh, options: Options) -> Grid:
+    return voxels.distance_of_mesh(*_solid(mesh, options))
+
+
+def _solid(mesh: Mesh, options: Options) -> tuple[Mesh, Grid]:
+    """The mesh with its vertices welded, and the cells for it. Raises ValueError for an open one."""
     mesh = welded(mesh)
     if gaps := open_edges(np.asarray(mesh.faces)):
         raise ValueError(f"the mesh is not watertight: {gaps} edges without their opposite; needed a closed mesh for a solid")
     used = np.asarray(mesh.vertices)[np.unique(np.asarray(mesh.faces))]
-    return voxels.occupancy_of_mesh(mesh, voxels.frame(used.min(0), used.max(0), options.resolution))
+    return mesh, voxels.frame(used.min(0), used.max(0), options.resolution)
 
 
 def _mesh_to_waves(mesh: Mesh, options: Options) -> Waves:
@@ -315,6 +324,7 @@ STEPS: dict[tuple[str, str], Step] = {
     ("mesh", "points"): _mesh_to_points,
     ("mesh", "splats"): _mesh_to_splats,
     ("mesh", "voxels"): _mesh_to_voxels,
+    ("mesh", "distance"): _mesh_to_distance,
     ("mesh", "waves"): _mesh_to_waves,
     ("voxels", "mesh"): _grid_to_mesh,
     ("voxels", "distance"): _voxels_to_distance,
