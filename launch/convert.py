@@ -53,6 +53,11 @@ def main(arguments: list[str]) -> int | None:
     source, target = Path(rest[0]), Path(rest[1])
     if values.compare < 0 or values.compare > 512:
         raise Usage(f"--compare={values.compare}; needed 0 to 512 cells")
+    for name, suffix, what in (("tick", ".json", "a core over time has ticks"), ("spacing", ".npy", "a bare grid needs it")):
+        if values[name].present and source.suffix.lower() != suffix:
+            raise Usage(f"--{name}={values[name].value} for {source.name}; only {what} ({suffix})")
+    if source.resolve() == target.resolve():
+        raise Usage(f"{target}: is IN as well; needed another name for OUT")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"{target}: {target.parent} is no folder; make it first")
     if target.is_dir():

@@ -323,7 +323,10 @@ def test_a_wave_is_turned_in_a_browser_and_drawn_turned(viewer, browser, core):
         radius, angles = next(grips) * viewer.reach, np.deg2rad([45.0, 80.0])
         ends = (place(viewer, box + radius * np.array([np.cos(angle), np.sin(angle), 0.0])) for angle in angles)
         browser.drag(*ends)
-        return abs(viewer.core.at(0.0).rotation[2, 3]) > 0.1
+        deadline = time.monotonic() + 3.0  # what was turned is on its way: once is enough
+        while not (turned := abs(viewer.core.at(0.0).rotation[2, 3]) > 0.1) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return turned
 
     until(turn, "the arc of the handle turned the box about its own z")
     after = viewer.core.waves

@@ -127,6 +127,8 @@ BAD = {
     "an unknown class": (edited(put_one("semantic", 99)), "'semantic' holds 99.*ball"),
     "a flat wave": (edited(put_one("scale", 0.0)), "'scale' holds 0.0; needed values above 0"),
     "no exponent": (edited(put_one("exponents", -1.0)), "'exponents' holds -1.0"),
+    "a colour of bytes": (edited(put_one("colour", 255.0)), "'colour' holds .*255; needed values from 0 to 1"),
+    "less than absent": (edited(put_one("presence", -0.5)), "'presence' holds -0.5..*; needed values from 0 to 1"),
     "no rotation": (edited(put("rotation", np.zeros((2, 3, 4)).tolist())), "'rotation' holds a quaternion of length 0"),
     "times of other ticks": (edited(lambda d: d.update(time=[0.0])), r"times of shape \(1,\) for ticks \(2,\)"),
     "times that are none": (edited(lambda d: d.update(time=["now", "then"])), '"time" is not'),

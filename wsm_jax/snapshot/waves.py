@@ -156,6 +156,8 @@ def from_json(text: str, source: str = "core JSON") -> tuple[Waves, np.ndarray |
 
 
 _LABELS = ("semantic", "instance")
+_SHARES = ("presence", "colour", "material")
+_ROUNDING = 1e-5
 
 
 def _numbers(values: Any, what: str, source: str) -> np.ndarray:
@@ -173,6 +175,8 @@ def _check(arrays: dict[str, np.ndarray], source: str) -> None:
             raise ValueError(f"{source}: field {name!r} holds a value that is not finite")
         if name in _LABELS and np.any((values != np.rint(values)) | (values < 0) | (values > np.iinfo(np.int32).max)):
             raise ValueError(f"{source}: field {name!r} holds a value that is no label; needed whole numbers from 0")
+        if name in _SHARES and values.size and (values.min() < -_ROUNDING or values.max() > 1 + _ROUNDING):
+            raise ValueError(f"{source}: field {name!r} holds {values.min():g}..{values.max():g}; needed values from 0 to 1")
         if name in ("scale", "exponents") and np.any(values <= 0):
             raise ValueError(f"{source}: field {name!r} holds {values.min()}; needed values above 0")
     if np.any(np.linalg.norm(arrays["rotation"], axis=-1) < 1e-6):

@@ -80,3 +80,17 @@ def test_mujoco_compiles_what_is_written(scene, tmp_path):
     np.testing.assert_allclose(data.geom("wave0").xpos, scene.centre[0], atol=1e-5)
     mass = 500 * np.asarray(superquadric.volume(scene.scale, scene.exponents))
     assert float(model.body_mass[model.geom("wave0").bodyid[0]]) == pytest.approx(mass[0], rel=1e-4)
+
+
+def test_an_obj_has_the_colours_of_its_materials(tmp_path):
+    pytest.importorskip("trimesh")
+    (tmp_path / "a.mtl").write_text("newmtl red\nKd 0.8 0.1 0.1\nnewmtl blue\nKd 0.1 0.2 0.9\n")
+    corners = "v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\n"
+    faces = "usemtl red\nf 1 3 2\nf 1 2 4\nusemtl blue\nf 1 4 3\nf 2 3 4\n"
+    (tmp_path / "a.obj").write_text("mtllib a.mtl\n" + corners + faces)
+    (tmp_path / "b.obj").write_text("mtllib none.mtl\n" + corners + faces)
+    found, plain = (scene_file.read(tmp_path / name) for name in ("a.obj", "b.obj"))
+    colours = np.unique(np.round(found.colours[np.asarray(found.faces)].reshape(-1, 3), 3), axis=0)
+    np.testing.assert_allclose(colours, [[0.1, 0.2, 0.9], [0.8, 0.1, 0.1]], atol=0.002)
+    np.testing.assert_array_equal(plain.colours, 0.5)
+    assert len(found.faces) == len(plain.faces) == 4

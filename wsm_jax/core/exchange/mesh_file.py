@@ -25,7 +25,8 @@ _FAR = 1e9
 def read(path: str | Path) -> Mesh:
     """All meshes of a file in the world frame, as one; glTF is turned from y up to z up, others are taken as they stand.
 
-    Colours are those of the vertices or of the material's base colour (of a texture nothing is read), else mid-grey. Raises
+    Colours are those of the vertices or of the material: its base colour, in an OBJ its Kd (of a texture nothing is read). Else
+    mid-grey. Raises
     FileNotFoundError; ValueError naming the file for one that cannot be read, has no face, or has vertices that are not finite
     or beyond 1e9 m; ModuleNotFoundError without trimesh.
     """
@@ -36,7 +37,8 @@ def read(path: str | Path) -> Mesh:
     data = path.read_bytes()
     if kind in ("glb", "gltf"):
         _check_gltf(_gltf_header(data, kind, path), path)
-    resolver = trimesh.resolvers.FilePathResolver(str(path)) if kind == "gltf" else None
+    # what a file names beside it: the buffers of a glTF, the materials of an OBJ
+    resolver = trimesh.resolvers.FilePathResolver(str(path)) if kind in ("gltf", "obj") else None
     try:
         with np.errstate(all="ignore"):
             scene = trimesh.load_scene(io.BytesIO(data), file_type=kind, resolver=resolver, process=False, skip_texture=True)
@@ -80,7 +82,11 @@ def _colours(visual: Any, count: int) -> np.ndarray | None:
     """Colours of the vertices as the file has them, 0..1; None where it has none."""
     if visual.kind == "vertex":
         return np.asarray(visual.vertex_colors, np.float64)[:count, :3] / 255.0
-    factor = getattr(getattr(visual, "material", None), "baseColorFactor", None)
+    material = getattr(visual, "material", None)
+    factor = getattr(material, "baseColorFactor", None)
+    diffuse = getattr(material, "kwargs", {}).get("kd")
+    if factor is None and diffuse is not None:
+        factor = np.clip(np.asarray(diffuse, np.float64), 0.0, 1.0)
     if factor is None:
         return None
     factor = np.asarray(factor)

@@ -179,7 +179,8 @@ def distance_of_mesh(mesh: Mesh, grid: Grid) -> Grid:
     """Signed distance (m) to a closed, outward mesh: to the nearest point of its faces, with the sign of `occupancy_of_mesh`.
 
     The faces are cut to pieces no longer than two cells, and the eight are looked at whose middles are nearest: right to some
-    thousandths of a cell. Faces within the solid count too. Raises ValueError for an open mesh, ModuleNotFoundError without trimesh.
+    thousandths of a cell. Faces within the solid count too. Raises ValueError for an open mesh, ModuleNotFoundError without
+    trimesh.
     """
     solid = occupancy_of_mesh(mesh, grid).inside()
     remesh, triangles = extra("trimesh.remesh"), extra("trimesh.triangles")
