@@ -1,8 +1,10 @@
 """Recordings that carry geometry: folders of RGB-D frames with camera poses, and coloured points with cameras.
 
 An RGB-D folder holds color/ (or colour/, rgb/), depth/ (16-bit PNG in millimetres), frames paired by name, and trajectory.log:
-for every frame a line of numbers and four lines of a matrix, camera to world. A points file is .npz with means3d [n 3] (m),
-colors [n 3] (bytes), and, if it has cameras, viewmats [k 4 4] (world to camera), Ks [k 3 3] (pixels), height and width.
+for every frame a line of numbers and four lines of a matrix, camera to world. Where it has a folder mask/, its pictures
+hold the instance of every pixel, 1.. (0: unknown), the same for the same thing throughout. A points file is .npz with means3d
+[n 3] (m), colors [n 3] (bytes), and, if it has cameras, viewmats [k 4 4] (world to camera), Ks [k 3 3] (pixels), height and
+width.
 """
 
 import dataclasses
@@ -16,7 +18,7 @@ from wsm_jax.core.exchange import array_file
 from wsm_jax.core.fitting.observations import checked_depth, checked_points
 from wsm_jax.snapshot import Camera
 from wsm_jax.snapshot.camera import matrix_to_quaternion
-from wsm_jax.typing import Float
+from wsm_jax.typing import Float, Int
 
 STRUCTURED_LIGHT = (525.0, 525.0, 319.5, 239.5)
 """fx, fy, cx, cy (pixels, of 640 x 480) that PrimeSense sensors are commonly used with, where a recording names none."""
@@ -33,6 +35,8 @@ class Frame:
     depth: Float[np.ndarray, "H W"]
     """Along the optical axis, m; 0: not measured."""
     camera: Camera
+    mask: Int[np.ndarray, "H W"] | None = None
+    """Instance of every pixel, 1..; 0: unknown."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,13 +76,33 @@ def read_frames(
     poses = read_trajectory(folder / "trajectory.log")
     if len(poses) < len(depths):
         raise ValueError(f"{folder / 'trajectory.log'}: {len(poses)} poses for {len(depths)} frames; needed one each")
+    masks = folder / "mask"
     frames = []
     for path, pose in zip(depths, poses, strict=False):
-        picture = next((found for found in colours.glob(f"{path.stem}.*")), None)
-        if picture is None:
-            raise FileNotFoundError(f"{colours}: no picture {path.stem}.* for {path}")
-        frames.append(_frame(path, picture, pose, intrinsics, shrink, unit_m))
+        frame = _frame(path, _beside(colours, path), pose, intrinsics, shrink, unit_m)
+        if masks.is_dir():
+            frame = dataclasses.replace(frame, mask=_mask(_beside(masks, path), frame.depth.shape, shrink))
+        frames.append(frame)
     return frames
+
+
+def _beside(folder: Path, depth: Path) -> Path:
+    """The picture of the same frame. Raises FileNotFoundError."""
+    picture = next(iter(folder.glob(f"{depth.stem}.*")), None)
+    if picture is None:
+        raise FileNotFoundError(f"{folder}: no picture {depth.stem}.* for {depth}")
+    return picture
+
+
+def _mask(path: Path, shape: tuple[int, ...], shrink: int) -> Int[np.ndarray, "H W"]:
+    try:
+        mask = np.asarray(Image.open(path))
+    except OSError as error:
+        raise ValueError(f"{path}: no picture that can be read ({error})") from error
+    kept = mask[::shrink, ::shrink]
+    if mask.ndim != 2 or mask.dtype.kind not in "iub" or kept.shape != shape:
+        raise ValueError(f"{path}: {mask.dtype} {mask.shape}; needed one channel of whole numbers, as large as the depth")
+    return kept.astype(np.int32)
 
 
 def _frame(path: Path, picture: Path, pose: np.ndarray, intrinsics: Sequence[float | int], shrink: int, unit_m: float) -> Frame:

@@ -2,13 +2,15 @@
 
     python -m launch.fit IN OUT.json [flags]
 
-IN is a folder of RGB-D frames (color/, depth/, trajectory.log), or .npz points with cameras; see data_pipelines/rgbd.py. Large
-planes become scenery, the rest objects. The first RGB-D frame is fitted, the others are tracked, a tick each. OUT.json is the
-core, OUT.png shows every view: what was recorded | the waves | how much nearer (red) or farther (green) they are.
+IN is a folder of RGB-D frames (color/, depth/, trajectory.log, and mask/ where objects are known), or .npz points with cameras;
+see data_pipelines/rgbd.py. Large planes become scenery, the rest objects. The first RGB-D frame is fitted, the others are
+tracked, a tick each, and what they see first is fitted as it enters. OUT.json is the core, OUT.png shows every view: what was
+recorded | the waves | how much nearer (red) or farther (green) they are.
 Points and meshes without cameras: python -m launch.convert.
 """
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from wsm_jax.snapshot import Camera, Waves
 
 COMMAND = "python -m launch.fit IN OUT.json"
+MOST_ENTERING = 8
+"""Most waves that one frame adds."""
 WITHIN_M = 0.05
 """A pixel whose depth is nearer than this to the measured one is right."""
 
@@ -36,6 +40,7 @@ def _values() -> flags.FlagValues:
     flags.DEFINE_integer("shrink", 2, "every n-th pixel of the depth is used", 1, flag_values=values)
     flags.DEFINE_float("depth_unit", 1e-3, "one step of the depth pictures, m (TUM: 0.0002)", 1e-6, flag_values=values)
     flags.DEFINE_float("rate", 8.0, "RGB-D frames a second, Hz", 1e-3, flag_values=values)
+    flags.DEFINE_bool("enter", True, "what is seen first in a later frame gets waves of its own", flag_values=values)
     flags.DEFINE_list("intrinsics", None, "fx,fy,cx,cy in pixels; default: 525,525,319.5,239.5", flag_values=values)
     return values
 
@@ -82,11 +87,10 @@ def fit_frames(source: Path, values: flags.FlagValues) -> tuple["Waves", list[np
     if len(lens) != 4:
         raise Usage(f"--intrinsics={','.join(given)}; needed four numbers, fx,fy,cx,cy")
     frames = read_frames(source, lens, most=values.frames or None, shrink=values.shrink, unit_m=values.depth_unit)
-    clouds = [from_depth(f.depth, f.camera, colour=f.rgb, noise=0.002, limit=values.points) for f in frames]
+    clouds = [from_depth(f.depth, f.camera, f.mask, f.rgb, noise=0.002, limit=values.points) for f in frames]
     start = time.perf_counter()
-    fit = fit_set(
-        clouds[0], most=values.waves, most_per_object=values.waves_per_object, plane_extent=values.plane_extent or None
-    )
+    options = {"most_per_object": values.waves_per_object, "plane_extent": values.plane_extent or None}
+    fit = fit_set(clouds[0], most=values.waves, **options)
     seconds = time.perf_counter() - start
     scenery = int(np.sum(fit.instance == 0))
     print(
@@ -94,12 +98,15 @@ def fit_frames(source: Path, values: flags.FlagValues) -> tuple["Waves", list[np
         f"{100 * np.mean(fit.owner < 0):.1f} % of {len(fit.owner)} points belong to none"
     )
     first = to_waves(fit, clouds[0])
-    core = track(first, clouds, values.rate, still=np.flatnonzero(fit.instance == 0).tolist())
+    grow = partial(fit_set, most=MOST_ENTERING, **options) if values.enter else None
+    core = track(first, clouds, values.rate, still=np.flatnonzero(fit.instance == 0).tolist(), grow=grow)
+    present = np.asarray(core.presence) > 0.5
     rows = []
     for k, frame in enumerate(frames):
         error = depth_error(core[k], frame.camera, frame.depth, WITHIN_M)
+        entered = f"{np.sum(present[k] & ~present[:k].any(0))} waves enter; " if k else ""
         print(
-            f"  frame {k}: depth off by {1e3 * error['median']:.1f} mm (median); of the measured pixels "
+            f"  frame {k}: {entered}depth off by {1e3 * error['median']:.1f} mm (median); of the measured pixels "
             f"{100 * error['covered']:.1f} % are covered, of these {100 * error['within']:.1f} % lie within "
             f"{1e3 * WITHIN_M:.0f} mm, and {100 * error['in_front']:.1f} % more than that before the measured surface"
         )

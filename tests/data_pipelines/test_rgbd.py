@@ -44,6 +44,23 @@ def test_a_pixel_lies_where_the_pinhole_says_at_any_thinning(folder, shrink):
     assert len(read_frames(folder, LENS, most=1)) == 1
 
 
+def test_masks_are_read_where_they_are_and_refused_where_they_are_none(folder):
+    assert read_frames(folder, LENS)[0].mask is None
+    (folder / "mask").mkdir()
+    for k in range(2):
+        mask = np.zeros((48, 64), np.uint16)
+        mask[20, 40] = 300 + k
+        Image.fromarray(mask).save(folder / "mask" / f"{k}.png")
+    for k, frame in enumerate(read_frames(folder, LENS, shrink=4)):
+        assert frame.mask.shape == (12, 16) and frame.mask[5, 10] == 300 + k and frame.mask.sum() == 300 + k
+    Image.fromarray(np.zeros((48, 60), np.uint8)).save(folder / "mask" / "1.png")
+    with pytest.raises(ValueError, match=r"1.png: uint8 \(48, 60\); needed one channel .* as large as the depth"):
+        read_frames(folder, LENS)
+    (folder / "mask" / "1.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"mask: no picture 1\.\*"):
+        read_frames(folder, LENS)
+
+
 def test_what_is_wrong_is_named(folder, tmp_path):
     (tmp_path / "none").mkdir()
     with pytest.raises(FileNotFoundError, match="none: needed the folders depth and one of color"):

@@ -1,5 +1,7 @@
 """Slots keep their objects while they move, are hidden, and come back."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from scipy.spatial.transform import Rotation
 
 from wsm_jax.core.fitting.compare import iou, surface_samples
 from wsm_jax.core.fitting.observations import from_points
+from wsm_jax.core.fitting.sets import fit_set
 from wsm_jax.core.fitting.track import predicted, track
 from wsm_jax.core.geometry import Geometry
 from wsm_jax.snapshot.waves import empty
@@ -81,3 +84,36 @@ def test_bad_input_is_refused():
         track(state, [], RATE)
     with pytest.raises(ValueError, match=r"'rate': 0\.0"):
         track(state, [cloud_of(state, [0], 0)], 0.0)
+
+
+def test_what_enters_later_gets_slots_of_its_own_and_keeps_them():
+    states = world()
+    seen = [[0], [0], [0, 2], [0, 2], [0, 2], [0, 2]]  # slot 2 enters in the third frame, and is not among the first waves
+    first = states[0].replace(presence=np.float32([1, 0, 0]))
+    clouds = [cloud_of(s, slots, i) for i, (s, slots) in enumerate(zip(states, seen, strict=True))]
+    alone = track(first, clouds, RATE)
+    assert alone.count == 3 and alone.presence[:, 2].max() == 0
+    tracked = track(first, clouds, RATE, grow=lambda rest: fit_set(rest, most=2, most_per_object=1))
+    assert tracked.count == 4 and list(tracked.instance[0]) == [0, 0, 0, 1]
+    np.testing.assert_array_equal(tracked.presence[:, 3], [0, 0, 1, 1, 1, 1])
+    true = np.stack([s.centre[2] for s in states])
+    assert np.abs(tracked.centre[2:, 3] - true[2:]).max() < 0.02
+    np.testing.assert_allclose(tracked.velocity[2:5, 3], np.broadcast_to(SPEED[1], (3, 3)), atol=0.15)
+    assert np.abs(tracked.centre[:, 0] - np.stack([s.centre[0] for s in states])).max() < 0.012
+
+
+def test_a_wave_takes_no_point_of_another_label():
+    """Two balls that both move on to where the next one was: by nearness alone one takes the other's points."""
+    waves = empty(2).replace(
+        presence=np.ones(2, np.float32),
+        centre=np.float32([[-0.12, 0, 0.3], [0.12, 0, 0.3]]),
+        scale=np.full((2, 3), 0.1, np.float32),
+        exponents=np.ones((2, 2), np.float32),
+    )
+    moved = waves.replace(centre=waves.centre + np.float32([0.2, 0, 0]))
+    clouds = [cloud_of(state, [0, 1], seed) for seed, state in enumerate((waves, moved))]
+    labels = [np.where(cloud.points[:, 0] < middle, 5, 3) for cloud, middle in zip(clouds, (0.0, 0.2), strict=True)]
+    named = [dataclasses.replace(cloud, label=label.astype(np.int32)) for cloud, label in zip(clouds, labels, strict=True)]
+    with_labels, without = (track(waves, given, RATE, reach=0.3).centre[1] for given in (named, clouds))
+    assert np.abs(with_labels - moved.centre).max() < 0.02
+    assert np.abs(without - moved.centre).max() > 0.1

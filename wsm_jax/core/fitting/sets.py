@@ -113,7 +113,7 @@ def fit_set(
         waves, owner = waves[:most], np.where(owner < most, owner, -1)
         owner[_touching(waves, points, owner, 3 * spread)] = -2
     instance = [0] * len(waves)
-    for number, members in enumerate(_objects(points, cloud.label, np.flatnonzero(owner == -1)), 1):
+    for number, members in enumerate(objects(points, cloud.label, np.flatnonzero(owner == -1)), 1):
         room = min(most - len(waves), most_per_object)
         if room < 1:
             break
@@ -168,7 +168,7 @@ def distances(waves: Geometry, points: Float[np.ndarray, "n 3"]) -> Float[np.nda
     return np.asarray(_distances(full, local))[:count, : len(points)]
 
 
-def _objects(points: np.ndarray, label: np.ndarray, free: np.ndarray) -> list[np.ndarray]:
+def objects(points: np.ndarray, label: np.ndarray, free: np.ndarray) -> list[np.ndarray]:
     """Points of every object, largest first: by label where there is one, else by what hangs together."""
     groups = [free[label[free] == value] for value in np.unique(label[free]) if value > 0]
     groups = [group for group in groups if len(group) >= LABELLED_POINTS]
