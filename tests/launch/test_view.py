@@ -235,6 +235,32 @@ def place(viewer, point: np.ndarray) -> np.ndarray:
     return np.asarray(canvas[0], np.float64) * view.image_height
 
 
+def way_back(viewer, browser):
+    """Once the screen stands still, a function that brings its camera back to where it is now: a drag that missed turns it.
+
+    It returns when the screen shows it: what the server says of the camera is ahead of the browser, which also glides on.
+    """
+
+    def still():
+        first = browser.screenshot()
+        time.sleep(0.3)
+        return (browser.screenshot() == first).all()
+
+    until(still, "the screen stands still")
+    home = like(browser.screenshot(), RED)
+    camera = viewer.seen_by.camera
+    position, middle = camera.position.copy(), camera.look_at.copy()
+
+    def back():
+        with viewer.seen_by.atomic():
+            camera.position, camera.look_at = position, middle
+        time.sleep(0.3)
+        same = (like(browser.screenshot(), RED) == home).mean()
+        return same > 0.998 and np.allclose(camera.position, position, atol=1e-3)
+
+    return lambda: until(back, "the browser looks from where it did")
+
+
 def test_the_panel_changes_plays_and_draws(viewer, core):
     from launch import view_snapshot
     from launch import viewer as module
@@ -273,14 +299,12 @@ def test_a_wave_is_clicked_dragged_and_saved_in_a_browser(viewer, browser, core,
     before = until(lambda: viewer.picture, "a snapshot") if viewer.picture is None else viewer.picture
     ball = np.float64(core.centre[0, 1])
 
-    camera = viewer.seen_by.camera
-    start, middle = camera.position.copy(), camera.look_at.copy()
-
     def clicked():
         browser.drag(place(viewer, ball), place(viewer, ball))
         return viewer.slot == 1
 
     until(clicked, "a click selected the ball")
+    back = way_back(viewer, browser)
     height = like(browser.screenshot(), RED).nonzero()[0].mean()
 
     grips = itertools.cycle((0.75, 0.65, 0.85, 0.5))  # of the length of the arrow; where it is hidden, the next one
@@ -288,8 +312,7 @@ def test_a_wave_is_clicked_dragged_and_saved_in_a_browser(viewer, browser, core,
     def dragged():
         now = np.float64(viewer.core.at(0.0).centre[1])
         up = np.array([0.0, 0.0, viewer.reach])
-        # a drag that missed the arrow has turned the camera
-        camera.position, camera.look_at = start, middle
+        back()
         grip = next(grips)
         browser.drag(place(viewer, now + grip * up), place(viewer, now + (grip + 0.5) * up))
         return viewer.core.at(0.0).centre[1, 2] > ball[2] + 0.1
@@ -311,15 +334,14 @@ def test_a_wave_is_turned_in_a_browser_and_drawn_turned(viewer, browser, core):
     until(lambda: viewer.seen_by, "a browser connected")
     until(lambda: like(browser.screenshot(), BLUE).sum() > 150, "the blue box is on the screen")
     browser.close_notices()
-    camera = viewer.seen_by.camera
-    start, middle = camera.position.copy(), camera.look_at.copy()
     viewer.select(2)
+    back = way_back(viewer, browser)
     before = until(lambda: viewer.picture, "a snapshot") if viewer.picture is None else viewer.picture
     box = np.float64(core.centre[0, 2])
     grips = itertools.cycle((0.65, 0.6, 0.7))  # of the length of the arrows; the arcs stand between them
 
     def turn():
-        camera.position, camera.look_at = start, middle
+        back()
         radius, angles = next(grips) * viewer.reach, np.deg2rad([45.0, 80.0])
         ends = (place(viewer, box + radius * np.array([np.cos(angle), np.sin(angle), 0.0])) for angle in angles)
         browser.drag(*ends)
