@@ -72,3 +72,7 @@ def test_many_pairs_at_once():
     pairs = [(wave((0, 0, 0), 0.5), wave((0.1 * k, 0, 0), 0.4)) for k in range(4)]
     a, b = (jax.tree.map(lambda *x: np.stack(x), *side) for side in zip(*pairs, strict=True))
     np.testing.assert_allclose(jax.jit(jax.vmap(overlap))(a, b), [shared(*pair) for pair in pairs], rtol=1e-5)
+    first, second = (jax.tree.map(lambda *x: np.stack(x), *side) for side in (pairs[0][:1] * 2, [b for _, b in pairs]))
+    table = overlap(jax.tree.map(lambda x: x[:, None], first), second)
+    assert table.shape == (2, 4)
+    np.testing.assert_allclose(table, [[shared(*pair) for pair in pairs]] * 2, rtol=1e-5)

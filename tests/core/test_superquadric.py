@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import kstest
 
 from wsm_jax.core import superquadric as sq
+from wsm_jax.core.fitting.compare import surface_area
 
 EVERYWHERE = {
     "log_gauge": sq.log_gauge,
@@ -282,6 +283,20 @@ def test_samples_of_a_sphere_are_uniform():
     for axis in range(3):  # Archimedes: every coordinate of a uniform sphere is uniform
         assert kstest(s[:, axis] / 0.7, "uniform", (-1, 2)).pvalue > 1e-3
     assert len(np.unique(s, axis=0)) > 0.95 * len(s)
+
+
+def test_samples_and_area_of_many_waves_are_those_of_each():
+    rng = np.random.default_rng(5)
+    scale, exponents = (rng.uniform(0.2, 1.8, (3, 2, n)).astype(np.float32) for n in (3, 2))
+    points = _sample(jax.random.key(2), 300, scale, exponents)
+    assert points.shape == (3, 2, 300, 3)
+    log_g = sq.log_gauge(points, scale[..., None, :], exponents[..., None, :])
+    np.testing.assert_allclose(log_g, 0.0, atol=1e-4)
+    key = jax.random.split(jax.random.split(jax.random.key(2), 3)[1], 2)[0]
+    alone = np.asarray(_sample(key, 300, scale[1, 0], exponents[1, 0]))
+    np.testing.assert_allclose(points[1, 0], alone, rtol=1e-5, atol=1e-6)
+    areas = [[surface_area(a, e) for a, e in zip(*row, strict=True)] for row in zip(scale, exponents, strict=True)]
+    np.testing.assert_allclose(surface_area(scale, exponents), areas, rtol=1e-5)
 
 
 @pytest.mark.parametrize("axes", [(1.0, 0.5, 0.7), (2.0, 1.0, 0.02), (0.02, 0.03, 2.0)])

@@ -9,6 +9,9 @@ is differentiable in both waves, and its error falls with the number of directio
 for the ends of a grazing ray move without bound (within some 6 % at 8192 directions).
 """
 
+from functools import partial
+
+import jax
 import jax.numpy as jnp
 
 from wsm_jax.core import ray, superquadric
@@ -17,11 +20,21 @@ from wsm_jax.snapshot import quaternion_to_matrix
 from wsm_jax.typing import Array, Float
 
 
-def overlap(a: Geometry, b: Geometry, *, directions: int = 1024) -> Float[Array, ""]:
-    """Volume (m^3) of the intersection of two waves (one each; `jax.vmap` for more), by (1).
+def overlap(a: Geometry, b: Geometry, *, directions: int = 1024) -> Float[Array, "*waves"]:
+    """Volume (m^3) of the intersection of waves and waves, by (1): of [N] and [N], or of [N 1] and [M] all pairs [N M].
 
     With presences p_a and p_b the expected volume is p_a p_b of it. Runs under jit, vmap and grad.
     """
+    shape = jnp.broadcast_shapes(jnp.shape(a.scale)[:-1], jnp.shape(b.scale)[:-1])
+
+    def flat(geometry: Geometry) -> Geometry:
+        fields = (jnp.asarray(x) for x in jax.tree.leaves(geometry))
+        return Geometry(*(jnp.broadcast_to(x, (*shape, x.shape[-1])).reshape(-1, x.shape[-1]) for x in fields))
+
+    return jax.vmap(partial(_overlap_of_two, directions=directions))(flat(a), flat(b)).reshape(shape)
+
+
+def _overlap_of_two(a: Geometry, b: Geometry, directions: int) -> Float[Array, ""]:
     v = superquadric.sphere_directions(directions)
     scale, centre = jnp.asarray(a.scale), jnp.asarray(a.centre)
     log_g = superquadric.log_gauge(v * scale, scale, a.exponents)

@@ -207,23 +207,29 @@ def sphere_directions(count: int) -> Float[Array, "n 3"]:
     return jnp.stack([radius * jnp.cos(angle), radius * jnp.sin(angle), z], -1)
 
 
-def sample_surface(key: Key, count: int, scale: Float[NpOrJax, "3"], exponents: Float[NpOrJax, "2"]) -> Float[Array, "n 3"]:
-    """`count` random points on one wave, uniform by area.
+def sample_surface(
+    key: Key, count: int, scale: Float[NpOrJax, "*waves 3"], exponents: Float[NpOrJax, "*waves 2"]
+) -> Float[Array, "*waves n 3"]:
+    """`count` random points on each wave (m, in its frame), uniform by area.
 
     Random directions v hit the surface of the shape with unit semi-axes at s = v / g(v), with normal n and area element
     |s|^2 / (v . n) per solid angle. Stretching by a multiplies the element by a1 a2 a3 |n / a|, whatever the aspect of the
     wave. By the product the points of a pool eight times larger are resampled, at evenly spaced quantiles.
     """
+    scale, exponents = jnp.asarray(scale), jnp.asarray(exponents)
+    if scale.ndim > 1:
+        keys = jax.random.split(key, scale.shape[0])
+        return jax.vmap(lambda k, a, e: sample_surface(k, count, a, e))(keys, scale, exponents)
     pool_key, pick_key = jax.random.split(key)
     directions = jax.random.normal(pool_key, (8 * count, 3))
     directions = directions / jnp.linalg.norm(directions, axis=-1, keepdims=True)
     unit = surface_point(directions, jnp.ones(3), exponents)
     normals = normal(unit, jnp.ones(3), exponents)
     cosine = jnp.sum(directions * normals, -1)
-    stretch = jnp.linalg.norm(normals / jnp.asarray(scale), axis=-1)
+    stretch = jnp.linalg.norm(normals / scale, axis=-1)
     mass = jnp.cumsum(jnp.sum(jnp.square(unit), -1) * stretch / jnp.maximum(cosine, 1e-3))
     quantiles = (jnp.arange(count) + jax.random.uniform(pick_key)) / count * mass[-1]
-    return unit[jnp.clip(jnp.searchsorted(mass, quantiles), 0, 8 * count - 1)] * jnp.asarray(scale)
+    return unit[jnp.clip(jnp.searchsorted(mass, quantiles), 0, 8 * count - 1)] * scale
 
 
 def occupancy(log_g: Array, scale: Float[NpOrJax, "*q 3"], presence: NpOrJax | float, softness: NpOrJax | float) -> Array:

@@ -127,13 +127,17 @@ def _samples(key: jax.Array, waves: Geometry, count: int) -> tuple[jax.Array, ja
     return jax.vmap(one)(jax.random.split(key, len(waves.scale)), waves)
 
 
-def surface_area(scale: Float[NpOrJax, "3"], exponents: Float[NpOrJax, "2"], count: int = 4096) -> Float[jax.Array, ""]:
-    """Area of a wave (m^2), as a mean over `count` directions v: 4 pi a1 a2 a3 < |grad g / a| / g^3 >, g that of semi-axes 1.
+def surface_area(
+    scale: Float[NpOrJax, "*waves 3"], exponents: Float[NpOrJax, "*waves 2"], count: int = 4096
+) -> Float[jax.Array, "*waves"]:
+    """Area of each wave (m^2), a mean over `count` directions v: 4 pi a1 a2 a3 < |grad g / a| / g^3 >, g that of semi-axes 1.
 
     A direction sees |s|^2 / (v . n) of the shape with semi-axes 1, where s = v / g and v . n = g / |grad g|; stretching by a
     multiplies that by a1 a2 a3 |n / a|. Runs under jit, vmap and grad.
     """
     scale, exponents = jnp.asarray(scale), jnp.asarray(exponents)
+    if scale.ndim > 1:
+        return jax.vmap(lambda a, e: surface_area(a, e, count))(scale, exponents)
     directions = sphere_directions(count).T
     log_g, gradient = log_gauge_gradient(directions, jnp.ones((3, 1)), (2.0 / exponents)[:, None])
     slope = jnp.stack(gradient) / scale[:, None]
@@ -141,7 +145,7 @@ def surface_area(scale: Float[NpOrJax, "3"], exponents: Float[NpOrJax, "2"], cou
     return 4 * jnp.pi * jnp.prod(scale) * jnp.mean(element)
 
 
-def _padded(waves: Geometry) -> Geometry:
+def padded_set(waves: Geometry) -> Geometry:
     """The set with its last wave repeated up to a power of two, so that few sizes are compiled."""
     count = len(waves.scale)
     fill = (1 << max(count - 1, 0).bit_length()) - count
@@ -152,7 +156,7 @@ def surface_samples(waves: Geometry, count: int = 2048, seed: int = 0) -> Float[
     """Points (m) uniform by area on the outside of the union of a set of waves: `count`, less those inside another wave."""
     waves = as_set(waves)
     number = len(waves.scale)
-    points, area = (np.asarray(x)[:number] for x in _samples(jax.random.key(seed), _padded(waves), count))
+    points, area = (np.asarray(x)[:number] for x in _samples(jax.random.key(seed), padded_set(waves), count))
     share = np.maximum((area / area.sum() * count).round().astype(int), 1)
     parts = [part[np.linspace(0, count - 1, n).round().astype(int)] for part, n in zip(points, share, strict=True)]
     owner = np.repeat(np.arange(number), share)
@@ -166,7 +170,7 @@ def log_gauges(waves: Geometry, points: Float[np.ndarray, "n 3"]) -> Float[np.nd
     """log g of world points (m) in every wave of a set, on the host; points and waves are padded to powers of two."""
     waves = as_set(waves)
     fill = (1 << max(len(points) - 1, 0).bit_length()) - len(points)
-    values = _gauges(_padded(waves), np.pad(float32(points), ((0, fill), (0, 0))))
+    values = _gauges(padded_set(waves), np.pad(float32(points), ((0, fill), (0, 0))))
     return np.asarray(values)[: len(waves.scale), : len(points)]
 
 
@@ -194,7 +198,7 @@ def iou(a: Body, b: Body, resolution: int = 48, box: tuple[np.ndarray, np.ndarra
     """
     bodies = [x if callable(x) else as_set(x) for x in (a, b)]
     boxes = [] if box is None else [box]
-    boxes += [bounds(_padded(waves)) for waves in bodies if isinstance(waves, Geometry)]
+    boxes += [bounds(padded_set(waves)) for waves in bodies if isinstance(waves, Geometry)]
     low = np.min([np.atleast_2d(corner).min(0) for corner, _ in boxes], 0)
     high = np.max([np.atleast_2d(corner).max(0) for _, corner in boxes], 0)
     steps = (np.arange(resolution) + 0.5) / resolution

@@ -24,8 +24,10 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
 
 from wsm_jax.core.fitting import planes
+from wsm_jax.core.fitting.compare import padded_set
 from wsm_jax.core.fitting.observations import Cloud, checked_points, float32, known_space
 from wsm_jax.core.fitting.robust import PRIOR, STARTS, Fit, first_order_distance, fit_each, padded, principal_starts
+from wsm_jax.core.fitting.sight import Sight, in_the_way, lines_of_sight
 from wsm_jax.core.geometry import Geometry
 from wsm_jax.snapshot import SEMANTIC_CLASSES, Waves
 from wsm_jax.snapshot.waves import empty
@@ -40,6 +42,7 @@ _PATIENCE = 3
 """Splits in a row that may lengthen the description before the growth ends: a table pays only from top and four legs on."""
 
 _PART_POINTS, _ITERATIONS, _PARAMETERS, _INDEPENDENT, _SEEDS = 256, 20, 11, 512, 24
+_REPAIRS, _PROPOSALS, _SETTLED = 8, 16, 3
 _GROWN = 8192  # points of one object by which its waves are found; all points are explained by them
 
 
@@ -52,6 +55,8 @@ class _Hollow(NamedTuple):
     solid: Float[np.ndarray, "k 3"]
     """Points that some wave should hold (m), and what it costs to leave each out."""
     solid_square: Float[np.ndarray, " k"]
+    sight: Sight | None = None
+    """Rays that no wave may cross; where they are known, they say what it costs to fill space."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,9 +127,11 @@ def fit_set(
         some = points[members[np.linspace(0, len(members) - 1, min(len(members), _GROWN)).round().astype(int)]]
         size = float((high - low).max())
         tree = KDTree(some)
-        space = known_space(cloud, low, high, len(some), 5 * scale + 0.02 * size)
+        margin = 5 * scale + 0.02 * size
+        space = known_space(cloud, low, high, len(some), margin)
         empty_square, solid_square = (np.square(tree.query(x)[0]) if len(x) else np.zeros(0) for x in space)
-        hollow = _Hollow(space[0], empty_square, space[1], solid_square)
+        sight = None if cloud.viewpoint is None else lines_of_sight(points, cloud.viewpoint, some, margin, len(some))
+        hollow = _Hollow(space[0], empty_square, space[1], solid_square, sight)
         fits, part = _grow(some, hollow, scale, room, tolerance, refine)
         if len(some) < len(members):
             part = np.argmin(np.abs(distances(_stack(fits), points[members])), 0)
@@ -161,11 +168,8 @@ def _distances(waves: Geometry, points: NpOrJax) -> jax.Array:
 
 def distances(waves: Geometry, points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "N n"]:
     """First-order distance (m, negative inside) of points to every wave of a set, on the host; sizes are padded."""
-    count = len(waves.scale)
-    fill = (1 << max(count - 1, 0).bit_length()) - count
-    full = jax.tree.map(lambda x: float32(np.concatenate([x, np.repeat(x[-1:], fill, 0)])), waves)
     local, _ = padded(points, np.ones(len(points)), len(points))
-    return np.asarray(_distances(full, local))[:count, : len(points)]
+    return np.asarray(_distances(padded_set(waves), local))[: len(waves.scale), : len(points)]
 
 
 def objects(points: np.ndarray, label: np.ndarray, free: np.ndarray) -> list[np.ndarray]:
@@ -261,6 +265,16 @@ _Settled = tuple[list[Geometry], np.ndarray, np.ndarray]
 """Waves, the wave of every point, its square distance; last, empty points inside waves and solid ones in none."""
 
 
+def _filled(waves: Geometry, hollow: _Hollow) -> Float[np.ndarray, "N m"]:
+    """What each wave is charged for each ray or empty point that it fills, m^2; 0 where it does not."""
+    if hollow.sight is not None:
+        count = len(waves.scale)
+        return np.square(in_the_way(padded_set(waves), hollow.sight)[:count])
+    if not len(hollow.place):
+        return np.zeros((len(waves.scale), 0))
+    return np.where(distances(waves, hollow.place) < 0, hollow.square, 0.0)
+
+
 def _settle(points: np.ndarray, hollow: _Hollow, waves: list[Geometry], noise: float, rounds: int) -> _Settled:
     """Points to their nearest waves, waves to their points, `rounds` times; waves without points go."""
     for turn in range(rounds + 1):
@@ -272,11 +286,10 @@ def _settle(points: np.ndarray, hollow: _Hollow, waves: list[Geometry], noise: f
         kept = np.flatnonzero(counts >= LEAST_POINTS // 2)
         waves = _fit_parts([points[owner == k] for k in kept], [waves[k] for k in kept], hollow, noise)
     square = table[owner, np.arange(len(points))]
-    if len(hollow.place):
-        inside = distances(_stack(waves), hollow.place)
-        filled = inside.min(0) < 0
-        owner = np.concatenate([owner, np.argmin(inside, 0)[filled]])
-        square = np.concatenate([square, hollow.square[filled]])
+    filled = _filled(_stack(waves), hollow)
+    worst = filled.argmax(0) if filled.size else np.zeros(0, int)
+    charge = filled[worst, np.arange(len(worst))]
+    owner, square = np.concatenate([owner, worst[charge > 0]]), np.concatenate([square, charge[charge > 0]])
     if len(hollow.solid):
         outside = distances(_stack(waves), hollow.solid)
         missed = outside.min(0) > 0
@@ -330,8 +343,60 @@ def _grow(
     if most > 1 and np.mean(state[2]) > good**2:
         other = _merge(points, hollow, _gather(points, hollow, noise, good, most, refine), noise, good)
         state = min(state, other, key=lambda found: _length(found, good))
+    if most > 1:
+        state = _repaired(points, hollow, state, noise, good, most, refine)
     waves, owner, _ = state
     return waves, owner[: len(points)]
+
+
+def _proposals(points: np.ndarray, state: _Settled, good: float) -> list[tuple[tuple[int, ...], list[np.ndarray]]]:
+    """Waves to replace, and the groups of points for new ones: one wave in two or four parts, or two neighbours parted anew.
+
+    Dearest first: those whose points (and empty space) lie farthest off.
+    """
+    waves, owner, square = state
+    mine, count = owner[: len(points)], len(waves)
+    cost = np.array([np.sum(square[owner == k]) for k in range(count)])
+    table = np.abs(distances(_stack(waves), points))
+    second = np.argsort(table, 0)[1] if count > 1 else mine
+    beside = {tuple(sorted((int(a), int(b)))) for a, b in set(zip(mine.tolist(), second.tolist(), strict=True)) if a != b}
+    groups: list[tuple[int, ...]] = [(k,) for k in range(count)] + sorted(beside)
+    proposals = []
+    for group in sorted(groups, key=lambda group: -float(cost[list(group)].mean())):
+        chosen = np.isin(mine, group)
+        if np.mean(square[np.isin(owner, group)]) > good**2 and chosen.sum() >= 2 * LEAST_POINTS:
+            some = points[chosen]
+            proposals += [(group, [some[side], some[~side]]) for side in _splits(some, square[: len(points)][chosen])]
+            part = kmeans2(some.astype(np.float64), 4, minit="++", rng=np.random.default_rng(0))[1]
+            if len(group) == 1 and np.bincount(part, minlength=4).min() >= LEAST_POINTS // 2:
+                proposals.append((group, [some[part == k] for k in range(4)]))  # as the bars of a frame
+    return proposals
+
+
+def _repaired(
+    points: np.ndarray, hollow: _Hollow, state: _Settled, noise: float, good: float, most: int, refine: int
+) -> _Settled:
+    """What a greedy growth cannot undo is undone: one wave is split, or two are parted anew, while (1) gains by it.
+
+    A split may make one too many where a merger after it makes up for that (Ueda et al. 2000).
+    """
+    length = _length(state, good)
+    for _ in range(_REPAIRS):
+        proposals = _proposals(points, state, good)[:_PROPOSALS]
+        parts = [part for _, some in proposals for part in some]
+        new = iter(_fit_parts(parts, [None] * len(parts), hollow, noise))
+        trials = []
+        for group, some in proposals:
+            waves = [wave for i, wave in enumerate(state[0]) if i not in group] + [next(new) for _ in some]
+            trials.append(_settle(points, hollow, waves, noise, 0))
+        for trial in sorted(trials, key=lambda trial: _length(trial, good))[:_SETTLED]:
+            settled = _merge(points, hollow, _settle(points, hollow, trial[0], noise, refine), noise, good)
+            if len(settled[0]) <= most and _length(settled, good) < length:
+                state, length = settled, _length(settled, good)
+                break
+        else:
+            break
+    return state
 
 
 def _gather(points: np.ndarray, hollow: _Hollow, noise: float, good: float, most: int, refine: int) -> _Settled:
@@ -348,10 +413,10 @@ def _gather(points: np.ndarray, hollow: _Hollow, noise: float, good: float, most
         waves = _fit_parts([points[some] for some in members], [None] * len(members), hollow, noise)
         stacked = _stack(waves)
         off = distances(stacked, points)
-        inside = distances(stacked, hollow.place) < 0 if len(hollow.place) else np.zeros((len(waves), 0), bool)
+        filled = _filled(stacked, hollow)
         found = []
         for k, (some, wave) in enumerate(zip(members, waves, strict=True)):
-            square = np.concatenate([np.square(off[k, some]), hollow.square[inside[k]]])
+            square = np.concatenate([np.square(off[k, some]), filled[k][filled[k] > 0]])
             found.append((0.5 * share * len(square) * float(np.log(np.mean(square) + good**2)), wave))
         return found
 

@@ -20,6 +20,7 @@ from wsm_jax.core.fitting.observations import Cloud, checked_points, float32
 from wsm_jax.core.fitting.robust import fit_robust, padded
 from wsm_jax.core.fitting.sets import LEAST_POINTS as LEAST_POINTS_OF_ONE
 from wsm_jax.core.fitting.sets import SetFit, distances, objects, to_waves
+from wsm_jax.core.fitting.sight import in_the_way, lines_of_sight
 from wsm_jax.core.geometry import Geometry
 from wsm_jax.core.project import motion_from_poses
 from wsm_jax.snapshot import FIELDS, Waves
@@ -28,7 +29,7 @@ from wsm_jax.typing import Float, Int, NpOrJax
 LEAST_POINTS = 12
 """Points without which a wave is not seen."""
 
-_POINTS = 256
+_POINTS, _RAYS, _PARAMETERS = 256, 8192, 6
 
 
 @partial(jax.jit, static_argnames="iterations")
@@ -83,7 +84,9 @@ def track(
         tracked = jax.tree.map(lambda x, slots=slots: x[slots], guess)
         owner = _owners(points, np.asarray(cloud.label), tracked, own[slots], reach)
         own[slots] = _labels(owner, np.asarray(cloud.label), own[slots])
+        last = jax.tree.map(lambda x, slots=slots: x[slots], now)
         found, seen = _step(points, owner, tracked, ~fixed[slots], noise, reach, turn)
+        found = _best(points, cloud.viewpoint, owner, [found, tracked, last], noise)
         before, now = now, jax.tree.map(lambda x, y, slots=slots: _put(x, slots, y), guess, found)
         presence = presence.copy()
         presence[slots] = np.where(seen, 1.0, 0.5 * presence[slots])
@@ -131,6 +134,28 @@ def _recorded(core: Waves, states: list[tuple[Geometry, np.ndarray]]) -> Waves:
             guess = predicted(*(jax.tree.map(lambda x, new=new: x[new], state) for state in (after, states[k][0])))
             fields["centre"][:k, new], fields["rotation"][:k, new] = guess.centre, guess.rotation
     return Waves(**fields)
+
+
+def _best(points: np.ndarray, viewpoint: np.ndarray | None, owner: np.ndarray, ways: list[Geometry], noise: float) -> Geometry:
+    """Of the ways that a wave may have gone, the one that its points, and the light that came past it, speak for.
+
+    The first has been fitted: it must be the better by what its parameters cost (Schwarz 1978), so that what rests, rests.
+    A plate that slips in its own plane stays on its points, and only the rays beside its outline tell.
+    """
+    chosen = np.zeros(len(ways[0].scale), int)
+    for k in range(len(chosen)):
+        mine = points[owner == k]
+        if len(mine) < LEAST_POINTS:
+            continue
+        waves = jax.tree.map(lambda *x, k=k: np.stack([y[k] for y in x]), *ways)
+        cost = np.sum(np.square(distances(waves, mine)), 1)
+        if viewpoint is not None:
+            margin = 5 * noise + 0.02 * float(np.ptp(mine, axis=0).max())
+            sight = lines_of_sight(points, viewpoint, mine, margin, _RAYS)
+            cost = cost + np.sum(np.square(in_the_way(waves, sight)), 1)
+        cost[0] += _PARAMETERS * np.log(len(mine)) * noise**2
+        chosen[k] = np.argmin(cost)
+    return jax.tree.map(lambda *x: np.stack(x)[chosen, np.arange(len(chosen))], *ways)
 
 
 def _put(values: np.ndarray, slots: np.ndarray, new: np.ndarray) -> np.ndarray:
