@@ -4,10 +4,11 @@ import jax
 import numpy as np
 import pytest
 
-from wsm_jax.core.fitting import planes, sets
+from wsm_jax.core.fitting import partition, planes
 from wsm_jax.core.fitting.compare import depth_error, iou, surface_samples
 from wsm_jax.core.fitting.observations import Cloud, from_depth, from_mesh, from_points
-from wsm_jax.core.fitting.sets import distances, estimate_noise, fit_set, to_waves
+from wsm_jax.core.fitting.partition import distances
+from wsm_jax.core.fitting.sets import estimate_noise, fit_set, to_waves
 from wsm_jax.core.geometry import Geometry
 from wsm_jax.snapshot import Camera, quaternion_to_matrix
 
@@ -127,13 +128,13 @@ def test_a_wrong_partition_is_repaired_and_a_right_one_is_kept():
     """Two boxes, parted along the wrong axis, when there may be no third wave."""
     true = together(box([0, 0, 0.1], [0.6, 0.3, 0.1]), box([-0.5, 0, 0.6], [0.1, 0.3, 0.4]))
     points = surface_samples(true, 1024)
-    hollow = sets._Hollow(*(np.zeros(shape, np.float32) for shape in ((0, 3), 0, (0, 3), 0)))
+    hollow = partition.Hollow(*(np.zeros(shape, np.float32) for shape in ((0, 3), 0, (0, 3), 0)))
     good = 0.01
     halves = [points[points[:, 1] < 0], points[points[:, 1] >= 0]]
-    wrong = sets._settle(points, hollow, sets._fit_parts(halves, [None, None], hollow, 0.002), 0.002, 0)
+    wrong = partition._settle(points, hollow, partition._fit_parts(halves, [None, None], hollow, 0.002), 0.002, 0)
     assert iou(together(*wrong[0]), true, 32) < 0.8
-    right = sets._repaired(points, hollow, wrong, 0.002, good, 2, 2)
-    assert sets._length(right, good) < sets._length(wrong, good)
+    right = partition._repaired(points, hollow, wrong, 0.002, good, 2, 2)
+    assert partition._length(right, good) < partition._length(wrong, good)
     assert len(right[0]) == 2 and iou(together(*right[0]), true, 32) > 0.95
-    again = sets._repaired(points, hollow, right, 0.002, good, 2, 2)
-    assert sets._length(again, good) <= sets._length(right, good)
+    again = partition._repaired(points, hollow, right, 0.002, good, 2, 2)
+    assert partition._length(again, good) <= partition._length(right, good)

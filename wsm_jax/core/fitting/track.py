@@ -17,9 +17,10 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from wsm_jax.core.fitting.observations import Cloud, checked_points, float32
+from wsm_jax.core.fitting.partition import LEAST_POINTS as LEAST_POINTS_OF_ONE
+from wsm_jax.core.fitting.partition import distances
 from wsm_jax.core.fitting.robust import fit_robust, padded
-from wsm_jax.core.fitting.sets import LEAST_POINTS as LEAST_POINTS_OF_ONE
-from wsm_jax.core.fitting.sets import SetFit, distances, objects, to_waves
+from wsm_jax.core.fitting.sets import SetFit, objects, to_waves
 from wsm_jax.core.fitting.sight import in_the_way, lines_of_sight
 from wsm_jax.core.geometry import Geometry
 from wsm_jax.core.project import motion_from_poses
