@@ -54,8 +54,7 @@ def test_a_plate_over_gaps_is_in_the_way_by_what_it_hides_and_what_is_seen_is_no
     through = (sight.end > 0) & inside & ~slat(there)
     assert through.sum() > 500 and (charge[through] > 0).all()
     assert not charge[(sight.end > 0) & slat(there)].any()
-    # nowhere in a gap is it more than half of it to the next slat
-    assert 0.03 < charge.max() < 0.06
+    assert 0.03 < charge.max() < 0.05 + 0.02  # half a gap, and how far the points lie apart
     # points in empty space would not have told
     vacant, _ = known_space(Cloud(points, np.zeros(len(points), np.int32), EYE), points.min(0), points.max(0), 6000, 0.02)
     assert np.mean(np.abs(vacant[:, 1] - FRONT) < 0.01) < 0.01
