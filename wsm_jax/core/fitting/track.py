@@ -2,9 +2,10 @@
 
 At each frame every wave is first moved on by its last displacement (constant velocity). Points go to the nearest wave within a
 gate; a wave with enough points is fitted to them in centre and rotation alone, from there, with its prediction as a prior, for
-its shape is known: so a slot keeps its object. A wave with too few points keeps its prediction, its presence falls by half a
-frame, and it returns to 1 when it is seen again. Where points have labels, a wave takes none of another label than its own.
-What enters later is fitted where no wave explains it, and gets slots of its own.
+its shape is known: so a slot keeps its object. Where its points, and the light that came past it, speak as well for the
+prediction or for where it was, it goes there: what rests, rests. A wave with too few points keeps its prediction, its presence
+falls by half a frame, and it returns to 1 when it is seen again. Where points have labels, a wave takes none of another label
+than its own. What enters later is fitted where no wave explains it, and gets slots of its own.
 """
 
 from collections.abc import Callable, Sequence
@@ -87,7 +88,7 @@ def track(
         own[slots] = _labels(owner, np.asarray(cloud.label), own[slots])
         last = jax.tree.map(lambda x, slots=slots: x[slots], now)
         found, seen = _step(points, owner, tracked, ~fixed[slots], noise, reach, turn)
-        found = _best(points, cloud.viewpoint, owner, [found, tracked, last], noise)
+        found = _best(points, cloud.viewpoint, owner, [found, tracked, last], ~fixed[slots], noise)
         before, now = now, jax.tree.map(lambda x, y, slots=slots: _put(x, slots, y), guess, found)
         presence = presence.copy()
         presence[slots] = np.where(seen, 1.0, 0.5 * presence[slots])
@@ -137,14 +138,21 @@ def _recorded(core: Waves, states: list[tuple[Geometry, np.ndarray]]) -> Waves:
     return Waves(**fields)
 
 
-def _best(points: np.ndarray, viewpoint: np.ndarray | None, owner: np.ndarray, ways: list[Geometry], noise: float) -> Geometry:
+def _best(
+    points: np.ndarray,
+    viewpoint: np.ndarray | None,
+    owner: np.ndarray,
+    ways: list[Geometry],
+    moving: np.ndarray,
+    noise: float,
+) -> Geometry:
     """Of the ways that a wave may have gone, the one that its points, and the light that came past it, speak for.
 
     The first has been fitted: it must be the better by what its parameters cost (Schwarz 1978), so that what rests, rests.
     A plate that slips in its own plane stays on its points, and only the rays beside its outline tell.
     """
     chosen = np.zeros(len(ways[0].scale), int)
-    for k in range(len(chosen)):
+    for k in np.flatnonzero(moving):
         mine = points[owner == k]
         if len(mine) < LEAST_POINTS:
             continue
