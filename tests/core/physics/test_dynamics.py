@@ -162,7 +162,7 @@ def test_light_links_carry_a_heavy_load():
     _, _, kinetic = momenta(core, properties)
     height = core.centre[:, 1:, 2].astype(np.float64) @ np.asarray(properties.mass, np.float64)[1:]
     assert np.ptp(core.centre[:, 3, 2]) > 0.4, "it swings"
-    np.testing.assert_allclose(kinetic + G * height, G * height[0], atol=5e-3 * np.ptp(G * height))
+    np.testing.assert_allclose(kinetic + G * height, G * height[0], atol=7e-3 * np.ptp(G * height))
     links = np.linalg.norm(np.diff(core.centre, axis=1), axis=-1)
     assert links.max() < 0.2 + 1e-4
 
