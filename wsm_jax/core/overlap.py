@@ -35,6 +35,7 @@ def overlap(a: Geometry, b: Geometry, *, directions: int = 1024) -> Float[Array,
 
 
 def _overlap_of_two(a: Geometry, b: Geometry, directions: int) -> Float[Array, ""]:
+    """Equation (1)."""
     v = superquadric.sphere_directions(directions)
     scale, centre = jnp.asarray(a.scale), jnp.asarray(a.centre)
     log_g = superquadric.log_gauge(v * scale, scale, a.exponents)

@@ -26,9 +26,8 @@ def read(path: str | Path) -> Mesh:
     """All meshes of a file in the world frame, as one; glTF is turned from y up to z up, others are taken as they stand.
 
     Colours are those of the vertices or of the material: its base colour, in an OBJ its Kd (of a texture nothing is read). Else
-    mid-grey. Raises
-    FileNotFoundError; ValueError naming the file for one that cannot be read, has no face, or has vertices that are not finite
-    or beyond 1e9 m; ModuleNotFoundError without trimesh.
+    mid-grey. Raises FileNotFoundError; ValueError naming the file for one that cannot be read, has no face, or has vertices
+    that are not finite or beyond 1e9 m; ModuleNotFoundError without trimesh.
     """
     path = Path(path)
     if not path.is_file():
