@@ -126,6 +126,7 @@ def draw(
     screen: float = 0.4,
     stories: tuple[str, ...] = STORIES,
     cameras: tuple[str, ...] = CAMERA_KINDS,
+    slots: int = SLOTS,
 ) -> Scene:
     """A random scene of `objects` (least, most) and, with probability `screen`, the screen; stories and cameras as given.
 
@@ -135,19 +136,24 @@ def draw(
     unknown = sorted(set(stories) - set(STORIES))
     if unknown or not stories:
         raise ValueError(f"stories {unknown or stories}: unknown or none; choose among {', '.join(STORIES)}")
-    if not 1 <= objects[0] <= objects[1] <= SLOTS - FIRST_OBJECT:
-        raise ValueError(f"objects {objects}: needed 1 <= least <= most <= {SLOTS - FIRST_OBJECT}")
+    if not 1 <= objects[0] <= objects[1] <= slots - FIRST_OBJECT:
+        raise ValueError(f"objects {objects}: needed 1 <= least <= most <= {slots - FIRST_OBJECT}")
     if (stories == ("behind",) and screen == 0.0) or stories == ("hit",):
         raise ValueError(f"stories {stories} cannot be told with objects {objects} and a screen of probability {screen}")
     for _ in range(1000):
-        scene = _try(rng, objects, screen, stories, cameras)
+        scene = _try(rng, objects, screen, stories, cameras, slots)
         if scene is not None:
             return scene
     raise ValueError(f"no scene of {objects} objects with stories {stories} found room in 1000 draws")
 
 
 def _try(
-    rng: np.random.Generator, objects: tuple[int, int], screen: float, stories: tuple[str, ...], cameras: tuple[str, ...]
+    rng: np.random.Generator,
+    objects: tuple[int, int],
+    screen: float,
+    stories: tuple[str, ...],
+    cameras: tuple[str, ...],
+    slots: int,
 ) -> Scene | None:
     """One attempt; None when an object finds no room or no story."""
     things = _things(rng, int(rng.integers(objects[0], objects[1] + 1)))
@@ -161,7 +167,7 @@ def _try(
         if not _place(rng, thing, placed, barrier):
             return None
         placed.append(thing)
-    return _scene(rng, sorted(placed, key=_canonical), barrier, draw_camera(rng, cameras))
+    return _scene(rng, sorted(placed, key=_canonical), barrier, draw_camera(rng, cameras), slots)
 
 
 def _canonical(thing: _Thing) -> tuple[int, int, int]:
@@ -272,10 +278,10 @@ def _pose(rng: np.random.Generator, thing: _Thing, placed: list[_Thing], barrier
         thing.spin = np.cross([0, 0, 1], thing.velocity) / thing.centre[2]
 
 
-def _scene(rng: np.random.Generator, things: list[_Thing], barrier: _Thing | None, camera: CameraPath) -> Scene:
+def _scene(rng: np.random.Generator, things: list[_Thing], barrier: _Thing | None, camera: CameraPath, slots: int) -> Scene:
     """Puts the parts into their slots."""
-    waves = empty(SLOTS)
-    columns = {name: np.zeros(SLOTS, np.float32) for name in ("mass", "friction", "rolling", "restitution")}
+    waves = empty(slots)
+    columns = {name: np.zeros(slots, np.float32) for name in ("mass", "friction", "rolling", "restitution")}
 
     def put(slot: int, thing: _Thing, colour: np.ndarray, roughness: float) -> None:
         waves.presence[slot] = 1.0

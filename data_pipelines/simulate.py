@@ -82,9 +82,14 @@ class Recipe:
         return tuple(name for name in self.stories if name not in story.STORIES)
 
     @property
+    def slots(self) -> int:
+        """Slots of every core: what the longest story needs."""
+        return max(SLOTS, story.slots_of(self.event_stories))
+
+    @property
     def draws(self) -> dict[str, Any]:
         """The arguments of `scene.draw`."""
-        given = {name: getattr(self, name) for name in ("objects", "screen", "cameras")}
+        given = {name: getattr(self, name) for name in ("objects", "screen", "cameras", "slots")}
         return given | {"stories": self.moving_stories}
 
 
@@ -141,7 +146,8 @@ def record(recipe: Recipe, index: int) -> tuple[Scene, Trajectory | story.Told, 
     """
     told = recipe.event_stories
     if told and np.random.default_rng([recipe.seed, index, 1]).random() < len(told) / len(recipe.stories):
-        return story.record_story(told, recipe.seed, index, recipe.core_time, recipe.frame_time, recipe.cameras)
+        times = recipe.core_time, recipe.frame_time
+        return story.record_story(told, recipe.seed, index, *times, recipe.cameras, recipe.slots)
     scene, trajectory, rng = make_scene(recipe, index)
     frame_time, core_time = recipe.frame_time, recipe.core_time
     camera = scene.camera.cameras(frame_time, float(frame_time[-1]))
@@ -186,7 +192,7 @@ def render(
 def _cast_slots(presence: Float[np.ndarray, " N"]) -> np.ndarray:
     """The present slots, in order, filled up with empty ones to one of few counts (each is compiled once)."""
     present = np.flatnonzero(presence > 0.5)
-    count = next(n for n in (3, 5, SLOTS) if n >= len(present))
+    count = next(n for n in (3, 5, SLOTS, len(presence)) if n >= len(present))
     return np.sort(np.concatenate([present, np.flatnonzero(presence <= 0.5)[: count - len(present)]]))
 
 
@@ -246,7 +252,7 @@ def simulate(
         width=width if pixels else 0,
         frame_hz=frame_hz,
         ticks=len(recipe.core_time),
-        waves=SLOTS,
+        waves=recipe.slots,
         channels=channels,
         rgb_codec="array",
         clips_per_shard=clips_per_shard,

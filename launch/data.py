@@ -27,7 +27,9 @@ def simulate(arguments: list[str]) -> int:
     flags.DEFINE_enum("renderer", "wsm", ["wsm", "mujoco"], "who draws; mujoco needs EGL or OSMesa", flag_values=values)
     flags.DEFINE_string("objects", "1-3", "LEAST-MOST objects in a scene", flag_values=values)
     flags.DEFINE_float("screen", 0.4, "share of scenes with an occluding screen, 0..1", flag_values=values)
-    flags.DEFINE_list("stories", None, "kinds of story, by comma; without it all but shatters, merges", flag_values=values)
+    flags.DEFINE_list(
+        "stories", None, "kinds of story, by comma; without it all in which no wave comes or goes", flag_values=values
+    )
     flags.DEFINE_list("cameras", None, "kinds of camera path to draw from, by comma; without it all", flag_values=values)
     flags.DEFINE_integer("workers", 2, "processes", lower_bound=1, flag_values=values)
     flags.DEFINE_integer("clips_per_shard", 16, "clips that are written, or lost, at once", lower_bound=1, flag_values=values)

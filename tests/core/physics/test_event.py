@@ -8,7 +8,7 @@ from wsm_jax.core import superquadric as sq
 from wsm_jax.core.geometry import Geometry, inertia
 from wsm_jax.core.interpolate import interpolate
 from wsm_jax.core.physics.change import play
-from wsm_jax.core.physics.event import break_apart, merge
+from wsm_jax.core.physics.event import break_apart, come_apart, merge
 from wsm_jax.core.physics.matter import matter
 from wsm_jax.core.render import surface
 from wsm_jax.snapshot import look_at
@@ -49,6 +49,30 @@ def test_breaking_conserves_everything_but_energy():
     kick = (0.5, -1.0, 2.0)
     pushed, columns = break_apart(1, (2, 3, 4), PIECES, apart=apart, impulse=kick).apply(waves, properties)
     np.testing.assert_allclose(totals(pushed, columns)[3] - totals(waves, properties)[3], kick, rtol=1e-5)
+
+
+def test_a_set_that_comes_apart_keeps_everything_but_its_energy():
+    """The waves stay where they are; what was one rigid body, spinning, is two that fly apart."""
+    waves = enlarged(world(cup_fields(), ball((0.5, -0.2, 1.0), 0.1), floor=False), 5)
+    waves.instance[1:3] = 1
+    waves.angular_velocity[2] = waves.angular_velocity[1]
+    waves.velocity[2] = waves.velocity[1] + np.cross(waves.angular_velocity[1], waves.centre[2] - waves.centre[1])
+    properties = matter(waves)
+    assert properties.part[1] == properties.part[2]
+    after, columns = come_apart((1, 2)).apply(waves, properties)
+    for name in ("centre", "rotation", "scale", "velocity", "angular_velocity"):
+        np.testing.assert_allclose(getattr(after, name), getattr(waves, name), rtol=1e-5, atol=1e-6)
+    after, columns = come_apart((1, 2), apart=np.float32([[1, 0, 2], [0, -1, 1]]), impulse=(0, 0, 1)).apply(waves, properties)
+    before, now = totals(waves, properties), totals(after, columns)
+    before[3][2] += 1.0
+    for a, b in zip(before[:4], now[:4], strict=True):
+        np.testing.assert_allclose(b, a, rtol=2e-6, atol=2e-6 * np.abs(a).max())
+    turn = before[4] + np.cross(before[2], [0, 0, 1.0])
+    np.testing.assert_allclose(now[4], turn, atol=2e-6 * np.abs(turn).max())
+    assert columns.part[1] != columns.part[2] and len(set(after.instance[1:3])) == 2
+    for wrong, words in (((1,), "two or more"), ((1, 3), "no wave in slot 3"), ((), "two or more")):
+        with pytest.raises(ValueError, match=words):
+            come_apart(wrong).apply(waves, properties)
 
 
 def cup_fields():

@@ -100,7 +100,7 @@ def _event(change: Change, time: float, waves: Waves) -> dict[str, Any]:
     """The record of a change."""
     slots = list(change.slots)
     place = np.asarray(waves.centre, np.float64)[slots].mean(0)
-    instances = [int(i) for i in np.asarray(waves.instance)[slots]]
+    instances = list(dict.fromkeys(int(i) for i in np.asarray(waves.instance)[slots]))
     values = {"place": [round(float(x), 6) for x in place], "impulse": [float(x) for x in change.impulse]}
     return {"kind": change.kind, "time": time, **values, "instances": instances}
 

@@ -1,4 +1,4 @@
-"""Events that change what there is: a wave breaks into several, several merge into one.
+"""Events that change what there is: a wave breaks into several, a set comes apart into its waves, several merge into one.
 
 Breaking and merging conserve mass, momentum, angular momentum and volume. Pieces i of a wave (mass M, momentum P, angular
 momentum L about its centre c) have masses in proportion to their volumes, are shifted so that their common centre is c, and
@@ -58,9 +58,7 @@ def break_apart(
             raise ValueError(
                 f"break_apart: {len(np.asarray(pieces.centre))} pieces for slots {list(slots)}; needed one slot each"
             )
-        extra = np.zeros((len(slots), 3)) if apart is None else np.asarray(apart, np.float64)
-        if extra.shape != (len(slots), 3) or not np.isfinite(extra).all():
-            raise ValueError(f"break_apart: apart of shape {extra.shape}; needed finite velocities ({len(slots)}, 3), m/s")
+        extra = _velocities(apart, len(slots), "break_apart")
         fields, columns = fields_of(waves), columns_of(matter)
         parent = {name: np.array(values[slot]) for name, values in fields.items()}
         whole = float(superquadric.volume(np.asarray(parent["scale"]), np.asarray(parent["exponents"])))
@@ -88,6 +86,36 @@ def break_apart(
         return after, Matter(**columns)
 
     return Change("breaks", (slot,), change, triple(impulse))
+
+
+def come_apart(
+    slots: Sequence[int], *, apart: Float[NpOrJax, "n 3"] | None = None, impulse: Vector = (0.0, 0.0, 0.0)
+) -> Change:
+    """The n waves of one rigid part become parts and objects of their own, where they are and as they are; see (1).
+
+    `slots` are all of them; `apart` [n 3] and `impulse` as for `break_apart`. The first keeps the instance. Raises ValueError
+    for waves that are not there, are not all of one part, or are fewer than two.
+    """
+
+    def change(waves: Waves, matter: Matter) -> tuple[Waves, Matter]:
+        members = list(slots)
+        for slot in members:
+            check_present(waves, slot, "come_apart")
+        part = np.asarray(matter.part)
+        whole = np.flatnonzero((part == part[members[0]]) & (np.asarray(waves.presence) > 0.5)) if members else []
+        if len(members) < 2 or sorted(members) != list(whole):
+            raise ValueError(f"come_apart: waves {members}; needed two or more, and all of one part: that has {list(whole)}")
+        extra = _velocities(apart, len(members), "come_apart")
+        fields, columns = fields_of(waves), columns_of(matter)
+        momenta = _momenta(waves, members, np.asarray(matter.mass))
+        parent = {"angular_velocity": np.array(fields["angular_velocity"][members[0]])}
+        fields["instance"][members[1:]] = np.asarray(waves.instance).max() + np.arange(1, len(members))
+        columns["part"][members] = members
+        after = Waves(**fields)
+        _move_as(after, members, columns["mass"], momenta, parent, extra, impulse)
+        return after, Matter(**columns)
+
+    return Change("breaks", tuple(slots), change, triple(impulse))
 
 
 def merge(slots: Sequence[int], slot: int, shape: Geometry | None = None) -> Change:
@@ -173,6 +201,14 @@ def _move_as(
     waves.angular_velocity[slots] = spin
 
 
+def _velocities(apart: Float[NpOrJax, "n 3"] | None, count: int, what: str) -> np.ndarray:
+    """The velocities `apart` (m/s), or none. Raises ValueError, naming `what`."""
+    extra = np.zeros((count, 3)) if apart is None else np.asarray(apart, np.float64)
+    if extra.shape != (count, 3) or not np.isfinite(extra).all():
+        raise ValueError(f"{what}: apart of shape {extra.shape}; needed finite velocities ({count}, 3), m/s")
+    return extra
+
+
 def _matrix(rotation: NpOrJax) -> np.ndarray:
     return Rotation.from_quat(np.asarray(rotation, np.float64), scalar_first=True).as_matrix()
 
@@ -186,4 +222,6 @@ def _alone(waves: Waves, matter: Matter, slot: int, what: str) -> None:
     check_present(waves, slot, what)
     part = np.asarray(matter.part)
     if np.sum((part == part[slot]) & (np.asarray(waves.presence) > 0.5)) > 1:
-        raise ValueError(f"{what}: wave {slot} is one of several of part {part[slot]}; give it a part of its own first")
+        raise ValueError(
+            f"{what}: wave {slot} is one of several of part {part[slot]}; take the part to pieces (come_apart) first"
+        )
