@@ -22,6 +22,7 @@ POINTS = 5
 """Points of a manifold."""
 _TILT = 3e-3
 _ROUND = 0.03
+_TIE = 1e-3
 _CIRCLE = np.stack([np.cos(np.arange(8) * np.pi / 4), np.sin(np.arange(8) * np.pi / 4)]).astype(np.float32)
 _frozen = jax.lax.stop_gradient
 
@@ -63,7 +64,9 @@ def _frame(pair: Pair, normal: Vector) -> tuple[Vector, Vector]:
     """Two tangents at right angles, along the axes of the smaller body as far as they go."""
     size_a, size_b = (body.scale.x * body.scale.y * body.scale.z for body in (pair.a, pair.b))
     axes = jax.tree.map(lambda one, other: jnp.where(size_a <= size_b, one, other), stacked(pair.a.axes), stacked(pair.b.axes))
-    axis = chosen(axes, jnp.argmin(jnp.abs(axes.dot(normal)), 0))
+    # of two axes at right angles to the normal always the first: rounding must not choose the frame of friction
+    order = _TIE * jnp.arange(3.0).reshape(3, *[1] * normal.x.ndim)
+    axis = chosen(axes, jnp.argmin(jnp.abs(axes.dot(normal)) + order, 0))
     first = (axis - normal * axis.dot(normal)).unit()
     return first, normal.cross(first)
 
