@@ -9,7 +9,7 @@ after 750 of twice the batch (on 1440 to 2500 scenes).
 
 from ml_collections import ConfigDict
 
-from data_pipelines.captions import VOCABULARY
+from data_pipelines.simulation.captions import VOCABULARY
 from wsm_jax.experiment import Config
 
 

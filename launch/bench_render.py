@@ -109,7 +109,7 @@ def choose_library() -> bool:
 
     In a process of its own, for the function that knows it imports MuJoCo.
     """
-    ask = "from data_pipelines.mujoco_renderer import gl_library; print(gl_library())"
+    ask = "from data_pipelines.simulation.mujoco_renderer import gl_library; print(gl_library())"
     answer = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True)
     if answer.returncode:
         print(f"MuJoCo is left out: {answer.stderr.strip().splitlines()[-1]}")

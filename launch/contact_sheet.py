@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from data_pipelines.format import Dataset
+from data_pipelines.wsv import Dataset
 from wsm_jax.snapshot import channel, restore
 
 TILE = 96

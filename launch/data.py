@@ -38,7 +38,7 @@ def simulate(arguments: list[str]) -> int:
     height, width = command.size(values.size)
     choices = {key: tuple(kinds) for key in ("stories", "cameras") if (kinds := values[key].value) is not None}
 
-    from data_pipelines.simulate import simulate as build
+    from data_pipelines.simulation.simulate import simulate as build
 
     manifest = build(
         values.out,
@@ -89,7 +89,7 @@ def ingest(arguments: list[str]) -> int:
     height, width = command.size(values.size)
     inputs = [*values.inputs, *rest]
 
-    from data_pipelines.ingest import ingest as build
+    from data_pipelines.ingest.build import ingest as build
 
     manifest = build(
         inputs,
@@ -136,7 +136,7 @@ def inspect(arguments: list[str]) -> int:
     if values.out and Path(values.out).suffix != ".png":
         raise Usage(f"--out={values.out}; needed a name that ends in .png")
 
-    from data_pipelines.format import Dataset
+    from data_pipelines.wsv import Dataset
     from launch.contact_sheet import contact_sheet
     from launch.dataset_table import table
 
@@ -155,7 +155,7 @@ def verify(arguments: list[str]) -> int:
     flags.DEFINE_bool("progress", True, "progress bar", flag_values=values)
     path = _dataset("verify", values, arguments)
 
-    from data_pipelines.format import verify as problems_of
+    from data_pipelines.wsv import verify as problems_of
 
     problems = problems_of(path, values.progress)
     for line in problems:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.format import Dataset
+from data_pipelines.wsv import Dataset
 from wsm_jax.snapshot import channel
 
 

@@ -14,9 +14,9 @@ from absl import flags
 from PIL import Image
 from tqdm import tqdm
 
-from data_pipelines import captions
-from data_pipelines.format import Dataset
-from data_pipelines.scene import SCENE_DIAGONAL_M
+from data_pipelines.simulation import captions
+from data_pipelines.simulation.scene import SCENE_DIAGONAL_M
+from data_pipelines.wsv import Dataset
 from launch.command import parse, run
 from launch.showcase import overview, sections
 from launch.train import overrides

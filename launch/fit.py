@@ -3,9 +3,9 @@
     python -m launch.fit IN OUT.json [flags]
 
 IN is a folder of RGB-D frames (color/, depth/, trajectory.log, and mask/ where objects are known), or .npz points with cameras;
-see data_pipelines/rgbd.py. Large planes become scenery, the rest objects. The first RGB-D frame is fitted, the others are
-tracked, a tick each, and what they see first is fitted as it enters. OUT.json is the core, OUT.png shows every view: what was
-recorded | the waves | how much nearer (red) or farther (green) they are.
+see data_pipelines/recording/rgbd.py. Large planes become scenery, the rest objects. The first RGB-D frame is fitted, the others
+are tracked, a tick each, and what they see first is fitted as it enters. OUT.json is the core, OUT.png shows every view: what
+was recorded | the waves | how much nearer (red) or farther (green) they are.
 Points and meshes without cameras: python -m launch.convert.
 """
 
@@ -20,7 +20,7 @@ from absl import flags
 from launch.command import Usage, parse, run
 
 if TYPE_CHECKING:
-    from data_pipelines.rgbd import Frame
+    from data_pipelines.recording.rgbd import Frame
     from wsm_jax.snapshot import Camera, Waves
 
 COMMAND = "python -m launch.fit IN OUT.json"
@@ -73,7 +73,7 @@ def main(arguments: list[str]) -> None:
 
 def fit_frames(source: Path, values: flags.FlagValues) -> tuple["Waves", list[np.ndarray]]:
     """The core [K N] of an RGB-D folder, and the pictures of its frames."""
-    from data_pipelines.rgbd import STRUCTURED_LIGHT, read_frames
+    from data_pipelines.recording.rgbd import STRUCTURED_LIGHT, read_frames
     from wsm_jax.core.fitting.compare import depth_error
     from wsm_jax.core.fitting.observations import from_depth
     from wsm_jax.core.fitting.sets import fit_set, to_waves
@@ -116,7 +116,7 @@ def fit_frames(source: Path, values: flags.FlagValues) -> tuple["Waves", list[np
 
 def fit_points(source: Path, values: flags.FlagValues) -> tuple["Waves", list[np.ndarray]]:
     """The waves [N] of a points file, and the pictures of its cameras."""
-    from data_pipelines.rgbd import Frame, read_points
+    from data_pipelines.recording.rgbd import Frame, read_points
     from wsm_jax.core.fitting.observations import from_points
     from wsm_jax.core.fitting.sets import fit_set, to_waves
 

@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> None:
     parse("python -m launch.quickstart", values, arguments)
     begin, memory = time.time(), PeakMemory()
 
-    from data_pipelines.simulate import simulate
+    from data_pipelines.simulation.simulate import simulate
     from launch.evaluate import evaluate
     from launch.train import overrides
     from launch.training import STAGES, check, keep_compilations, run_stage

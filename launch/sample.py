@@ -98,7 +98,7 @@ def perceive(arguments: list[str]) -> None:
     if channels and channels.exists() and channels.samefile(values.video):
         raise Usage(f"--channels={channels} is the video to look at; needed another file")
 
-    from data_pipelines.video import read_video, scan
+    from data_pipelines.recording.video import read_video, scan
     from wsm_jax.sampling.style import to_json
     from wsm_jax.snapshot import TICK_HZ, WSV
     from wsm_jax.visualise import channel_grid

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.video import write_video
+from data_pipelines.recording.video import write_video
 from wsm_jax.evaluation.judge import Scenes
 from wsm_jax.evaluation.report import Media, Section
 from wsm_jax.sampling import World

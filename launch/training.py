@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_pipelines.captions import slots_by_mention
-from data_pipelines.format import Dataset
-from data_pipelines.loader import Source, loader
-from data_pipelines.window import decode_caption, read
+from data_pipelines.loading.loader import Source, loader
+from data_pipelines.loading.window import decode_caption, read
+from data_pipelines.simulation.captions import slots_by_mention
+from data_pipelines.wsv import Dataset
 from launch.world_files import write_bytes
 from wsm_jax import experiment
 from wsm_jax.experiment import Config

@@ -5,7 +5,7 @@ from functools import partial
 import jax
 import numpy as np
 
-from data_pipelines.style import Style
+from data_pipelines.simulation.style import Style
 from wsm_jax.core.render import SURFACE, surface
 from wsm_jax.snapshot import FIELDS, Camera, Waves
 from wsm_jax.snapshot.waves import empty

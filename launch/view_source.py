@@ -62,7 +62,7 @@ def read(path: str, clip: int | None) -> Source:
 
 
 def _dataset(path: str, clip: int) -> Source:
-    from data_pipelines.format import Dataset
+    from data_pipelines.wsv import Dataset
 
     dataset = Dataset(path)
     if not 0 <= clip < len(dataset):

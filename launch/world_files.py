@@ -109,7 +109,7 @@ def write_core(core: "Waves", out: Path) -> None:
 
 def write_film(out: Path, frames: "np.ndarray", fps: float) -> None:
     """uint8 frames [T H W 3] as mp4, and a line that says how long it is."""
-    from data_pipelines.video import write_video
+    from data_pipelines.recording.video import write_video
 
     write_video(out, frames, fps)
     print(f"{out}: {len(frames)} frames, {len(frames) / fps:g} s")

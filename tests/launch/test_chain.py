@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import pytest
 
-from data_pipelines import format
+from data_pipelines import wsv
 from launch import bench, convert, data, evaluate, fit, quickstart, sample, train, view
 from launch.command import status
 from tests.conftest import TINY
@@ -193,10 +193,10 @@ def test_a_training_killed_at_a_random_step_goes_on_as_if_nothing_had_been(workd
 def test_a_dataset_without_the_truth_is_no_test_set(workdir, tmp_path, capsys, lacking):
     clip = WSV({"rgb": np.zeros((3, 16, 16, 3))}, np.arange(3) / 4, orbit(3), empty(6, (3,)), np.arange(3) / 8, ("a box .",))
     captions, ticks = lacking != "captions", 0 if lacking == "core" else 3
-    layout = format.Layout(2, 3, 16, 16, 4.0, ticks, 6, ("rgb",), "array", 2, 3, True, captions)
+    layout = wsv.Layout(2, 3, 16, 16, 4.0, ticks, 6, ("rgb",), "array", 2, 3, True, captions)
     part = clip.replace(core=clip.core if ticks else None, core_time=clip.core_time if ticks else None)
     part = part.replace(text=part.text if captions else ())
-    writer = format.create(tmp_path / "set", layout, name="set", sources=[{"name": "x", "licence": "CC0-1.0"}], build={})
+    writer = wsv.create(tmp_path / "set", layout, name="set", sources=[{"name": "x", "licence": "CC0-1.0"}], build={})
     writer.write(0, [part, part])
     writer.finish()
     assert status(evaluate.main, [f"--workdir={workdir}", f"--data={tmp_path}/set", "--noprogress"]) == 2

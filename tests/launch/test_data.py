@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines import format
-from data_pipelines.video import write_video
+from data_pipelines import wsv
+from data_pipelines.recording.video import write_video
 from launch.command import status
 from launch.data import main
 from wsm_jax.snapshot import CHANNELS, STORED, WSV, Camera, Waves, restore
@@ -33,8 +33,8 @@ def everything(tmp_path):
     rng = np.random.default_rng(0)
     frames, ticks, waves, size = 4, 5, 2, (12, 16)
     channels = STORED
-    layout = format.Layout(2, frames, *size, 8, ticks, waves, channels, "array", 1, frames, True, True)
-    writer = format.create(
+    layout = wsv.Layout(2, frames, *size, 8, ticks, waves, channels, "array", 1, frames, True, True)
+    writer = wsv.create(
         tmp_path / "all", layout, name="all", sources=[{"name": "noise", "licence": "CC0-1.0"}], build={"seed": 0}
     )
     core = Waves(**{**vars(empty(waves, (ticks,)))})
@@ -69,7 +69,7 @@ def test_ingest_inspect_verify(tmp_path, capsys, video):
     code, out, err = run(capsys, "ingest", *arguments, f"--captions={tmp_path}/captions.json", "--noprogress")
     assert (code, err) == (0, "")
     assert "a.mp4: kept 3 clips, 1.500 of 1.500 s" in out
-    dataset = format.Dataset(tmp_path / "set")
+    dataset = wsv.Dataset(tmp_path / "set")
     assert (dataset.name, len(dataset), dataset.layout.height, dataset.layout.width) == ("set", 3, 16, 24)
     assert dataset.captions(2) == ("noise",)
 
@@ -106,7 +106,7 @@ def test_inspect_shows_all_channels(tmp_path, capsys, everything):
     tile_rows, tile_columns = 2 * len(STORED), 3
     assert page.shape[0] > tile_rows * 96
     assert page.shape[1] > tile_columns * 128
-    expected = format.Dataset(everything).read(1, ["rgb"], [0])["rgb"][0]
+    expected = wsv.Dataset(everything).read(1, ["rgb"], [0])["rgb"][0]
     at = next(
         i for i in range(page.shape[0] // 2, page.shape[0]) if (page[i : i + 96 : 8, 110 : 110 + 128 : 8] == expected).all()
     )
@@ -121,7 +121,7 @@ def test_simulate(tmp_path, capsys):
     )
     assert (code, err) == (0, "")
     assert "2 clips" in out
-    dataset = format.Dataset(tmp_path / "set")
+    dataset = wsv.Dataset(tmp_path / "set")
     assert dataset.layout.channels == ()
     assert (len(dataset), dataset.layout.shards, dataset.layout.ticks) == (2, 2, 4)
     build = dataset.manifest["build"]

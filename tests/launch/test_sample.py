@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines.video import write_video
+from data_pipelines.recording.video import write_video
 from launch.command import status
 from launch.sample import VERBS, main
 from wsm_jax.sampling import World, style

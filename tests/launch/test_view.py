@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines import format
+from data_pipelines import wsv
 from launch import view
 from launch.command import status
 from launch.view_source import Source, read
@@ -55,10 +55,8 @@ def path(core, tmp_path) -> Path:
 @pytest.fixture
 def dataset(core, tmp_path) -> Path:
     """Two clips of two frames with the core, a camera and rgb."""
-    layout = format.Layout(2, 2, 6, 8, 8, 3, core.count, ("rgb",), "array", 1, 2, True, True)
-    writer = format.create(
-        tmp_path / "set", layout, name="set", sources=[{"name": "x", "licence": "CC0-1.0"}], build={"seed": 0}
-    )
+    layout = wsv.Layout(2, 2, 6, 8, 8, 3, core.count, ("rgb",), "array", 1, 2, True, True)
+    writer = wsv.create(tmp_path / "set", layout, name="set", sources=[{"name": "x", "licence": "CC0-1.0"}], build={"seed": 0})
     camera = look_at(np.float32([[0, -4, 2], [1, -4, 2]]), np.zeros((2, 3), np.float32))
     for clip in range(2):
         rgb = np.full((2, 6, 8, CHANNELS["rgb"].components), 0.2 * (clip + 1), np.float32)

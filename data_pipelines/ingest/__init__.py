@@ -1,0 +1,1 @@
+"""Real recordings to WSV datasets."""

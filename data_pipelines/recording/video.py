@@ -1,0 +1,213 @@
+"""Video files: what they hold, their frames by presentation time, and mp4 out.
+
+A *video* is an mp4, mov or webm file, or a folder of jpg/png frames with a rate. Time counts from its first frame, in seconds.
+Frame i is on screen from time[i] until the next frame, so a video of varying rate is sampled as a player shows it. Pixels are
+upright (rotation metadata applied), square, sRGB.
+"""
+
+import dataclasses
+import itertools
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.video.reformatter import Colorspace
+
+from data_pipelines.recording.decode import WANTED, Reader, quarter_turns, upright
+from data_pipelines.recording.stills import folder_files, folder_picture
+from wsm_jax.snapshot import WSV, resize, restore
+from wsm_jax.typing import Float, Int, UInt8
+
+
+@dataclasses.dataclass(frozen=True)
+class Video:
+    """What a video holds; made by `scan`, which has decoded all of it once."""
+
+    path: Path
+    time: Float[np.ndarray, " T"]
+    """Presentation time of every frame, s, from 0, strictly increasing."""
+    seconds: float
+    """End of the last frame, s."""
+    height: int
+    width: int
+    """Pixels of the first frame as it is shown, upright."""
+    lost: str
+    """What the container promised and did not hold; empty for a whole video."""
+    files: tuple[Path, ...]
+    """The frames of a folder, in order; empty for a video file."""
+
+    @property
+    def fps(self) -> float:
+        """Mean frame rate, Hz."""
+        return len(self.time) / self.seconds
+
+
+def scan(
+    path: str | Path, fps: float | int | None = None, allow_truncated: bool = False, until: float | int | None = None
+) -> Video:
+    """Decodes a video once, keeping no picture, and returns what it holds.
+
+    `fps` is the rate of a folder of frames (needed there, refused elsewhere). With `until` (s) reading stops there, and what
+    follows is neither read nor judged. A video that ends early is an error unless `allow_truncated`.
+    Raises FileNotFoundError or ValueError, naming the path.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _scan_folder(path, fps)
+    if fps is not None:
+        raise ValueError(f"{path}: a rate of {fps:g} frames a second was given, but a video file brings its own times")
+    time: list[float] = []
+    height = width = 0
+    end = 0.0
+    with Reader(path) as reader:
+        for seconds, length, frame in reader:
+            if not time:
+                height, width = (
+                    (frame.height, frame.width) if quarter_turns(frame, path) % 2 == 0 else (frame.width, frame.height)
+                )
+            if until is not None and seconds >= until:
+                end = seconds
+                break
+            time.append(seconds)
+            end = seconds + length
+        lost = reader.lost
+    if len(time) > 1 and end - time[-1] < 0.5 * (gap := float(np.median(np.diff(time)))):
+        end = time[-1] + gap  # at a varying rate many files give the last frame one tick of their clock
+    if lost and not allow_truncated:
+        raise ValueError(f"{path}: ends early: {lost}; get the whole file, or keep what is there with allow_truncated")
+    if len(time) < 2:
+        raise ValueError(f"{path}: has {len(time)} frame{'s' * (len(time) != 1)}; {WANTED} with at least 2 frames")
+    return Video(path, np.asarray(time), end, height, width, lost, ())
+
+
+def _scan_folder(path: Path, fps: float | int | None) -> Video:
+    files = folder_files(path)
+    if fps is None or not fps > 0:
+        raise ValueError(
+            f"{path}: a folder of frames has no times of its own; needed a positive rate in frames a second, got {fps}"
+        )
+    if len(files) < 2:
+        raise ValueError(f"{path}: has {len(files)} jpg/png frame{'s' * (len(files) != 1)}; needed at least 2")
+    height, width = folder_picture(files[0]).shape[:2]
+    for file in files:
+        rows, columns = folder_picture(file).shape[:2]
+        if (rows, columns) != (height, width):
+            raise ValueError(f"{file}: is {rows} x {columns} pixels, the folder's first frame {height} x {width}; needed one")
+    return Video(path, np.arange(len(files)) / fps, len(files) / fps, height, width, "", files)
+
+
+def sample(video: Video, frame_hz: float | int) -> Int[np.ndarray, " T"]:
+    """Index of the frame on screen at 0, 1/frame_hz, 2/frame_hz, ... s, to the end of the video.
+
+    Raises ValueError when frame_hz is above the video's own mean rate: frames would be repeated, motion invented.
+    """
+    if not frame_hz > 0:
+        raise ValueError(f"frame rate {frame_hz:g} Hz; needed a positive one")
+    if frame_hz > 1.01 * video.fps:
+        raise ValueError(f"{video.path}: has {video.fps:.4g} frames a second; needed at least the {frame_hz:g} asked for")
+    count = max(int(np.ceil(video.seconds * frame_hz - 0.05)), 1)  # the last one is on screen for 5 % of a step or more
+    # Containers round times, to 1 ms in webm and in whatever came from one: a frame that starts that little late is on time.
+    instants = np.arange(count) / frame_hz + min(1e-3, 0.25 / video.fps)
+    return np.searchsorted(video.time, instants, side="right") - 1
+
+
+def frames(video: Video, indices: Sequence[int] | np.ndarray, height: int, width: int) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
+    """The frames at `indices` (not decreasing, repeats allowed), fitted to height x width by `fit`."""
+    wanted = [int(i) for i in indices]
+    if any(b < a for a, b in itertools.pairwise(wanted)) or (wanted and not 0 <= wanted[0] <= wanted[-1] < len(video.time)):
+        raise ValueError(f"{video.path}: frame indices must not decrease and lie in 0..{len(video.time) - 1}")
+    if video.files:
+        for index, repeats in itertools.groupby(wanted):
+            picture = fit(folder_picture(video.files[index]), height, width)
+            yield from (picture for _ in repeats)
+        return
+    with Reader(video.path) as reader:
+        source = enumerate(reader)
+        for index, repeats in itertools.groupby(wanted):
+            frame = next((frame for i, (_, _, frame) in source if i == index), None)
+            if frame is None:
+                raise ValueError(
+                    f"{video.path}: had {len(video.time)} frames when it was scanned, now fewer; it changed meanwhile"
+                )
+            aspect = reader.pixel_aspect if quarter_turns(frame, video.path) % 2 == 0 else 1 / reader.pixel_aspect
+            picture = fit(upright(frame, video.path), height, width, aspect)
+            yield from (picture for _ in repeats)
+
+
+def fit(picture: UInt8[np.ndarray, "H W 3"], height: int, width: int, pixel_aspect: float = 1.0) -> UInt8[np.ndarray, "h w 3"]:
+    """Centre-crops to the aspect of height x width and area-resizes; `pixel_aspect` is the width over the height of a pixel."""
+    if height < 1 or width < 1:
+        raise ValueError(f"picture size {height} x {width}; needed at least 1 x 1")
+    rows, columns = picture.shape[:2]
+    ratio = width / height / pixel_aspect  # columns a row, in source pixels
+    crop_rows = min(rows, max(1, round(columns / ratio)))
+    crop_columns = min(columns, max(1, round(rows * ratio)))
+    top, left = (rows - crop_rows) // 2, (columns - crop_columns) // 2
+    return resize("rgb", picture[top : top + crop_rows, left : left + crop_columns], height, width)
+
+
+def read_video(
+    path: str | Path,
+    frame_hz: float | int,
+    height: int,
+    width: int,
+    seconds: float | int | None = None,
+    *,
+    fps: float | int | None = None,
+    allow_truncated: bool = False,
+) -> WSV:
+    """One video as a WSV of rgb alone, sampled at frame_hz from its start, over `seconds` (None: all of it).
+
+    Raises FileNotFoundError or ValueError, naming the path: no video, one frame, ends early, shorter than `seconds`.
+    """
+    video = scan(path, fps, allow_truncated, until=seconds)
+    indices = sample(video, frame_hz)
+    if seconds is not None:
+        count = round(seconds * frame_hz)
+        if count < 1 or len(indices) < count:
+            raise ValueError(
+                f"{video.path}: lasts {video.seconds:.3f} s, {len(indices)} frames at {frame_hz:g} Hz; needed {seconds:g} s"
+            )
+        indices = indices[:count]
+    rgb = np.stack(list(frames(video, indices, height, width)))
+    return WSV({"rgb": np.asarray(restore("rgb", rgb))}, np.arange(len(rgb)) / frame_hz).check()
+
+
+def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float | int) -> None:
+    """Writes uint8 [T H W 3] (an array, or any iterable of [H W 3]) as mp4: H.264, yuv420p, BT.709, whole or not at all.
+
+    4:2:0 needs even sizes, so an odd last row or column is doubled. Raises ValueError for no frame, a wrong dtype or shape.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".mp4":
+        raise ValueError(f"{path}: needed a name that ends in .mp4")
+    if not fps > 0:
+        raise ValueError(f"{path}: frame rate {fps:g} Hz; needed a positive one")
+    frames = iter(frames)
+    first = next(frames, None)
+    if first is None:
+        raise ValueError(f"{path}: no frames to write; needed at least one")
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with av.open(str(part), "w", format="mp4", options={"movflags": "faststart"}) as container:
+            stream: Any = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(65535), options={"crf": "17"})
+            stream.height, stream.width, stream.pix_fmt = *_even(path, first, first).shape[:2], "yuv420p"
+            context = stream.codec_context
+            context.colorspace = context.color_primaries = context.color_trc = context.color_range = 1  # BT.709, limited range
+            for frame in itertools.chain([first], frames):
+                picture = av.VideoFrame.from_ndarray(_even(path, frame, first), format="rgb24")
+                container.mux(stream.encode(picture.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709)))
+            container.mux(stream.encode())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _even(path: Path, frame: np.ndarray, first: np.ndarray) -> UInt8[np.ndarray, "H W 3"]:
+    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[-1] != 3 or frame.shape != first.shape or frame.size == 0:
+        raise ValueError(f"{path}: a frame is {frame.dtype} {frame.shape}; needed uint8 (H, W, 3), as the first: {first.shape}")
+    return np.ascontiguousarray(np.pad(frame, ((0, frame.shape[0] % 2), (0, frame.shape[1] % 2), (0, 0)), mode="edge"))

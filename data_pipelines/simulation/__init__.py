@@ -1,0 +1,1 @@
+"""Simulated worlds: scenes, what happens in them, and their datasets."""

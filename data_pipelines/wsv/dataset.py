@@ -1,0 +1,189 @@
+"""A WSV dataset, read clip by clip. See `manifest` for the files.
+
+A shard is complete when its record stands in shards/, a dataset when manifest.json does; each file appears at once, so a
+build that is killed anywhere loses no more than the shard it was at. Several processes may read or build one dataset, each
+with threads of its own: started by spawn, never by fork.
+"""
+
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from os import PathLike
+from typing import Any
+
+import numpy as np
+import tensorstore as ts
+
+from data_pipelines.wsv import manifest as records
+from data_pipelines.wsv import shard as shards
+from data_pipelines.wsv.folder import Folder, context
+from data_pipelines.wsv.manifest import Layout
+from wsm_jax.snapshot import FIELDS, WSV, Camera, Waves, restore
+
+Steps = slice | Sequence[int] | np.ndarray | None
+Index = int | np.integer
+
+
+class Dataset:
+    """A finished dataset, for reading; picklable, for threads only.
+
+    Raises FileNotFoundError (no dataset, a file missing), ValueError (unfinished, damaged, newer schema), naming the path.
+    """
+
+    def __init__(self, path: str | PathLike):
+        self.folder = Folder(path)
+        self.manifest: dict[str, Any] = records.load(self.folder)
+        self.layout: Layout = records.layout_of(self.manifest)
+        self.name: str = self.manifest["name"]
+        if gone := sorted(set(self.manifest["files"]) - self.folder.list()):
+            more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
+            raise FileNotFoundError(f"{self.folder.name(gone[0])}{more}: missing from the dataset; restore from its source")
+        self._specs = records.arrays(self.layout)
+        self._open()
+
+    def _open(self) -> None:
+        self._lock = threading.Lock()
+        self._handles: dict[str, ts.TensorStore] = {}
+        self._lines: OrderedDict[int, list[dict]] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key not in ("_lock", "_handles", "_lines")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._open()
+
+    def __len__(self) -> int:
+        return self.layout.clips
+
+    def read(self, clip: Index, channels: Sequence[str], frames: Steps = None) -> dict[str, np.ndarray]:
+        """Stored integers [T H W C] of some channels at some frames (all of them by default), in the order asked.
+
+        Raises KeyError for a channel that the dataset lacks, IndexError, and ValueError naming a damaged file.
+        """
+        for name in channels:
+            if name not in self.layout.channels:
+                raise KeyError(f"{self.folder.path}: no channel {name!r}; it has {', '.join(self.layout.channels) or 'none'}")
+        jpeg = "rgb" in channels and self.layout.jpeg
+        found = self._read(clip, [f"channels/{name}" for name in channels if not (jpeg and name == "rgb")], frames)
+        if jpeg:
+            found["channels/rgb"] = self._read_jpeg(clip, frames)
+        return {name: found[f"channels/{name}"] for name in channels}
+
+    def camera(self, clip: Index, frames: Steps = None) -> Camera | None:
+        """The camera at some frames; None when the dataset has none."""
+        if not self.layout.camera:
+            return None
+        found = self._read(clip, [f"camera/{key}" for key in records.CAMERA_FIELDS], frames)
+        fields: dict[str, Any] = {key: found[f"camera/{key}"] for key in records.CAMERA_FIELDS}
+        return Camera(**fields)
+
+    def core(self, clip: Index, ticks: Steps = None) -> tuple[Waves, np.ndarray] | None:
+        """The waves [K N ...] and their times [K] s, at some ticks (all by default); None when the dataset has no core."""
+        if not self.layout.ticks:
+            return None
+        found = self._read(clip, [*(f"core/{key}" for key in FIELDS), "core_time"], ticks)
+        return Waves(**{key: found[f"core/{key}"] for key in FIELDS}), found["core_time"]
+
+    def frame_time(self, clip: Index) -> np.ndarray:
+        """Times of the frames [T], s."""
+        self._shard(clip)
+        return self._read(clip, ["frame_time"], None)["frame_time"] if self.layout.frames else np.zeros(0)
+
+    def captions(self, clip: Index) -> tuple[str, ...]:
+        """What the clip shows, in words; several wordings, or none."""
+        return tuple(self._text(clip)["captions"])
+
+    def events(self, clip: Index) -> tuple[dict, ...]:
+        """What happens, as {"kind", "time", "instances"}."""
+        return tuple(self._text(clip)["events"])
+
+    def clip(self, clip: Index) -> WSV:
+        """Everything about a clip, in physical units."""
+        channels = {name: restore(name, values) for name, values in self.read(clip, self.layout.channels).items()}
+        waves, core_time = self.core(clip) or (None, None)
+        return WSV(channels, self.frame_time(clip), self.camera(clip), waves, core_time, self.captions(clip), self.events(clip))
+
+    def _shard(self, clip: Index) -> int:
+        if not 0 <= clip < len(self):
+            raise IndexError(f"{self.folder.path}: clip {clip} is not in 0..{len(self) - 1}")
+        return int(clip) // self.layout.clips_per_shard
+
+    def _read(self, clip: Index, paths: Sequence[str], steps: Steps) -> dict[str, np.ndarray]:
+        """Rows of several arrays at once; a damaged file is named."""
+        shard = self._shard(clip)
+        with ts.Batch() as batch:
+            futures = {}
+            for path in paths:
+                chosen = _steps(steps, self._specs[path].shape[1], f"{self.folder.path}: clip {clip}")
+                futures[path] = self._array(path)[int(clip), chosen].read(batch=batch)
+        result: dict[str, np.ndarray] = {}
+        for path, future in futures.items():
+            try:
+                result[path] = future.result()
+            except (ValueError, OSError, KeyError) as error:
+                raise self._damaged(self._specs[path].file(shard), error) from error
+        return result
+
+    def _array(self, path: str) -> ts.TensorStore:
+        """The handle of an array, opened once, by metadata that match their checksum."""
+        store = self.folder.store  # Raises in a forked process, where a handle would be dead.
+        with self._lock:
+            if path not in self._handles:
+                metadata = json.loads(self._checked(self._specs[path].metadata_file))
+                kvstore = store.spec().to_json()
+                kvstore["path"] += path + "/"
+                spec = shards.open_spec(metadata, kvstore)
+                self._handles[path] = ts.open(spec, context=context(), open=True, assume_metadata=True, read=True).result()
+            return self._handles[path]
+
+    def _checked(self, key: str) -> bytes:
+        """A whole small file, if it is the one that was written."""
+        data = self.folder.read(key)
+        if data is None or records.sha256(data) != self.manifest["files"][key]["sha256"]:
+            raise self._damaged(key, "missing" if data is None else "its checksum does not match")
+        return data
+
+    def _damaged(self, key: str, why: object) -> ValueError:
+        return ValueError(f"{self.folder.name(key)}: damaged or cut short; restore it from its source, or rebuild it ({why})")
+
+    def _text(self, clip: Index) -> dict[str, Any]:
+        """The line of a clip in its shard's text; the shards read last are kept."""
+        shard = self._shard(clip)
+        lines = self._lines.get(shard)
+        if lines is None:
+            lines = [json.loads(line) for line in self._checked(records.text_file(shard)).splitlines()]
+            with self._lock:
+                self._lines[shard] = lines
+                if len(self._lines) > 64:
+                    self._lines.popitem(last=False)
+        return lines[int(clip) % self.layout.clips_per_shard]
+
+    def _read_jpeg(self, clip: Index, frames: Steps) -> np.ndarray:
+        """Decoded rgb [T H W 3]; only the bytes of these frames are read, and each picture is checked before decoding."""
+        key = records.jpeg_file(self._shard(clip))
+        index = self._read(clip, [records.JPEG_INDEX], frames)[records.JPEG_INDEX]
+        result = np.zeros((len(index), self.layout.height, self.layout.width, 3), np.uint8)
+        with ts.Batch() as batch:
+            ranges = [slice(int(offset), int(offset + length)) for offset, length, _ in index]
+            futures = [self.folder.store.read(key, byte_range=where, batch=batch) for where in ranges]
+        for row, future in enumerate(futures):
+            try:
+                result[row] = shards.decode_jpeg(future.result().value, int(index[row, 2]))
+            except (ValueError, OSError) as error:
+                raise self._damaged(key, error) from error
+        return result
+
+
+def _steps(steps: Steps, total: int, where: str) -> slice | np.ndarray:
+    """An index for TensorStore, which does not count negative indices from the end. Raises IndexError."""
+    if steps is None:
+        return slice(0, total)
+    if isinstance(steps, slice):
+        first, last, stride = steps.indices(total)
+        return slice(first, max(first, last)) if stride == 1 else np.arange(first, last, stride)
+    index = np.asarray(steps, np.int64)
+    if index.size and (index.min() < 0 or index.max() >= total):
+        raise IndexError(f"{where}: {index.min()}..{index.max()} asked, it has 0..{total - 1}")
+    return index

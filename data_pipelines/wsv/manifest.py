@@ -1,0 +1,301 @@
+"""What a WSV dataset on disk consists of: the layout, the arrays and files that follow from it, and its records.
+
+    <root>/manifest.json                   written last: counts, statistics, sha256 of every other file, and of itself
+           build.json                      the head of the manifest, written first: name, layout, sources, build arguments
+           channels/<channel>/             zarr3 [clip, time, H, W, C], stored integers
+           channels/rgb_jpeg/index/        zarr3 [clip, time, (offset, length, crc32)] where rgb keeps encoded bytes, ...
+           channels/rgb_jpeg/bytes/<shard> ... and the bytes that it points into
+           camera/<field>/  core/<field>/  zarr3 [clip, time, ...] and [clip, tick, wave, ...]
+           frame_time/  core_time/         zarr3 [clip, time] and [clip, tick], seconds
+           text/<shard>.jsonl              one line a clip: {"captions": [...], "events": [...]}
+           shards/<shard>.json             written last of its shard: checksums and moments; without it a shard is missing
+
+Channels and core fields stand in folders of their own because some share a name (centre, semantic, instance).
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from data_pipelines.wsv.folder import Folder
+from wsm_jax.snapshot import CHANNELS, FIELDS, SEMANTIC_CLASSES, TICK_HZ, channel
+
+SCHEMA_VERSION = 1
+"""Version of the format that this release writes, and the newest that it reads."""
+
+MANIFEST, BUILD = "manifest.json", "build.json"
+JPEG_BYTES = "channels/rgb_jpeg/bytes"
+JPEG_INDEX = "channels/rgb_jpeg/index"
+CAMERA_FIELDS = {"position": 3, "rotation": 4, "focal": 0, "offset": 2}
+"""Camera field -> components (0: no trailing axis)."""
+CORE_TICKS_PER_CHUNK = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """The shape of a dataset: every clip has the same. Raises ValueError for one that cannot be stored."""
+
+    clips: int
+    frames: int
+    """Frames a clip; 0 for a dataset of cores and text alone."""
+    height: int
+    width: int
+    frame_hz: float | int
+    """Nominal rate; the exact times are stored for every clip."""
+    ticks: int
+    """Ticks of the core a clip; 0: no core."""
+    waves: int
+    channels: tuple[str, ...]
+    rgb_codec: str
+    """"array" (lossless) or "jpeg" (encoded bytes with offsets; for real video, which does not compress losslessly)."""
+    clips_per_shard: int
+    frames_per_chunk: int
+    """Frames that are read together, about 1 s."""
+    camera: bool
+    captions: bool
+
+    def __post_init__(self) -> None:
+        def need(ok: bool, what: str) -> None:
+            if not ok:
+                raise ValueError(f"Layout: {what}; got {self}")
+
+        for name in self.channels:
+            need(not channel(name).derived, f"channel {name!r} follows from the camera and is not stored")
+        pixels = bool(self.channels)
+        need(len(set(self.channels)) == len(self.channels), "a channel is listed twice")
+        need(self.clips >= 1 and self.clips_per_shard >= 1, "clips and clips_per_shard must be at least 1")
+        need(min(self.frames, self.ticks, self.waves, self.height, self.width) >= 0, "counts must not be negative")
+        need(not pixels or min(self.frames, self.height, self.width) >= 1, "channels need frames, height and width")
+        need(not self.frames or (self.frames_per_chunk >= 1 and self.frame_hz > 0), "frames need frames_per_chunk and frame_hz")
+        need(not self.ticks or self.waves >= 1, "a core needs at least one wave")
+        need(not self.camera or self.frames >= 1, "cameras need frames")
+        need(self.rgb_codec in ("array", "jpeg"), 'rgb_codec must be "array" or "jpeg"')
+        need(bool(self.frames or self.ticks or self.captions), "nothing to store: no frames, no core, no captions")
+
+    @property
+    def shards(self) -> int:
+        """Number of shards."""
+        return -(-self.clips // self.clips_per_shard)
+
+    def span(self, shard: int) -> range:
+        """The clips of a shard; the last shard may hold fewer. Raises IndexError."""
+        if not 0 <= shard < self.shards:
+            raise IndexError(f"shard {shard} is not in 0..{self.shards - 1}")
+        return range(shard * self.clips_per_shard, min(self.clips, (shard + 1) * self.clips_per_shard))
+
+    @property
+    def jpeg(self) -> bool:
+        """Whether rgb is kept as JPEG bytes."""
+        return self.rgb_codec == "jpeg" and "rgb" in self.channels
+
+
+@dataclasses.dataclass(frozen=True)
+class ArraySpec:
+    """One zarr3 array: a shard file holds `clips_per_shard` clips whole, an inner chunk a piece of one clip."""
+
+    path: str
+    dtype: str
+    shape: tuple[int, ...]
+    clips_per_shard: int
+    steps_per_chunk: int
+
+    def file(self, shard: int) -> str:
+        """The file that holds the shard (zarr3 chunk key, in one folder)."""
+        return ".".join([f"{self.path}/c", str(shard), *["0"] * (len(self.shape) - 1)])
+
+    @property
+    def metadata_file(self) -> str:
+        """The array's own metadata."""
+        return f"{self.path}/zarr.json"
+
+    def metadata(self) -> dict[str, Any]:
+        """zarr3 metadata: sharding with inner codecs bytes, zstd 3, crc32c, and a checked index."""
+        steps = min(self.steps_per_chunk, self.shape[1])
+        padded = -(-self.shape[1] // steps) * steps
+        little: dict[str, Any] = {"name": "bytes", "configuration": {"endian": "little"}}
+        plain = {"name": "bytes"} if np.dtype(self.dtype).itemsize == 1 else little
+        codecs = [plain, {"name": "zstd", "configuration": {"level": 3, "checksum": False}}, {"name": "crc32c"}]
+        sharding = {"chunk_shape": [1, steps, *self.shape[2:]], "codecs": codecs, "index_codecs": [little, {"name": "crc32c"}]}
+        shard = {"chunk_shape": [self.clips_per_shard, padded, *self.shape[2:]]}
+        return {
+            "zarr_format": 3,
+            "node_type": "array",
+            "shape": list(self.shape),
+            "data_type": self.dtype,
+            "chunk_grid": {"name": "regular", "configuration": shard},
+            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
+            "fill_value": 0,
+            "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
+        }
+
+
+def arrays(layout: Layout) -> dict[str, ArraySpec]:
+    """Every array of a dataset, by path."""
+
+    def add(path: str, dtype: str, steps: int, *shape: int) -> None:
+        specs[path] = ArraySpec(path, dtype, (layout.clips, *shape), layout.clips_per_shard, steps)
+
+    specs: dict[str, ArraySpec] = {}
+    frames, ticks = layout.frames, layout.ticks
+    for name in layout.channels:
+        row = channel(name)
+        if name == "rgb" and layout.jpeg:
+            add(JPEG_INDEX, "uint64", frames, frames, 3)
+        else:
+            add(f"channels/{name}", row.dtype, layout.frames_per_chunk, frames, layout.height, layout.width, row.components)
+    if frames:
+        add("frame_time", "float64", frames, frames)
+    if layout.camera:
+        for name, size in CAMERA_FIELDS.items():
+            add(f"camera/{name}", "float32", frames, frames, *([size] if size else []))
+    if ticks:
+        add("core_time", "float64", ticks, ticks)
+        for name, size in FIELDS.items():
+            dtype = "int32" if name in ("semantic", "instance") else "float32"
+            add(f"core/{name}", dtype, CORE_TICKS_PER_CHUNK, ticks, layout.waves, *([size] if size else []))
+    return specs
+
+
+def jpeg_file(shard: int) -> str:
+    """The file of JPEG bytes of a shard."""
+    return f"{JPEG_BYTES}/{shard:06d}"
+
+
+def text_file(shard: int) -> str:
+    """The file of captions and events of a shard."""
+    return f"text/{shard:06d}.jsonl"
+
+
+def record_file(shard: int) -> str:
+    """The record that completes a shard."""
+    return f"shards/{shard:06d}.json"
+
+
+def sha256(data: bytes) -> str:
+    """Hex digest."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def dumps(value: Any, indent: int | None = None) -> bytes:
+    """JSON with sorted keys, so that equal values are equal bytes. Raises ValueError for what JSON cannot hold."""
+
+    def plain(item: Any) -> Any:
+        if isinstance(item, np.generic | np.ndarray):
+            return item.tolist()
+        raise ValueError(f"{item!r} of {type(item).__name__} cannot be stored as JSON; needed str, number, bool, list or dict")
+
+    return json.dumps(value, sort_keys=True, indent=indent, allow_nan=False, default=plain).encode()
+
+
+def head(layout: Layout, name: str, sources: Sequence[dict], build: dict) -> dict[str, Any]:
+    """What is known of a dataset before its first clip; raises ValueError for a source without name or licence."""
+    for source in sources:
+        lacking = [key for key in ("name", "licence") if not source.get(key)]
+        if lacking:
+            raise ValueError(f"source {source}: {lacking} missing; every source states its name and licence")
+    table = {c: {key: getattr(CHANNELS[c], key) for key in ("components", "unit", "dtype", "step")} for c in layout.channels}
+    value = {
+        "format": "wsm_wsv",
+        "schema_version": SCHEMA_VERSION,
+        "name": name,
+        "layout": dataclasses.asdict(layout),
+        "sources": list(sources),
+        "build": build,
+        "channels": table,
+        "semantic_classes": list(SEMANTIC_CLASSES),
+        "tick_hz": TICK_HZ,
+        "software": {package: version(package) for package in ("wsm_jax", "tensorstore")},
+    }
+    return json.loads(dumps(value))
+
+
+_SEAL = b'\n "sha256": "'
+"""What stands before the digest of manifest.json: the only such line, for strings hold no line break and inner keys are
+indented more."""
+
+
+def _digest(raw: bytes) -> tuple[bytes, bytes]:
+    """The digest that a manifest's bytes need (taken with 64 zeros in its place), and the one that they have."""
+    head, mark, tail = raw.partition(_SEAL)
+    return sha256(head + mark + b"0" * 64 + tail[64:]).encode(), tail[:64]
+
+
+def seal(manifest: dict[str, Any]) -> bytes:
+    """The bytes of manifest.json, every one of them vouched for by its line "sha256"."""
+    blank = dumps({**manifest, "sha256": "0" * 64}, indent=1)
+    head, mark, tail = blank.partition(_SEAL)
+    return head + mark + _digest(blank)[0] + tail[64:]
+
+
+def load(folder: Folder) -> dict[str, Any]:
+    """Reads and checks manifest.json.
+
+    Raises FileNotFoundError (no dataset), ValueError (unfinished, damaged, of a newer schema, or of another channel table).
+    """
+    raw = folder.read(MANIFEST)
+    if raw is None:
+        build = folder.read(BUILD)
+        if build is None:
+            raise FileNotFoundError(f"{folder.path}: no WSV dataset here ({MANIFEST} not found)")
+        arguments = _parse(folder, BUILD, build)["build"]
+        raise ValueError(
+            f"{folder.path}: unfinished build; resume it with the arguments that began it: {json.dumps(arguments)}"
+        )
+    manifest = _parse(folder, MANIFEST, raw)
+    needed, found = _digest(raw)
+    if needed != found:
+        raise ValueError(f"{folder.name(MANIFEST)}: damaged, its checksum does not match; restore it from its source")
+    for name, stored in manifest["channels"].items():
+        row = channel(name)
+        if any(getattr(row, key) != stored[key] for key in ("components", "dtype", "step")):
+            raise ValueError(f"{folder.path}: channel {name!r} was stored as {stored}, this release has {row}; rebuild it")
+    if manifest["semantic_classes"] != list(SEMANTIC_CLASSES[: len(manifest["semantic_classes"])]):
+        raise ValueError(f"{folder.path}: its semantic classes {manifest['semantic_classes']} are not {SEMANTIC_CLASSES}")
+    return manifest
+
+
+class NewerSchema(ValueError):
+    """A dataset of a later version of the format: nothing that this release could judge."""
+
+
+def _parse(folder: Folder, key: str, raw: bytes) -> dict[str, Any]:
+    """JSON of this format and of a version that this release reads."""
+    try:
+        value = json.loads(raw)
+    except ValueError as error:
+        raise ValueError(f"{folder.name(key)}: damaged, no JSON ({error}); restore it from its source") from error
+    if not isinstance(value, dict) or value.get("format") != "wsm_wsv":
+        raise ValueError(f'{folder.name(key)}: no "format": "wsm_wsv" in it; damaged, or not a WSV dataset')
+    found = value.get("schema_version")
+    if not isinstance(found, int):
+        raise ValueError(f"{folder.name(key)}: schema version {found!r} is not a number; damaged")
+    if found > SCHEMA_VERSION:
+        raise NewerSchema(
+            f"{folder.name(key)}: schema version {found}, this release reads up to version {SCHEMA_VERSION}; update wsm_jax"
+        )
+    return value
+
+
+def load_build(folder: Folder) -> dict[str, Any] | None:
+    """The head of an unfinished build, or None."""
+    raw = folder.read(BUILD)
+    return None if raw is None else _parse(folder, BUILD, raw)
+
+
+def load_record(folder: Folder, shard: int) -> dict[str, Any]:
+    """The record of a complete shard. Raises ValueError when it cannot be read."""
+    key = record_file(shard)
+    try:
+        return json.loads(folder.read(key) or b"")
+    except ValueError as error:
+        raise ValueError(f"{folder.name(key)}: damaged ({error}); delete it and write the shard again") from error
+
+
+def layout_of(manifest: dict[str, Any]) -> Layout:
+    """The layout in a manifest."""
+    return Layout(**{**manifest["layout"], "channels": tuple(manifest["layout"]["channels"])})

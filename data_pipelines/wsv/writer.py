@@ -1,0 +1,139 @@
+"""Building a WSV dataset, whole shards at a time: stopped and resumed at will, by any number of processes."""
+
+import errno
+import json
+from collections.abc import Sequence
+from os import PathLike
+from typing import Any
+
+from data_pipelines.wsv import manifest as records
+from data_pipelines.wsv import shard as shards
+from data_pipelines.wsv.folder import Folder
+from data_pipelines.wsv.manifest import Layout
+from wsm_jax.snapshot import WSV
+
+_ARGUMENTS = ("name", "layout", "sources", "build")
+
+
+def finished(path: str | PathLike, layout: Layout, *, name: str, sources: Sequence[dict], build: dict) -> dict[str, Any] | None:
+    """The manifest of the finished dataset at `path` that these very arguments made; None where there is no such one."""
+    folder = Folder(path)
+    if folder.read(records.MANIFEST) is None:
+        return None
+    there, wanted = records.load(folder), records.head(layout, name, sources, build)
+    return there if all(there[key] == wanted[key] for key in _ARGUMENTS) else None
+
+
+def create(path: str | PathLike, layout: Layout, *, name: str, sources: Sequence[dict], build: dict) -> "Writer":
+    """Begins a dataset, or resumes the unfinished build that the same arguments began; any number of processes may call it.
+
+    `sources` are dicts with at least "name" and "licence"; `build` holds the arguments that make the data (seed, ...).
+    Raises ValueError when a finished dataset, another build or anything else is at `path`, OSError when the disk is full.
+    """
+    folder = Folder(path)
+    wanted = records.head(layout, name, sources, build)
+    if folder.read(records.MANIFEST) is not None:
+        raise ValueError(f"{folder.path}: a finished dataset is here; write elsewhere, or delete it first")
+    if records.load_build(folder) is None:
+        found = sorted(folder.list())
+        # Another process may have begun the same build since.
+        if found and records.load_build(folder) is None:
+            raise ValueError(f"{folder.path}: the folder holds other files ({found[0]}, ...); name a new or an empty one")
+        folder.write_new(records.BUILD, records.dumps(wanted, indent=1))
+    begun = records.load_build(folder) or {}
+    for key in _ARGUMENTS:
+        if begun.get(key) != wanted[key]:
+            raise ValueError(
+                f"{folder.path}: another build is unfinished here: its {key} is {begun.get(key)}, this one's {wanted[key]}; "
+                "resume it with its own arguments, delete it, or write elsewhere"
+            )
+    present = folder.list()
+    specs = records.arrays(layout).values()
+    folder.write({s.metadata_file: records.dumps(s.metadata()) for s in specs if s.metadata_file not in present})
+    return Writer(folder, layout)
+
+
+class Writer:
+    """Writes whole shards of one build; made by `create`. Picklable."""
+
+    def __init__(self, folder: Folder, layout: Layout):
+        self.folder, self.layout = folder, layout
+
+    def missing(self) -> list[int]:
+        """The shards that are not complete yet."""
+        done = self.folder.list("shards/")
+        return [shard for shard in range(self.layout.shards) if records.record_file(shard) not in done]
+
+    def write(self, shard: int, clips: Sequence[WSV]) -> None:
+        """Writes a shard from its clips, in order, whole or not at all.
+
+        Raises ValueError when a clip does not fit the layout or the shard is complete already, OSError when the disk is full.
+        """
+        folder, span = self.folder, self.layout.span(shard)
+        if len(clips) != len(span):
+            raise ValueError(f"{folder.path}: shard {shard} is clips {span.start}..{span.stop - 1}; got {len(clips)} clips")
+        if folder.read(records.record_file(shard)) is not None:
+            raise ValueError(f"{folder.path}: shard {shard} is complete already; write those that missing() names")
+        for index, clip in zip(span, clips, strict=True):
+            shards.check(clip, self.layout, f"{folder.path}: clip {index}")
+        counted = shards.moments(self.layout)
+        files = shards.encode(self.layout, shard, clips, counted)
+        record = {
+            "shard": shard,
+            "clips": len(clips),
+            "captions": sum(len(clip.text) for clip in clips),
+            "events": sum(len(clip.events) for clip in clips),
+            "moments": {key: value.record() for key, value in counted.items()},
+            "files": {key: {"bytes": len(data), "sha256": records.sha256(data)} for key, data in files.items()},
+        }
+        need, free = sum(len(data) for data in files.values()), folder.free()
+        if free is not None and free < need:
+            raise folder.full(f"shard {shard}", need)
+        try:
+            folder.write(files)
+            written = folder.write_new(records.record_file(shard), records.dumps(record, indent=1))
+        except OSError as error:
+            # Another process may have completed the shard; else make room, for no reader wants a part of it.
+            if folder.read(records.record_file(shard)) is None:
+                for key in files:
+                    folder.remove(key)
+            if error.errno == errno.ENOSPC:
+                raise folder.full(f"shard {shard}", need) from error
+            raise
+        if not written:
+            raise ValueError(f"{folder.path}: another process wrote shard {shard} at the same time; give each its own shards")
+
+    def finish(self) -> dict[str, Any]:
+        """Writes manifest.json, once, when every shard is complete; returns it. Raises ValueError naming what is missing."""
+        folder, layout = self.folder, self.layout
+        if folder.read(records.MANIFEST) is not None:
+            raise ValueError(f"{folder.path}: the dataset is finished already")
+        if missing := self.missing():
+            raise ValueError(f"{folder.path}: {len(missing)} of {layout.shards} shards are missing: {missing[:20]}")
+        files: dict[str, dict[str, Any]] = {}
+        total = shards.moments(layout)
+        counts = {"clips": 0, "captions": 0, "events": 0}
+        for shard in range(layout.shards):
+            record = records.load_record(folder, shard)
+            files |= record["files"]
+            for key in counts:
+                counts[key] += record[key]
+            for key, value in total.items():
+                value.merge(record["moments"][key])
+        singles = [records.BUILD, *(spec.metadata_file for spec in records.arrays(layout).values())]
+        for key in singles + [records.record_file(shard) for shard in range(layout.shards)]:
+            data = folder.read(key) or b""
+            files[key] = {"bytes": len(data), "sha256": records.sha256(data)}
+        if gone := sorted(set(files) - folder.list()):
+            raise ValueError(f"{folder.name(gone[0])}: gone; delete the record of its shard in shards/ and write it again")
+        counts |= {"shards": layout.shards, "frames": layout.clips * layout.frames, "ticks": layout.clips * layout.ticks}
+        counts |= {"files": len(files), "bytes": sum(value["bytes"] for value in files.values())}
+        groups: dict[str, dict[str, Any]] = {"channels": {}, "core": {}}
+        for key, value in total.items():
+            group, _, field = key.partition("/")
+            groups[group][field] = value.summary()
+        begun = records.load_build(folder) or {}
+        sealed = records.seal({**begun, "counts": counts, "statistics": groups, "files": files})
+        if not folder.write_new(records.MANIFEST, sealed):
+            raise ValueError(f"{folder.path}: another process finished the dataset at the same time")
+        return json.loads(sealed)

@@ -1,0 +1,177 @@
+"""Ingest: the dataset holds the very frames of the video, says where they come from, and bad input leaves nothing behind."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_pipelines import wsv
+from data_pipelines.ingest.build import ingest
+from data_pipelines.recording.video import frames, sample, scan, write_video
+
+ARGUMENTS = {
+    "name": "tiny",
+    "height": 16,
+    "width": 16,
+    "frame_hz": 8,
+    "clip_seconds": 0.5,
+    "licence": "CC0-1.0",
+    "codec": "array",
+    "progress": False,
+}
+
+
+def film(path: Path, count: int, seed: int = 0, fps: float = 24) -> Path:
+    """A smooth moving pattern, other for every seed."""
+    y, x = np.mgrid[:36, :64]
+    phase = np.random.default_rng(seed).uniform(0, 6, 3)
+    pictures = [
+        np.stack([np.sin(x / 9 + i / 4 + phase[0]), np.cos(y / 7 + phase[1] + i / 9), np.sin(phase[2] + (x + y) / 11)], -1)
+        for i in range(count)
+    ]
+    write_video(path, np.rint(127.5 + 100 * np.asarray(pictures)).astype(np.uint8), fps)
+    return path
+
+
+def test_clips_are_the_frames_of_the_videos_in_order(tmp_path):
+    paths = [film(tmp_path / "a.mp4", 45), film(tmp_path / "b.mp4", 30, 1)]
+    stills = tmp_path / "stills"
+    stills.mkdir()
+    for i in range(9):
+        Image.fromarray(np.full((20, 20, 3), 9 * i, np.uint8)).save(stills / f"{i}.png")
+    manifest = ingest([*paths, stills], tmp_path / "out", **ARGUMENTS, fps=10)
+    dataset = wsv.Dataset(tmp_path / "out")
+    assert dataset.manifest == manifest
+    assert wsv.verify(tmp_path / "out", progress=False) == []
+    assert dataset.layout.channels == ("rgb",)
+    assert (dataset.layout.ticks, dataset.layout.camera, dataset.layout.captions) == (0, False, False)
+    videos = [scan(paths[0]), scan(paths[1]), scan(stills, fps=10)]
+    clips = []
+    for video in videos:
+        pictures = np.stack(list(frames(video, sample(video, 8), 16, 16)))
+        clips += [pictures[i : i + 4] for i in range(0, len(pictures) - 3, 4)]
+    assert len(dataset) == len(clips) == 3 + 2 + 2
+    for index, clip in enumerate(clips):
+        np.testing.assert_array_equal(dataset.read(index, ["rgb"])["rgb"], clip)
+        np.testing.assert_allclose(dataset.frame_time(index), np.arange(4) / 8)
+
+
+def test_provenance_is_exact_and_names_no_directory(tmp_path):
+    path = film(tmp_path / "a.mp4", 45)
+    manifest = ingest([path], tmp_path / "out", **ARGUMENTS)
+    (source,) = manifest["sources"]
+    assert source["name"] == "a.mp4"
+    assert source["licence"] == "CC0-1.0"
+    assert source["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert (source["height"], source["width"], source["frames"], source["clips"]) == (36, 64, 45, 3)
+    assert (source["fps"], source["seconds"], source["seconds_used"]) == pytest.approx((24, 45 / 24, 1.5))
+    assert str(tmp_path) not in json.dumps(manifest)
+
+
+def test_jpeg_stays_close(tmp_path):
+    path = film(tmp_path / "a.mp4", 45)
+    for codec in ("array", "jpeg"):
+        ingest([path], tmp_path / codec, **{**ARGUMENTS, "codec": codec})
+    exact, lossy = (wsv.Dataset(tmp_path / codec).read(0, ["rgb"])["rgb"].astype(float) for codec in ("array", "jpeg"))
+    assert 10 * np.log10(255**2 / np.mean((exact - lossy) ** 2)) > 35
+
+
+def test_captions_go_with_their_video(tmp_path):
+    paths = [film(tmp_path / "a.mp4", 15), film(tmp_path / "b.mp4", 30, 1)]
+    ingest(paths, tmp_path / "out", **ARGUMENTS, captions={"b.mp4": ["waves", "colours that move"]})
+    dataset = wsv.Dataset(tmp_path / "out")
+    assert [dataset.captions(i) for i in range(len(dataset))] == [(), *[("waves", "colours that move")] * 2]
+
+
+def test_a_killed_build_goes_on_and_equals_an_uninterrupted_one(tmp_path, monkeypatch):
+    paths = [film(tmp_path / "a.mp4", 45), film(tmp_path / "b.mp4", 45, 1)]
+    monkeypatch.setattr("data_pipelines.ingest.build.SHARD_BYTES", 2 * 4 * 16 * 16 * 3)  # two clips a shard
+    whole = ingest(paths, tmp_path / "whole", **ARGUMENTS)
+    write = wsv.Writer.write
+
+    def killed(self, shard, clips):
+        if shard == 1:
+            raise KeyboardInterrupt
+        write(self, shard, clips)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(wsv.Writer, "write", killed)
+        with pytest.raises(KeyboardInterrupt):
+            ingest(paths, tmp_path / "out", **ARGUMENTS)
+    with pytest.raises(ValueError, match="unfinished"):
+        wsv.Dataset(tmp_path / "out")
+    with pytest.raises(ValueError, match="another build is unfinished"):
+        ingest(paths[:1], tmp_path / "out", **ARGUMENTS)
+    assert ingest(paths, tmp_path / "out", **ARGUMENTS)["files"] == whole["files"]
+    with pytest.raises(ValueError, match="finished dataset is here"):
+        ingest(paths, tmp_path / "out", **ARGUMENTS)
+
+
+def test_a_truncated_video_is_refused_or_kept_in_part(tmp_path):
+    whole = film(tmp_path / "whole.mp4", 48)
+    (tmp_path / "cut.mp4").write_bytes(whole.read_bytes()[: whole.stat().st_size * 2 // 3])
+    with pytest.raises(ValueError, match=r"cut\.mp4: ends early: the container promises 48 frames, .* allow_truncated"):
+        ingest([whole, tmp_path / "cut.mp4"], tmp_path / "out", **ARGUMENTS)
+    assert not (tmp_path / "out").exists()
+    manifest = ingest([tmp_path / "cut.mp4"], tmp_path / "out", **ARGUMENTS, allow_truncated=True)
+    (source,) = manifest["sources"]
+    assert "promises 48 frames" in source["lost"]
+    assert 12 <= source["frames"] < 48
+    ingest([whole], tmp_path / "reference", **ARGUMENTS)
+    one, two = (wsv.Dataset(tmp_path / name).read(0, ["rgb"])["rgb"] for name in ("out", "reference"))
+    np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize(
+    ("error", "match", "inputs", "changes"),
+    [
+        (ValueError, "no inputs; needed at least one video", [], {}),
+        (FileNotFoundError, r"gone\.mp4: no such file", ["a.mp4", "gone.mp4"], {}),
+        (ValueError, r"text\.mp4: is no video", ["a.mp4", "text.mp4"], {}),
+        (ValueError, r"one\.mp4: has 1 frame; needed", ["a.mp4", "one.mp4"], {}),
+        (
+            ValueError,
+            r"a\.mp4: lasts 0\.500 s, 4 frames at 8 Hz; needed 16 frames \(2 s\) for one clip",
+            ["a.mp4"],
+            {"clip_seconds": 2},
+        ),
+        (ValueError, r"a\.mp4: is the same video as a\.mp4", ["a.mp4", "a.mp4"], {}),
+        (
+            ValueError,
+            r"a\.mp4: has 24 frames a second; needed at least the 60",
+            ["a.mp4"],
+            {"frame_hz": 60, "clip_seconds": 0.1},
+        ),
+        (ValueError, "are 2.4 frames; needed a whole number", ["a.mp4"], {"clip_seconds": 0.3}),
+        (ValueError, "licence is empty", ["a.mp4"], {"licence": " "}),
+        (ValueError, "no input is one", ["a.mp4"], {"fps": 8}),
+        (ValueError, 'rgb_codec must be "array" or "jpeg"', ["a.mp4"], {"codec": "gif"}),
+        (KeyError, r"'b\.mp4' names 0 of the inputs, needed 1; is it 'a\.mp4'", ["a.mp4"], {"captions": {"b.mp4": ["x"]}}),
+        (ValueError, r"a text of 'a\.mp4' has 0 bytes", ["a.mp4"], {"captions": {"a.mp4": [""]}}),
+        (ValueError, r"a text of 'a\.mp4' has 600 bytes.*needed 1 to 512", ["a.mp4"], {"captions": {"a.mp4": ["é" * 300]}}),
+        (ValueError, "needed a list of texts", ["a.mp4"], {"captions": {"a.mp4": "one text"}}),
+    ],
+)
+def test_bad_input_is_named_and_nothing_is_written(tmp_path, error, match, inputs, changes):
+    film(tmp_path / "a.mp4", 12)
+    film(tmp_path / "one.mp4", 1)
+    (tmp_path / "text.mp4").write_text("this is no video\n" * 30)
+    with pytest.raises(error, match=match):
+        ingest([tmp_path / name for name in inputs], tmp_path / "out", **{**ARGUMENTS, **changes})
+    assert not (tmp_path / "out").exists()
+
+
+def test_real_video(tmp_path, real_data):
+    path = real_data / "video" / "juggle.mp4"
+    size = {"height": 24, "width": 32, "frame_hz": 2, "clip_seconds": 2.5, "codec": "jpeg"}
+    manifest = ingest([path], tmp_path / "out", **{**ARGUMENTS, **size})
+    assert manifest["sources"][0]["clips"] == 4
+    dataset = wsv.Dataset(tmp_path / "out")
+    pictures = np.stack([np.asarray(dataset.clip(i).channels["rgb"]) for i in range(4)])
+    assert pictures.shape == (4, 5, 24, 32, 3)
+    assert 0.1 < pictures.mean() < 0.9
+    assert np.abs(np.diff(pictures, axis=1)).mean() > 1e-3  # something moves
+    assert wsv.verify(tmp_path / "out", progress=False) == []

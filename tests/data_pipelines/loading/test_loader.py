@@ -1,0 +1,375 @@
+"""The loader's promises: one order for any threads and hosts, exact resumption, true windows, nothing invented."""
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from data_pipelines.loading.loader import Loader, Source, loader
+from data_pipelines.loading.window import decode_caption
+from data_pipelines.wsv import Dataset, Layout, create
+from data_pipelines.wsv.manifest import arrays
+from wsm_jax.snapshot import TICK_HZ, WSV, Camera, ground, resize, store
+from wsm_jax.snapshot.waves import empty
+
+SIM = Layout(
+    clips=10,
+    frames=24,
+    height=8,
+    width=8,
+    frame_hz=16.0,
+    ticks=12,
+    waves=3,
+    channels=("rgb", "depth"),
+    rgb_codec="array",
+    clips_per_shard=4,
+    frames_per_chunk=16,
+    camera=True,
+    captions=True,
+)
+REAL = dataclasses.replace(
+    SIM,
+    clips=5,
+    frames=40,
+    height=12,
+    width=16,
+    frame_hz=24.0,
+    ticks=0,
+    waves=0,
+    channels=("rgb",),
+    camera=False,
+    captions=False,
+)
+CORES = dataclasses.replace(SIM, clips=3, frames=0, height=0, width=0, channels=(), camera=False, ticks=20, waves=5)
+ASK: dict[str, Any] = {
+    **{"channels": ("rgb", "depth", "normal"), "frames": 3, "frame_hz": 8.0, "height": 8, "width": 8, "ticks": 4, "waves": 4},
+    **{"batch_size": 4, "seed": 7},
+}
+
+
+def clip(layout: Layout, number: int) -> WSV:
+    """A clip whose every value tells which clip, frame and tick it is of."""
+    channels = {}
+    t, y, x = np.meshgrid(np.arange(layout.frames), np.arange(layout.height), np.arange(layout.width), indexing="ij")
+    if "rgb" in layout.channels:
+        channels["rgb"] = np.stack([np.full_like(t, number), t, 8 * y + x], -1).astype(np.float32) / 255
+    if "depth" in layout.channels:
+        channels["depth"] = (1 + number + 0.1 * t + 0.001 * x)[..., None].astype(np.float32)
+    camera = core = core_time = None
+    if layout.camera:
+        position = np.stack([np.full(layout.frames, number), np.arange(layout.frames), np.zeros(layout.frames)], -1)
+        rotation = np.tile(np.float32([0, 1, 0, 0]), (layout.frames, 1))
+        one = np.ones(layout.frames, np.float32)
+        camera = Camera(position.astype(np.float32), rotation, 2 * one, np.zeros((layout.frames, 2), np.float32))
+    if layout.ticks:
+        core, core_time = empty(layout.waves, (layout.ticks,)), np.arange(layout.ticks) / TICK_HZ
+        core.presence[:, :2] = 1.0
+        core.centre[..., 0] = number
+        core.centre[..., 1] = np.arange(layout.ticks)[:, None]
+    text = (f"clip {number}", f"number {number}") if layout.captions else ()
+    return WSV(channels, np.arange(layout.frames) / layout.frame_hz, camera, core, core_time, text)
+
+
+def write(path: Path, layout: Layout) -> Path:
+    sources = [{"name": "made up", "licence": "CC0-1.0"}]
+    writer = create(path, layout, name=path.name, sources=sources, build={})
+    for shard in writer.missing():
+        writer.write(shard, [clip(layout, number) for number in layout.span(shard)])
+    writer.finish()
+    return path
+
+
+@pytest.fixture(scope="module")
+def sim(tmp_path_factory) -> Path:
+    return write(tmp_path_factory.mktemp("data") / "sim", SIM)
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory) -> Path:
+    return write(tmp_path_factory.mktemp("data") / "real", REAL)
+
+
+@pytest.fixture(scope="module")
+def cores(tmp_path_factory) -> Path:
+    return write(tmp_path_factory.mktemp("data") / "cores", CORES)
+
+
+@pytest.fixture(scope="module")
+def mixed(sim: Path, real: Path, cores: Path) -> list[Source]:
+    return [Source(sim, 2.0), Source(real, 1.0, (24.0, 12.0, 8.0)), Source(cores, 1.0)]
+
+
+@pytest.fixture(scope="module")
+def whole(mixed: list[Source]) -> list[dict]:
+    """Ten batches of the mixture, uninterrupted, by one host."""
+    return take(loader(mixed, **ASK), 10)
+
+
+def take(batches: Loader, count: int) -> list[dict]:
+    return [next(batches) for _ in range(count)]
+
+
+def same(a: Any, b: Any) -> bool:
+    pairs = jax.tree.map(lambda x, y: x.dtype == y.dtype and np.array_equal(x, y), a, b)
+    return all(jax.tree.leaves(pairs))
+
+
+def order(batches: list[dict]) -> list[tuple[int, int]]:
+    return [pair for batch in batches for pair in zip(batch["source"].tolist(), batch["clip"].tolist(), strict=True)]
+
+
+def test_every_part_of_an_example_is_of_the_same_clip_and_moment(sim: Path):
+    starts = set()
+    for batch in take(loader([Source(sim)], **ASK), 6):
+        for row in range(4):
+            found = jax.tree.map(lambda x, row=row: x[row], batch)
+            number, rgb = int(found["clip"]), found["channels"]["rgb"]
+            frames = rgb[:, 0, 0, 1].astype(int)
+            assert np.array_equal(np.diff(frames), [2, 2])  # stored at 16 Hz, asked at 8 Hz
+            assert (rgb[..., 0] == number).all()
+            assert np.array_equal(rgb[0, :, :, 2], 8 * np.arange(8)[:, None] + np.arange(8))
+            depth = 1000 * (1 + number) + 100 * frames[:, None, None] + np.arange(8) + np.zeros((8, 1))
+            assert np.array_equal(found["channels"]["depth"][..., 0], depth)
+            assert np.array_equal(found["camera"]["position"], np.stack([frames * 0 + number, frames, frames * 0], -1))
+            assert (found["camera"]["focal"] == 2).all()
+            ticks = found["core"]["centre"][:, 0, 1]
+            assert np.array_equal(np.diff(ticks), [1, 1, 1])
+            assert (found["core"]["centre"][:, 0, 0] == number).all()
+            start = ticks[0] / TICK_HZ
+            starts.add(start)
+            np.testing.assert_allclose(found["core_time"], ticks / TICK_HZ - start, atol=1e-6)
+            np.testing.assert_allclose(found["frame_time"], frames / 16.0 - start, atol=1e-6)
+            assert decode_caption(found["caption"]) in (f"clip {number}", f"number {number}")
+    assert len(starts) > 5
+
+
+def test_shapes_and_dtypes_do_not_depend_on_the_source(mixed: list[Source], whole: list[dict]):
+    one = {**ASK, "batch_size": 1}
+    alone = [jax.tree.map(lambda x: (x.shape[1:], x.dtype.name), next(loader([source], **one))) for source in mixed]
+    first = whole[0]
+    assert all(spec == jax.tree.map(lambda x: (x.shape[1:], x.dtype.name), first) for spec in alone)
+    assert first["channels"]["rgb"].shape == (4, 3, 8, 8, 3)
+    assert first["channels"]["depth"].dtype == np.uint16
+    assert first["core"]["centre"].shape == (4, 4, 4, 3)
+    assert first["caption"].shape == (4, 512)
+    assert (first["clip"].dtype, first["source"].dtype) == (np.int64, np.int32)
+    assert all(value.shape == (4,) and value.dtype == bool for value in first["known"].values())
+
+
+def test_the_ground_follows_from_the_camera_where_there_is_one(sim: Path, real: Path):
+    ask = {**ASK, "channels": ("rgb", "ground"), "batch_size": 2}
+    batch = next(loader([Source(sim)], **ask))
+    assert batch["known"]["ground"].all()
+    for row in range(2):
+        camera = Camera(**{name: values[row] for name, values in batch["camera"].items()})
+        assert np.array_equal(batch["channels"]["ground"][row], store("ground", ground(camera, 8, 8)))
+    batch = next(loader([Source(real, 1.0, (24.0,))], **{**ask, "ticks": 0}))
+    assert not batch["known"]["ground"].any() and not batch["channels"]["ground"].any()
+
+
+def test_what_a_source_lacks_is_marked_and_not_invented(whole: list[dict]):
+    has = [{"rgb", "depth", "camera", "core", "text"}, {"rgb"}, {"core", "text"}]
+    captions = set()
+    for batch in whole:
+        for row, source in enumerate(batch["source"]):
+            found = jax.tree.map(lambda x, row=row: x[row], batch)
+            assert {name for name, value in found["known"].items() if value} == has[source]
+            for name, values in found["channels"].items():
+                assert values.any() == (name in has[source])
+            assert found["core"]["presence"].sum() == (8 if "core" in has[source] else 0)
+            assert found["caption"].any() == ("text" in has[source])
+            assert "camera" in has[source] or not found["camera"]["position"].any()
+            np.testing.assert_allclose(np.linalg.norm(found["camera"]["rotation"], axis=-1), 1)
+            assert (found["core"]["presence"][:, 3] == 0).all()
+            captions.add(decode_caption(found["caption"]).split(" ")[0])
+    assert captions == {"clip", "number", ""}
+
+
+def test_another_resolution_is_resized_by_the_rule_of_the_channel(real: Path):
+    batch = next(loader([Source(real)], **ASK))
+    stored = Dataset(real)
+    for row in range(4):
+        rgb = batch["channels"]["rgb"][row]
+        number = int(batch["clip"][row])
+        frames = rgb[:, 0, 0, 1].astype(int).tolist()
+        assert np.array_equal(rgb, resize("rgb", stored.read(number, ["rgb"], frames)["rgb"], 8, 8))
+
+
+def test_rates_are_chosen_at_random_from_those_of_the_source(real: Path):
+    steps = set()
+    for batch in take(loader([Source(real, 1.0, (24.0, 12.0, 8.0))], **ASK), 8):
+        frames = batch["channels"]["rgb"][:, :, 0, 0, 1].astype(int)
+        steps |= {tuple(row) for row in np.diff(frames)}
+        np.testing.assert_allclose(batch["frame_time"], (frames - frames[:, :1]) / 24.0, atol=1e-6)
+    assert steps == {(1, 1), (2, 2), (3, 3)}
+
+
+def test_weights_are_kept(whole: list[dict]):
+    assert np.bincount([source for source, _ in order(whole)]).tolist() == [20, 10, 10]
+
+
+@pytest.mark.parametrize("threads", [0, 1, 3])
+def test_threads_do_not_change_the_batches(mixed: list[Source], whole: list[dict], threads: int):
+    assert same(take(loader(mixed, **ASK, threads=threads), 4), whole[:4])
+
+
+@pytest.mark.parametrize("hosts", [1, 2, 4])
+def test_hosts_together_deliver_the_batch_of_one(mixed: list[Source], whole: list[dict], hosts: int):
+    parts = [take(loader(mixed, **ASK, host_index=h, host_count=hosts, threads=1), 4) for h in range(hosts)]
+    assert all(len(batch["clip"]) == 4 // hosts for part in parts for batch in part)
+    joined = [jax.tree.map(lambda *rows: np.concatenate(rows), *batch) for batch in zip(*parts, strict=True)]
+    assert same(joined, whole[:4])
+
+
+def test_the_seed_is_what_orders(sim: Path):
+    first = take(loader([Source(sim)], **ASK), 2)
+    other = take(loader([Source(sim)], **{**ASK, "seed": 8}), 2)
+    assert order(first) != order(other)
+    two = [Source(sim), Source(sim)]  # two sources of one length do not go through the same order
+    pairs = order(take(loader(two, **ASK), 5))
+    assert [c for s, c in pairs if s == 0] != [c for s, c in pairs if s == 1]
+
+
+def test_each_epoch_shows_every_clip_once_in_an_order_and_windows_of_its_own(sim: Path):
+    batches = loader([Source(sim)], **{**ASK, "batch_size": 5}, epochs=4)
+    epochs, windows = [], []
+    for _ in range(4):
+        pair = take(batches, 2)
+        epochs.append([c for _, c in order(pair)])
+        ticks = np.concatenate([batch["core"]["centre"][:, 0, 0, 1] for batch in pair])
+        windows.append(ticks[np.argsort(epochs[-1])].tolist())
+    with pytest.raises(StopIteration):
+        next(batches)
+    assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 4
+    assert len({tuple(window) for window in windows}) == 4
+    plain = loader([Source(sim)], **{**ASK, "batch_size": 5}, epochs=2, shuffle=False)
+    assert [c for _, c in order(list(plain))] == [*range(10), *range(10)]
+
+
+@pytest.mark.parametrize("stop", [1, 5, 8])
+def test_resumed_equals_uninterrupted(mixed: list[Source], whole: list[dict], stop: int):
+    before = loader(mixed, **ASK)
+    take(before, stop)
+    state = json.loads(json.dumps(before.get_state()))
+    take(before, 1)  # what is read after the state was taken does not belong to it
+    after = loader(mixed, **ASK, threads=2)
+    take(after, 2)  # nor does what another loader has prefetched
+    after.set_state(state)
+    assert after.get_state() == state
+    assert same(take(after, 10 - stop), whole[stop:])
+
+
+def test_a_state_goes_on_with_another_number_of_hosts(mixed: list[Source], whole: list[dict]):
+    hosts = [loader(mixed, **ASK, host_index=h, host_count=2, threads=1) for h in range(2)]
+    take(hosts[0], 3)
+    state = hosts[0].get_state()
+    for host in hosts:
+        host.set_state(state)
+    assert same(jax.tree.map(lambda *rows: np.concatenate(rows), *(next(host) for host in hosts)), whole[3])
+    one = loader(mixed, **ASK)
+    one.set_state(state)
+    assert same(next(one), whole[3])
+
+
+def test_the_end_is_a_state_too(sim: Path):
+    batches = loader([Source(sim)], **ASK, epochs=1)
+    assert len(list(batches)) == 2  # ten clips in fours: the rest is not a batch
+    again = loader([Source(sim)], **ASK, epochs=1)
+    again.set_state(batches.get_state())
+    with pytest.raises(StopIteration):
+        next(again)
+
+
+def test_a_state_of_another_order_is_refused(sim: Path, real: Path):
+    state = loader([Source(sim)], **ASK).get_state()
+    with pytest.raises(ValueError, match="seed was 7, is 8"):
+        loader([Source(sim)], **{**ASK, "seed": 8}).set_state(state)
+    with pytest.raises(ValueError, match=r"sources was .*sim.* is .*real"):
+        loader([Source(sim), Source(real)], **ASK).set_state(state)
+    with pytest.raises(ValueError, match="version 9"):
+        loader([Source(sim)], **ASK).set_state({**state, "version": 9})
+
+
+def test_the_transform_sees_every_example(sim: Path):
+    def shade(found: dict) -> dict:
+        return {"mean": found["channels"]["rgb"].mean((1, 2, 3)), "clip": found["clip"]}
+
+    plain, batch = next(loader([Source(sim)], **ASK)), next(loader([Source(sim)], **ASK, transform=shade))
+    np.testing.assert_allclose(batch["mean"], plain["channels"]["rgb"].mean((2, 3, 4)))
+
+
+def test_a_transform_may_write_into_its_example(sim: Path):
+    def spoil(found: dict) -> None:
+        for value in jax.tree.leaves([found["camera"], found["core"], found["core_time"], found["frame_time"]]):
+            value[...] = -1
+
+    def look(found: dict) -> dict:
+        was = {"clip": found["clip"], "core": found["core"]["centre"].copy(), "camera": found["camera"]["position"].copy()}
+        spoil(found)
+        return was
+
+    for batch in take(loader([Source(sim)], **{**ASK, "waves": 3, "batch_size": 5}, threads=0, transform=look), 4):
+        assert (batch["core"][:, :, 0, 0] == batch["clip"][:, None]).all()  # also in the second epoch, of what is kept
+        assert (batch["camera"][:, :, 0] == batch["clip"][:, None]).all()
+
+
+def test_cores_alone_need_no_picture_size(cores: Path):
+    batch = next(
+        loader([Source(cores)], **{**ASK, "channels": (), "frames": 0, "frame_hz": None, "height": 0, "width": 0, "waves": 5})
+    )
+    assert batch["known"].keys() == {"camera", "core", "text"}
+    assert batch["frame_time"].shape == (4, 0)
+    assert batch["core"]["presence"].sum() == 4 * 4 * 2
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"frames": 14}, ["sim", "24 frames at 16 Hz", "14 frames at 8 Hz", "1.625 s"]),
+        ({"frame_hz": 24.0}, ["sim", "stored at 16 Hz", "3 frames at 24 Hz"]),
+        ({"ticks": 13}, ["sim", "12 ticks", "13 ticks"]),
+        ({"waves": 1}, ["sim", "a wave is present in slot 1", "raise waves"]),
+        ({"height": 8, "width": 16}, ["sim", "8 x 8 pixels", "8 x 16"]),
+        ({"batch_size": 6, "host_count": 4}, ["batch_size 6", "of 4"]),
+        ({"host_index": 2, "host_count": 2}, ["host 2 of 2"]),
+        ({"batch_size": 16, "epochs": 1}, ["10 examples", "batch of 16"]),
+        ({"batch_size": 0}, ["batch_size 0"]),
+        ({"sources": []}, ["no sources"]),
+        ({"weight": 0.0}, ["sim", "weight 0.0"]),
+    ],
+)
+def test_what_cannot_be_delivered_is_said_before_the_first_batch(sim: Path, change: dict, words: list[str]):
+    change = dict(change)
+    sources = change.pop("sources", [Source(sim, change.pop("weight", 1.0))])
+    with pytest.raises(ValueError, match=r".") as error:
+        loader(sources, **{**ASK, **change})
+    assert all(word in str(error.value) for word in words), error.value
+
+
+def test_a_source_that_has_nothing_to_give_and_an_unknown_channel_are_refused(real: Path):
+    with pytest.raises(ValueError, match=r"real.*\['rgb'\].*nothing.*\['depth'\]"):
+        loader([Source(real)], **{**ASK, "channels": ("depth",)})
+    with pytest.raises(KeyError, match="infrared"):
+        loader([Source(real)], **{**ASK, "channels": ("infrared",)})
+
+
+@pytest.mark.parametrize("threads", [0, 3])
+def test_a_damaged_file_is_named_and_never_passed_over(tmp_path: Path, threads: int):
+    path = write(tmp_path / "sim", SIM)
+    file = path / arrays(SIM)["channels/depth"].file(1)
+    whole = file.read_bytes()
+    file.write_bytes(bytes([whole[0] ^ 255]) + whole[1:100] + bytes(len(whole) - 100))
+    batches = loader([Source(path)], **{**ASK, "batch_size": 2}, shuffle=False, threads=threads)
+    assert order(take(batches, 2)) == [(0, c) for c in range(4)]  # shard 0 is sound, clip 4 stands in shard 1
+    for _ in range(2):
+        with pytest.raises(ValueError, match=re.escape(str(file))):
+            next(batches)
+        assert batches.get_state()["step"] == 2
+    file.write_bytes(whole)
+    assert order(take(batches, 1)) == [(0, 4), (0, 5)]
