@@ -322,7 +322,7 @@ def test_manifest_counts_and_names_every_file(built):
 WORKER = """
 import os, signal, sys
 sys.path[:0] = [{tests!r}, {root!r}]
-import test_format as t
+import test_dataset as t
 from data_pipelines.wsv.folder import Folder
 path, kill_at, shards = sys.argv[1], int(sys.argv[2]), [int(s) for s in sys.argv[3].split(",")]
 plain, written = Folder.write, 0
@@ -672,7 +672,7 @@ def test_a_disk_that_fills_up_at_any_file_leaves_the_shard_missing(tmp_path, mon
 TINY = """
 import sys
 sys.path[:0] = [{tests!r}, {root!r}]
-import test_format as t
+import test_dataset as t
 from data_pipelines.wsv.folder import Folder
 path, plain = sys.argv[1], Folder.free
 writer = t.begin(path + "/ds", t.JPEG)
