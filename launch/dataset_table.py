@@ -28,8 +28,8 @@ def table(dataset: Dataset) -> str:
         rows += [_channel_row(dataset, name) for name in layout.channels]
         lines += ["", *_aligned(rows)]
     if fields := manifest["statistics"]["core"]:
-        rows = [("core field", "stored MiB", *_STATISTICS)]
-        rows += [(name, _mib(_stored(dataset, f"core/{name}/")), *_summary(values)) for name, values in fields.items()]
+        rows = [("core field", *_STATISTICS)]
+        rows += [(name, *_summary(values)) for name, values in fields.items()]
         lines += ["", *_aligned(rows)]
     rows = [("source", "licence", "of it")]
     for source in manifest["sources"]:
@@ -43,10 +43,10 @@ _STATISTICS: tuple[str, ...] = ("mean", "std", "min", "max")
 
 def _channel_row(dataset: Dataset, name: str) -> tuple[str, ...]:
     layout, row = dataset.layout, channel(name)
-    jpeg = name == "rgb" and layout.jpeg
+    codec = layout.encoded if name == "rgb" else ""
     raw = layout.clips * layout.frames * layout.height * layout.width * row.components * np.dtype(row.dtype).itemsize
-    stored = _stored(dataset, "channels/rgb_jpeg/" if jpeg else f"channels/{name}/")
-    kept = ("jpeg" if jpeg else row.dtype, _mib(raw), _mib(stored), f"{raw / stored:.1f}")
+    stored = _stored(dataset, f"channels/rgb_{codec}/" if codec else f"channels/{name}/")
+    kept = (codec or row.dtype, _mib(raw), _mib(stored), f"{raw / stored:.1f}")
     return (name, row.unit, *kept, *_summary(dataset.manifest["statistics"]["channels"][name]))
 
 

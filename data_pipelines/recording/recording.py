@@ -7,22 +7,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from wsm_jax.snapshot import Camera, channel
+from wsm_jax.snapshot import Camera, Signal, channel
 from wsm_jax.typing import Float, Int
+
+__all__ = ["Pictures", "Recording", "Signal"]
 
 Pictures = Callable[[Sequence[int]], Iterator[dict[str, Any]]]
 """Indices of frames, not decreasing -> for each, {channel: stored integers [H W C]}, and, where the picture is a JPEG file that
 shows it upright and in sRGB, {"jpeg": its bytes}. Picklable; raises ValueError or OSError that names the file."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Signal:
-    """Numbers beside the pictures, at times of their own: an action, the pose of a gripper."""
-
-    time: Float[np.ndarray, " S"]
-    """s, on the clock of the frames, strictly increasing."""
-    values: Float[np.ndarray, "S d"]
-    """float32, in the unit of the recording."""
 
 
 @dataclasses.dataclass(frozen=True)

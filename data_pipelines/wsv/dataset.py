@@ -16,13 +16,16 @@ import numpy as np
 import tensorstore as ts
 
 from data_pipelines.wsv import manifest as records
+from data_pipelines.wsv import picture
 from data_pipelines.wsv import shard as shards
+from data_pipelines.wsv.clip import fields_of
 from data_pipelines.wsv.folder import Folder, context
 from data_pipelines.wsv.manifest import Layout
-from wsm_jax.snapshot import FIELDS, WSV, Camera, Waves, restore
+from wsm_jax.snapshot import FIELDS, WSF, WSV, Camera, Signal, Waves, restore
 
 Steps = slice | Sequence[int] | np.ndarray | None
 Index = int | np.integer
+_LINE = ("captions", "events", "frames", "signals")
 
 
 class Dataset:
@@ -39,7 +42,8 @@ class Dataset:
         if gone := sorted(set(self.manifest["files"]) - self.folder.list()):
             more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
             raise FileNotFoundError(f"{self.folder.name(gone[0])}{more}: missing from the dataset; restore from its source")
-        self._specs = records.arrays(self.layout)
+        self._version: int = self.manifest["schema_version"]
+        self._specs = records.arrays(self.layout, self._version)
         self._open()
 
     def _open(self) -> None:
@@ -65,31 +69,66 @@ class Dataset:
         for name in channels:
             if name not in self.layout.channels:
                 raise KeyError(f"{self.folder.path}: no channel {name!r}; it has {', '.join(self.layout.channels) or 'none'}")
-        jpeg = "rgb" in channels and self.layout.jpeg
-        found = self._read(clip, [f"channels/{name}" for name in channels if not (jpeg and name == "rgb")], frames)
-        if jpeg:
-            found["channels/rgb"] = self._read_jpeg(clip, frames)
+        steps = _steps(frames, self.frames(clip), self._where(clip))
+        encoded = "rgb" in channels and self.layout.encoded
+        found = self._read(clip, [f"channels/{name}" for name in channels if not (encoded and name == "rgb")], steps)
+        if encoded:
+            found["channels/rgb"] = self._read_pictures(clip, np.arange(self.layout.frames)[steps])
         return {name: found[f"channels/{name}"] for name in channels}
+
+    def frames(self, clip: Index) -> int:
+        """How many frames a clip has."""
+        self._shard(clip)
+        return int(self._text(clip)["frames"]) if self.layout.ragged else self.layout.frames
 
     def camera(self, clip: Index, frames: Steps = None) -> Camera | None:
         """The camera at some frames; None when the dataset has none."""
         if not self.layout.camera:
             return None
-        found = self._read(clip, [f"camera/{key}" for key in records.CAMERA_FIELDS], frames)
-        fields: dict[str, Any] = {key: found[f"camera/{key}"] for key in records.CAMERA_FIELDS}
+        steps = _steps(frames, self.frames(clip), self._where(clip))
+        if self._version == 1:
+            found = self._read(clip, [f"camera/{key}" for key in records.CAMERA_FIELDS], steps)
+            fields: dict[str, Any] = {key: found[f"camera/{key}"] for key in records.CAMERA_FIELDS}
+        else:
+            fields = fields_of(self._read(clip, ["camera"], steps)["camera"], self.layout.camera_fields)
         return Camera(**fields)
 
     def core(self, clip: Index, ticks: Steps = None) -> tuple[Waves, np.ndarray] | None:
         """The waves [K N ...] and their times [K] s, at some ticks (all by default); None when the dataset has no core."""
         if not self.layout.ticks:
             return None
-        found = self._read(clip, [*(f"core/{key}" for key in FIELDS), "core_time"], ticks)
-        return Waves(**{key: found[f"core/{key}"] for key in FIELDS}), found["core_time"]
+        steps = _steps(ticks, self.layout.ticks, self._where(clip))
+        if self._version == 1:
+            found = self._read(clip, [*(f"core/{key}" for key in FIELDS), "core_time"], steps)
+            return Waves(**{key: found[f"core/{key}"] for key in FIELDS}), found["core_time"]
+        found = self._read(clip, ["core", "core_time"], steps)
+        return Waves(**fields_of(found["core"], FIELDS, ("semantic", "instance"))), found["core_time"]
 
     def frame_time(self, clip: Index) -> np.ndarray:
-        """Times of the frames [T], s."""
-        self._shard(clip)
-        return self._read(clip, ["frame_time"], None)["frame_time"] if self.layout.frames else np.zeros(0)
+        """Times of the frames [T], s; of views their numbers."""
+        count = self.frames(clip)
+        return self._read(clip, ["frame_time"], slice(0, count))["frame_time"] if self.layout.frames else np.zeros(0)
+
+    def signals(self, clip: Index) -> dict[str, Signal]:
+        """Actions and other numbers beside the pictures, by name; those that the clip has."""
+        counts: dict[str, int] = self._text(clip)["signals"] if self.layout.signals else {}
+        found = {}
+        for name, count in counts.items():
+            paths = [f"signals/{name}_time", f"signals/{name}"]
+            found[name] = Signal(*self._read(clip, paths, slice(0, count)).values())
+        return found
+
+    def measures(self) -> dict[str, np.ndarray]:
+        """The numbers [clips] by which clips may be chosen, by name, of all clips."""
+        values = np.zeros((len(self), len(self.layout.measures)), np.float32)
+        for shard in range(self.layout.shards) if self.layout.measures else ():
+            span = self.layout.span(shard)
+            values[span.start : span.stop] = self._read(slice(span.start, span.stop), ["measures"], 0)["measures"]
+        return dict(zip(self.layout.measures, values.T, strict=True))
+
+    def origin(self, clip: Index) -> dict[str, Any]:
+        """Where a clip comes from: {"source": its number in the manifest, "start": s, ...}; empty where nobody said."""
+        return {key: value for key, value in self._text(clip).items() if key not in _LINE}
 
     def captions(self, clip: Index) -> tuple[str, ...]:
         """What the clip shows, in words; several wordings, or none."""
@@ -100,24 +139,34 @@ class Dataset:
         return tuple(self._text(clip)["events"])
 
     def clip(self, clip: Index) -> WSV:
-        """Everything about a clip, in physical units."""
+        """Everything about a clip, in physical units; of one over views the times of the frames are their numbers."""
         channels = {name: restore(name, values) for name, values in self.read(clip, self.layout.channels).items()}
         waves, core_time = self.core(clip) or (None, None)
-        return WSV(channels, self.frame_time(clip), self.camera(clip), waves, core_time, self.captions(clip), self.events(clip))
+        text = self.captions(clip), self.events(clip), self.signals(clip)
+        return WSV(channels, self.frame_time(clip), self.camera(clip), waves, core_time, *text)
+
+    def field(self, clip: Index) -> WSF:
+        """A clip over views, in physical units. Raises ValueError for one over time, and one without cameras."""
+        camera, core = self.camera(clip), self.core(clip, slice(0, 1))
+        if self.layout.over != "views" or camera is None:
+            raise ValueError(f"{self._where(clip)}: over {self.layout.over}; needed views with cameras")
+        channels = {name: restore(name, values) for name, values in self.read(clip, self.layout.channels).items()}
+        return WSF(channels, camera, None if core is None else core[0][0])
+
+    def _where(self, clip: Index) -> str:
+        return f"{self.folder.path}: clip {clip}"
 
     def _shard(self, clip: Index) -> int:
         if not 0 <= clip < len(self):
             raise IndexError(f"{self.folder.path}: clip {clip} is not in 0..{len(self) - 1}")
         return int(clip) // self.layout.clips_per_shard
 
-    def _read(self, clip: Index, paths: Sequence[str], steps: Steps) -> dict[str, np.ndarray]:
-        """Rows of several arrays at once; a damaged file is named."""
-        shard = self._shard(clip)
+    def _read(self, clip: Index | slice, paths: Sequence[str], steps: slice | np.ndarray | int) -> dict[str, np.ndarray]:
+        """Rows of several arrays at once, of one clip or of several of one shard; a damaged file is named."""
+        shard = self._shard(clip.start if isinstance(clip, slice) else clip)
+        which = clip if isinstance(clip, slice) else int(clip)
         with ts.Batch() as batch:
-            futures = {}
-            for path in paths:
-                chosen = _steps(steps, self._specs[path].shape[1], f"{self.folder.path}: clip {clip}")
-                futures[path] = self._array(path)[int(clip), chosen].read(batch=batch)
+            futures = {path: self._array(path)[which, steps].read(batch=batch) for path in paths}
         result: dict[str, np.ndarray] = {}
         for path, future in futures.items():
             try:
@@ -160,19 +209,28 @@ class Dataset:
                     self._lines.popitem(last=False)
         return lines[int(clip) % self.layout.clips_per_shard]
 
-    def _read_jpeg(self, clip: Index, frames: Steps) -> np.ndarray:
-        """Decoded rgb [T H W 3]; only the bytes of these frames are read, and each picture is checked before decoding."""
-        key = records.jpeg_file(self._shard(clip))
-        index = self._read(clip, [records.JPEG_INDEX], frames)[records.JPEG_INDEX]
-        result = np.zeros((len(index), self.layout.height, self.layout.width, 3), np.uint8)
+    def _read_pictures(self, clip: Index, frames: np.ndarray) -> np.ndarray:
+        """Decoded rgb [T H W 3]; only the bytes of these frames are read, and each run is checked before it is decoded."""
+        layout, key = self.layout, records.bytes_file(self.layout, self._shard(clip))
+        path = records.index_path(layout)
+        runs, place = np.unique(frames // layout.run, return_inverse=True)
+        size, count = (layout.height, layout.width), self.frames(clip)
+        result = np.zeros((len(frames), *size, 3), np.uint8)
+        if not len(frames):
+            return result
+        index = self._read(clip, [path], slice(int(runs[0]), int(runs[-1]) + 1))[path][runs - runs[0]]
         with ts.Batch() as batch:
             ranges = [slice(int(offset), int(offset + length)) for offset, length, _ in index]
             futures = [self.folder.store.read(key, byte_range=where, batch=batch) for where in ranges]
-        for row, future in enumerate(futures):
+        for number, future in enumerate(futures):
+            first = int(runs[number]) * layout.run
+            held = min(layout.run, count - first)
             try:
-                result[row] = shards.decode_jpeg(future.result().value, int(index[row, 2]))
+                found = picture.decode(layout.encoded, future.result().value, int(index[number, 2]), held, size)
             except (ValueError, OSError) as error:
                 raise self._damaged(key, error) from error
+            here = place == number
+            result[here] = found[frames[here] - first]
         return result
 
 

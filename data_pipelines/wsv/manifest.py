@@ -3,14 +3,16 @@
     <root>/manifest.json                   written last: counts, statistics, sha256 of every other file, and of itself
            build.json                      the head of the manifest, written first: name, layout, sources, build arguments
            channels/<channel>/             zarr3 [clip, time, H, W, C], stored integers
-           channels/rgb_jpeg/index/        zarr3 [clip, time, (offset, length, crc32)] where rgb keeps encoded bytes, ...
-           channels/rgb_jpeg/bytes/<shard> ... and the bytes that it points into
-           camera/<field>/  core/<field>/  zarr3 [clip, time, ...] and [clip, tick, wave, ...]
+           channels/rgb_<codec>/index/     zarr3 [clip, run, (offset, length, crc32)] where rgb keeps encoded bytes, ...
+           channels/rgb_<codec>/bytes/<shard>  ... and the bytes that it points into
+           camera/  core/                  zarr3 [clip, time, columns] and [clip, tick, wave, columns]
            frame_time/  core_time/         zarr3 [clip, time] and [clip, tick], seconds
-           text/<shard>.jsonl              one line a clip: {"captions": [...], "events": [...]}
+           signals/<name>/  signals/<name>_time/  zarr3 [clip, step, columns] and [clip, step], seconds
+           measures/                       zarr3 [clip, 1, columns], what clips may be chosen by
+           text/<shard>.jsonl              one line a clip: {"captions": [...], "events": [...], "frames": n, ...}
            shards/<shard>.json             written last of its shard: checksums and moments; without it a shard is missing
 
-Channels and core fields stand in folders of their own because some share a name (centre, semantic, instance).
+docs/wsv.md is the specification. Version 1 had an array a field of cameras and cores; it is read, and no longer written.
 """
 
 import dataclasses
@@ -23,16 +25,18 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.wsv.folder import Folder
+from data_pipelines.wsv.picture import CODECS
 from wsm_jax.snapshot import CHANNELS, FIELDS, SEMANTIC_CLASSES, TICK_HZ, channel
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Version of the format that this release writes, and the newest that it reads."""
 
 MANIFEST, BUILD = "manifest.json", "build.json"
-JPEG_BYTES = "channels/rgb_jpeg/bytes"
-JPEG_INDEX = "channels/rgb_jpeg/index"
 CAMERA_FIELDS = {"position": 3, "rotation": 4, "focal": 0, "offset": 2}
 """Camera field -> components (0: no trailing axis)."""
+LENS = {"distortion": 5}
+"""The field that cameras have beside, where the layout has lenses."""
+OVER = ("time", "views")
 CORE_TICKS_PER_CHUNK = 64
 
 
@@ -52,12 +56,25 @@ class Layout:
     waves: int
     channels: tuple[str, ...]
     rgb_codec: str
-    """"array" (lossless) or "jpeg" (encoded bytes with offsets; for real video, which does not compress losslessly)."""
+    """"array" (lossless), or encoded bytes for real video, which does not compress losslessly: "jpeg" (each picture by itself),
+    "h264" (runs of `frames_per_chunk`; a tenth of the bytes)."""
     clips_per_shard: int
     frames_per_chunk: int
     """Frames that are read together, about 1 s."""
     camera: bool
     captions: bool
+    over: str = "time"
+    """"time": frames of a video; "views": of one instant, from cameras at several places (WSF)."""
+    lens: bool = False
+    """Cameras have the coefficients of their lens."""
+    ragged: bool = False
+    """Clips may have fewer frames than `frames`; what is missing is padding that no reader shows."""
+    signals: tuple[tuple[str, int, int], ...] = ()
+    """(name, components, steps) of every signal; a clip may have fewer steps."""
+    measures: tuple[str, ...] = ()
+    """Numbers by which clips may be chosen when they are loaded: "seconds", "sharpness", ..."""
+    derived: tuple[str, ...] = ()
+    """The channels that were not recorded but worked out from others."""
 
     def __post_init__(self) -> None:
         def need(ok: bool, what: str) -> None:
@@ -74,7 +91,18 @@ class Layout:
         need(not self.frames or (self.frames_per_chunk >= 1 and self.frame_hz > 0), "frames need frames_per_chunk and frame_hz")
         need(not self.ticks or self.waves >= 1, "a core needs at least one wave")
         need(not self.camera or self.frames >= 1, "cameras need frames")
-        need(self.rgb_codec in ("array", "jpeg"), 'rgb_codec must be "array" or "jpeg"')
+        need(self.rgb_codec in ("array", *CODECS), f"rgb_codec must be array, {' or '.join(CODECS)}")
+        need(self.over in OVER, f"over must be {' or '.join(OVER)}")
+        need(not self.lens or self.camera, "lenses need cameras")
+        need(set(self.derived) <= set(self.channels), "a derived channel is none of the channels")
+        names = [name for name, _, _ in self.signals]
+        need(
+            len(set(names)) == len(names) and len(set(self.measures)) == len(self.measures),
+            "a signal or measure is listed twice",
+        )
+        plain = all(name.replace("_", "").replace(".", "").isalnum() for name in (*names, *self.measures))
+        need(plain, "names of signals and measures must be letters, digits, _ and .")
+        need(all(min(sizes) >= 1 for _, *sizes in self.signals), "signals need components and steps")
         need(bool(self.frames or self.ticks or self.captions), "nothing to store: no frames, no core, no captions")
 
     @property
@@ -89,9 +117,19 @@ class Layout:
         return range(shard * self.clips_per_shard, min(self.clips, (shard + 1) * self.clips_per_shard))
 
     @property
-    def jpeg(self) -> bool:
-        """Whether rgb is kept as JPEG bytes."""
-        return self.rgb_codec == "jpeg" and "rgb" in self.channels
+    def encoded(self) -> str:
+        """The codec of the bytes that rgb is kept as; empty where it is an array."""
+        return self.rgb_codec if self.rgb_codec != "array" and "rgb" in self.channels else ""
+
+    @property
+    def run(self) -> int:
+        """Frames that are encoded together."""
+        return 1 if self.rgb_codec == "jpeg" else self.frames_per_chunk
+
+    @property
+    def camera_fields(self) -> dict[str, int]:
+        """The fields of the cameras, in the order of their columns."""
+        return CAMERA_FIELDS | (LENS if self.lens else {})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,8 +172,13 @@ class ArraySpec:
         }
 
 
-def arrays(layout: Layout) -> dict[str, ArraySpec]:
-    """Every array of a dataset, by path."""
+def width(fields: dict[str, int]) -> int:
+    """Columns of an array that holds fields side by side."""
+    return sum(max(size, 1) for size in fields.values())
+
+
+def arrays(layout: Layout, version: int = SCHEMA_VERSION) -> dict[str, ArraySpec]:
+    """Every array of a dataset of a schema version, by path."""
 
     def add(path: str, dtype: str, steps: int, *shape: int) -> None:
         specs[path] = ArraySpec(path, dtype, (layout.clips, *shape), layout.clips_per_shard, steps)
@@ -144,26 +187,42 @@ def arrays(layout: Layout) -> dict[str, ArraySpec]:
     frames, ticks = layout.frames, layout.ticks
     for name in layout.channels:
         row = channel(name)
-        if name == "rgb" and layout.jpeg:
-            add(JPEG_INDEX, "uint64", frames, frames, 3)
+        if name == "rgb" and layout.encoded:
+            runs = -(-frames // layout.run)
+            add(index_path(layout), "uint64", runs, runs, 3)
         else:
             add(f"channels/{name}", row.dtype, layout.frames_per_chunk, frames, layout.height, layout.width, row.components)
     if frames:
         add("frame_time", "float64", frames, frames)
-    if layout.camera:
-        for name, size in CAMERA_FIELDS.items():
-            add(f"camera/{name}", "float32", frames, frames, *([size] if size else []))
     if ticks:
         add("core_time", "float64", ticks, ticks)
-        for name, size in FIELDS.items():
+    if version == 1:
+        for name, size in CAMERA_FIELDS.items() if layout.camera else ():
+            add(f"camera/{name}", "float32", frames, frames, *([size] if size else []))
+        for name, size in FIELDS.items() if ticks else ():
             dtype = "int32" if name in ("semantic", "instance") else "float32"
             add(f"core/{name}", dtype, CORE_TICKS_PER_CHUNK, ticks, layout.waves, *([size] if size else []))
+        return specs
+    if layout.camera:
+        add("camera", "float32", frames, frames, width(layout.camera_fields))
+    if ticks:
+        add("core", "float32", CORE_TICKS_PER_CHUNK, ticks, layout.waves, width(FIELDS))
+    for name, components, steps in layout.signals:
+        add(f"signals/{name}", "float32", steps, steps, components)
+        add(f"signals/{name}_time", "float64", steps, steps)
+    if layout.measures:
+        add("measures", "float32", 1, 1, len(layout.measures))
     return specs
 
 
-def jpeg_file(shard: int) -> str:
-    """The file of JPEG bytes of a shard."""
-    return f"{JPEG_BYTES}/{shard:06d}"
+def index_path(layout: Layout) -> str:
+    """The array that says where the encoded pictures are."""
+    return f"channels/rgb_{layout.rgb_codec}/index"
+
+
+def bytes_file(layout: Layout, shard: int) -> str:
+    """The file of encoded pictures of a shard."""
+    return f"channels/rgb_{layout.rgb_codec}/bytes/{shard:06d}"
 
 
 def text_file(shard: int) -> str:
@@ -298,4 +357,8 @@ def load_record(folder: Folder, shard: int) -> dict[str, Any]:
 
 def layout_of(manifest: dict[str, Any]) -> Layout:
     """The layout in a manifest."""
-    return Layout(**{**manifest["layout"], "channels": tuple(manifest["layout"]["channels"])})
+    given: dict[str, Any] = dict(manifest["layout"])
+    for key in ("channels", "measures", "derived"):
+        given[key] = tuple(given.get(key, ()))
+    given["signals"] = tuple(tuple(signal) for signal in given.get("signals", ()))
+    return Layout(**given)

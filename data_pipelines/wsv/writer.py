@@ -8,9 +8,10 @@ from typing import Any
 
 from data_pipelines.wsv import manifest as records
 from data_pipelines.wsv import shard as shards
+from data_pipelines.wsv.clip import Clip, check
 from data_pipelines.wsv.folder import Folder
 from data_pipelines.wsv.manifest import Layout
-from wsm_jax.snapshot import WSV
+from wsm_jax.snapshot import WSF, WSV
 
 _ARGUMENTS = ("name", "layout", "sources", "build")
 
@@ -64,7 +65,7 @@ class Writer:
         done = self.folder.list("shards/")
         return [shard for shard in range(self.layout.shards) if records.record_file(shard) not in done]
 
-    def write(self, shard: int, clips: Sequence[WSV]) -> None:
+    def write(self, shard: int, clips: Sequence[WSV | WSF | Clip]) -> None:
         """Writes a shard from its clips, in order, whole or not at all.
 
         Raises ValueError when a clip does not fit the layout or the shard is complete already, OSError when the disk is full.
@@ -74,18 +75,7 @@ class Writer:
             raise ValueError(f"{folder.path}: shard {shard} is clips {span.start}..{span.stop - 1}; got {len(clips)} clips")
         if folder.read(records.record_file(shard)) is not None:
             raise ValueError(f"{folder.path}: shard {shard} is complete already; write those that missing() names")
-        for index, clip in zip(span, clips, strict=True):
-            shards.check(clip, self.layout, f"{folder.path}: clip {index}")
-        counted = shards.moments(self.layout)
-        files = shards.encode(self.layout, shard, clips, counted)
-        record = {
-            "shard": shard,
-            "clips": len(clips),
-            "captions": sum(len(clip.text) for clip in clips),
-            "events": sum(len(clip.events) for clip in clips),
-            "moments": {key: value.record() for key, value in counted.items()},
-            "files": {key: {"bytes": len(data), "sha256": records.sha256(data)} for key, data in files.items()},
-        }
+        files, record = self.encode(shard, clips)
         need, free = sum(len(data) for data in files.values()), folder.free()
         if free is not None and free < need:
             raise folder.full(f"shard {shard}", need)
@@ -103,6 +93,29 @@ class Writer:
         if not written:
             raise ValueError(f"{folder.path}: another process wrote shard {shard} at the same time; give each its own shards")
 
+    def encode(self, shard: int, clips: Sequence[WSV | WSF | Clip]) -> tuple[dict[str, bytes], dict[str, Any]]:
+        """The files of a shard, and its record. Raises ValueError when a clip does not fit the layout."""
+        stored = []
+        for index, given in zip(self.layout.span(shard), clips, strict=True):
+            where = f"{self.folder.path}: clip {index}"
+            try:
+                clip = Clip.of(given)
+            except ValueError as error:
+                raise ValueError(f"{where}: {error}") from error
+            check(clip, self.layout, where)
+            stored.append(clip)
+        counted = shards.moments(self.layout)
+        files = shards.encode(self.layout, shard, stored, counted)
+        return files, {
+            "shard": shard,
+            "clips": len(stored),
+            "frames": sum(clip.frames for clip in stored),
+            "captions": sum(len(clip.text) for clip in stored),
+            "events": sum(len(clip.events) for clip in stored),
+            "moments": {key: value.record() for key, value in counted.items()},
+            "files": {key: {"bytes": len(data), "sha256": records.sha256(data)} for key, data in files.items()},
+        }
+
     def finish(self) -> dict[str, Any]:
         """Writes manifest.json, once, when every shard is complete; returns it. Raises ValueError naming what is missing."""
         folder, layout = self.folder, self.layout
@@ -112,7 +125,7 @@ class Writer:
             raise ValueError(f"{folder.path}: {len(missing)} of {layout.shards} shards are missing: {missing[:20]}")
         files: dict[str, dict[str, Any]] = {}
         total = shards.moments(layout)
-        counts = {"clips": 0, "captions": 0, "events": 0}
+        counts = {"clips": 0, "frames": 0, "captions": 0, "events": 0}
         for shard in range(layout.shards):
             record = records.load_record(folder, shard)
             files |= record["files"]
@@ -126,7 +139,7 @@ class Writer:
             files[key] = {"bytes": len(data), "sha256": records.sha256(data)}
         if gone := sorted(set(files) - folder.list()):
             raise ValueError(f"{folder.name(gone[0])}: gone; delete the record of its shard in shards/ and write it again")
-        counts |= {"shards": layout.shards, "frames": layout.clips * layout.frames, "ticks": layout.clips * layout.ticks}
+        counts |= {"shards": layout.shards, "ticks": layout.clips * layout.ticks}
         counts |= {"files": len(files), "bytes": sum(value["bytes"] for value in files.values())}
         groups: dict[str, dict[str, Any]] = {"channels": {}, "core": {}}
         for key, value in total.items():

@@ -1,8 +1,8 @@
 """Snapshots of a world and the plain containers around them; no physics, no network, no file format but core JSON."""
 
-from wsm_jax.snapshot.camera import Camera, ground, level_with, look_at, orbit, project, quaternion_to_matrix, rays
+from wsm_jax.snapshot.camera import Camera, crop, ground, level_with, look_at, orbit, project, quaternion_to_matrix, rays
 from wsm_jax.snapshot.channels import CHANNELS, STORED, Channel, channel, decode, encode, resize, restore, store
-from wsm_jax.snapshot.containers import WSF, WSG, WSV, from_snapshots
+from wsm_jax.snapshot.containers import WSF, WSG, WSV, Signal, from_snapshots
 from wsm_jax.snapshot.waves import FIELDS, SEMANTIC_CLASSES, TICK_HZ, Waves
 
 __all__ = [
@@ -16,8 +16,10 @@ __all__ = [
     "WSV",
     "Camera",
     "Channel",
+    "Signal",
     "Waves",
     "channel",
+    "crop",
     "decode",
     "encode",
     "from_snapshots",

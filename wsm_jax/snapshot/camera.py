@@ -111,6 +111,20 @@ def orbit(
     return look_at(position, np.broadcast_to(np.asarray(target, np.float32), position.shape), fov)
 
 
+def crop(camera: Camera, size: tuple[int, int], top: int, left: int, rows: int, columns: int) -> Camera:
+    """The camera [*lead] of `rows` x `columns` pixels of its pictures of `size` (H, W), those from `top` and `left` on.
+
+    Each kept pixel sees what it saw: f' = f H/rows, o' = (W/2 + ox H - left - columns/2)/rows, likewise for oy. The lens stays.
+    """
+    height, width = size
+    scale = height / rows
+    shift = np.asarray([width / 2 - left - columns / 2, height / 2 - top - rows / 2], np.float32) / rows
+    focal, offset = np.asarray(camera.focal), np.asarray(camera.offset)
+    return dataclasses.replace(
+        camera, focal=np.asarray(focal * scale, np.float32), offset=np.asarray(offset * scale + shift, np.float32)
+    )
+
+
 def pixel_plane(camera: Camera, height: int, width: int) -> tuple[Float[NpOrJax, "*lead H W"], Float[NpOrJax, "*lead H W"]]:
     """(x, y) of every pixel in the camera frame: its direction (x, y, 1), or of an orthographic camera its start (x, y, 0), m.
 

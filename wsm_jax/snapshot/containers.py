@@ -1,5 +1,7 @@
 """WSG, WSV and WSF: one snapshot, snapshots over time, snapshots over viewpoints."""
 
+import dataclasses
+
 import jax
 import numpy as np
 
@@ -46,6 +48,21 @@ class WSG:
 
 
 @pytree
+class Signal:
+    """Numbers beside the pictures, at times of their own: an action, the pose of a gripper."""
+
+    time: NpOrJax
+    """[S], s, on the clock of the frames, strictly increasing."""
+    values: NpOrJax
+    """[S d], float32, in the unit of the recording."""
+
+    def at(self, time: NpOrJax) -> np.ndarray:
+        """The values [F d] that hold at other times [F] (s): the last ones given by then, the first ones before that."""
+        index = np.searchsorted(np.asarray(self.time), np.asarray(time, np.float64) + 1e-6, side="right") - 1
+        return np.asarray(self.values)[np.maximum(index, 0)]
+
+
+@pytree
 class WSV:
     """Snapshots over time: channels [T H W C] in physical units at `frame_time`, the core [K N ...] at `core_time` (s)."""
 
@@ -57,9 +74,11 @@ class WSV:
     text: tuple[str, ...] = static(default=())
     events: tuple[dict, ...] = static(default=())
     """What happens, as {"kind", "time", "instances"}, times in seconds."""
+    signals: dict[str, Signal] = dataclasses.field(default_factory=dict)
+    """Actions, states of a robot, ..., by name."""
 
     def check(self) -> "WSV":
-        """Returns itself; raises ValueError when channels, camera or core do not fit the times, or time does not grow."""
+        """Returns itself; raises ValueError when channels, camera, core or signals do not fit times that grow."""
         frames = len(self.frame_time)
         _check(self.channels, (frames,), "WSV")
         if not _grows(self.frame_time):
@@ -72,6 +91,12 @@ class WSV:
                 raise ValueError(f"WSV: the core has ticks {ticks}; needed one core_time a tick")
             if not _grows(self.core_time):
                 raise ValueError("WSV: core_time must increase strictly")
+        for name, signal in self.signals.items():
+            shape = tuple(np.shape(signal.values))
+            if len(shape) != 2 or shape[:1] != tuple(np.shape(signal.time)) or not _grows(signal.time):
+                raise ValueError(
+                    f"WSV: signal {name!r} of shape {shape} at times {np.shape(signal.time)}; needed (S, d) at S growing times"
+                )
         return self
 
     def frame(self, index: int) -> WSG:

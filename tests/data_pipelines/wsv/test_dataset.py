@@ -214,7 +214,7 @@ def test_jpeg_keeps_a_smooth_picture(tmp_path):
         error = np.asarray(ds.clip(i).channels["rgb"]) - np.asarray(clip.channels["rgb"])
         assert 10 * np.log10(1 / np.mean(error**2)) > 40
     # The bytes are plain JPEG pictures, one after another.
-    start = (tmp_path / "ds" / records.jpeg_file(1)).read_bytes()
+    start = (tmp_path / "ds" / records.bytes_file(layout, 1)).read_bytes()
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(start))), ds.read(2, ["rgb"])["rgb"][0])
 
 
@@ -451,7 +451,11 @@ def test_other_misuse_is_refused(tmp_path, built):
     with pytest.raises(IndexError, match="shard 3"):
         writer.write(3, [])
     clip = make_clip(RGB, 0)
-    for extra in ({"text": ("a",)}, {"camera": make_clip(FULL, 0).camera}, {"core": make_clip(FULL, 0).core}):
+    for extra in (
+        {"text": ("a",)},
+        {"camera": make_clip(FULL, 0).camera},
+        {"core": make_clip(FULL, 0).core, "core_time": np.arange(9) / 8},
+    ):
         with pytest.raises(ValueError, match="layout has none"):
             writer.write(0, [clip, clip.replace(**extra)])
     with pytest.raises(ValueError, match=r"\['licence'\] missing"):
@@ -484,11 +488,11 @@ def kinds() -> dict[str, str]:
     """One file of every kind of the small dataset."""
     files = {"manifest": "manifest.json", "build": "build.json", "record": records.record_file(1), "text": records.text_file(1)}
     specs = records.arrays(SMALL)
-    for path in (records.JPEG_INDEX, "channels/depth", "frame_time", "camera/focal", "core_time", "core/centre"):
+    for path in (records.index_path(SMALL), "channels/depth", "frame_time", "camera", "core_time", "core"):
         files[path] = specs[path].file(1)
-    for path in ("channels/depth", "core/centre"):
+    for path in ("channels/depth", "core"):
         files[f"{path} metadata"] = specs[path].metadata_file
-    return files | {"jpeg": records.jpeg_file(1)}
+    return files | {"jpeg": records.bytes_file(SMALL, 1)}
 
 
 def outcome(path: Path) -> list | Exception:
@@ -535,9 +539,9 @@ def test_damage_to_any_kind_of_file_is_named(built, copy, damage):
 
 READS = {
     "channels/depth": lambda ds: ds.read(0, ["depth"])["depth"],
-    records.JPEG_INDEX: lambda ds: ds.read(0, ["rgb"])["rgb"],
+    records.index_path(SMALL): lambda ds: ds.read(0, ["rgb"])["rgb"],
     "jpeg": lambda ds: ds.read(0, ["rgb"])["rgb"],
-    "core/presence": lambda ds: ds.core(0)[0].presence,
+    "core": lambda ds: ds.core(0)[0].presence,
     "text": lambda ds: (ds.captions(0), ds.events(0)),
     "manifest": lambda ds: ds.manifest,
 }
@@ -547,7 +551,7 @@ READS = {
 def test_no_single_flipped_byte_and_no_shorter_file_gives_wrong_data(tmp_path, key):
     small = dataclasses.replace(SMALL, clips=1, frames=2, height=2, width=3, ticks=2, waves=2, frames_per_chunk=1)
     path = build(tmp_path / "ds", small)
-    names = {"jpeg": records.jpeg_file(0), "text": records.text_file(0), "manifest": "manifest.json"}
+    names = {"jpeg": records.bytes_file(SMALL, 0), "text": records.text_file(0), "manifest": "manifest.json"}
     name = names[key] if key in names else records.arrays(small)[key].file(0)
     good, wanted = (path / name).read_bytes(), READS[key](Dataset(path))
     ds = Dataset(path)
@@ -566,7 +570,7 @@ def test_a_file_that_vanishes_under_an_open_dataset_is_no_block_of_zeros(copy):
     path = copy("jpeg")
     ds = Dataset(path)
     read_all(ds)
-    for key in (records.arrays(JPEG)["channels/depth"].file(0), records.jpeg_file(0)):
+    for key in (records.arrays(JPEG)["channels/depth"].file(0), records.bytes_file(JPEG, 0)):
         (path / key).unlink()
         with pytest.raises(ValueError, match=key):
             ds.read(0, ["rgb" if "jpeg" in key else "depth"])
@@ -602,28 +606,28 @@ def test_what_is_no_dataset_of_this_release_is_refused(copy, tmp_path):
         (path / "manifest.json").write_bytes(records.seal({**manifest, **changes}))
         with pytest.raises(ValueError, match=message):
             Dataset(path)
-        if changes.get("schema_version") == 2:
+        if changes.get("schema_version") == 3:
             with pytest.raises(ValueError, match=message):
                 verify(path, progress=False)
         else:
             assert len(verify(path, progress=False)) == 1
 
-    refused(r"schema version 2, this release reads up to version 1; update", schema_version=2)
+    refused(r"schema version 3, this release reads up to version 2; update", schema_version=3)
     refused("schema version None is not a number; damaged", schema_version=None)
     refused("not a WSV dataset", format="zip")
     refused("semantic classes", semantic_classes=["nothing", "cat"])
     table = {"rgb": {"components": 3, "unit": "sRGB 0..1", "dtype": "uint16", "step": 1 / 65535}}
     refused("channel 'rgb' was stored as", channels=table)
     # A newer version says so even when its checksum is made another way.
-    (path / "manifest.json").write_text(json.dumps({"format": "wsm_wsv", "schema_version": 2}))
-    with pytest.raises(ValueError, match="schema version 2"):
+    (path / "manifest.json").write_text(json.dumps({"format": "wsm_wsv", "schema_version": 3}))
+    with pytest.raises(ValueError, match="schema version 3"):
         Dataset(path)
     (path / "manifest.json").write_bytes(records.seal(manifest))
     assert len(Dataset(path)) == 5
     begin(tmp_path / "begun", TEXT)
     head = json.loads((tmp_path / "begun" / "build.json").read_bytes())
-    (tmp_path / "begun" / "build.json").write_text(json.dumps({**head, "schema_version": 2}))
-    with pytest.raises(ValueError, match="schema version 2"):
+    (tmp_path / "begun" / "build.json").write_text(json.dumps({**head, "schema_version": 3}))
+    with pytest.raises(ValueError, match="schema version 3"):
         begin(tmp_path / "begun", TEXT)
 
 

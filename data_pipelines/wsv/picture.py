@@ -1,0 +1,94 @@
+"""Encoded pictures: JPEG one by one, or H.264 in runs that need nothing before them, and back.
+
+A run is a closed group of pictures (it begins with a key frame and refers to nothing outside), so any run of a dataset can be
+read at random, at the rate of a sequential decoder. Colours are BT.709, limited range, 4:2:0.
+"""
+
+import io
+import zlib
+from fractions import Fraction
+from typing import Any
+
+import av
+import numpy as np
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+from PIL import Image
+
+from wsm_jax.typing import UInt8
+
+CODECS = ("jpeg", "h264")
+
+JPEG = {"quality": 92, "subsampling": 0}
+"""How pictures are encoded one by one: no chroma subsampling, so colours stay on their pixels."""
+H264 = {"crf": "18", "preset": "medium", "bf": "0", "threads": "1"}
+"""How runs are encoded. One thread: the same bytes on any machine."""
+
+_EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+
+
+def encode(codec: str, frames: UInt8[np.ndarray, "T H W 3"]) -> bytes:
+    """One picture (jpeg), or a run of them (h264)."""
+    return _encode_jpeg(frames) if codec == "jpeg" else _encode_h264(frames)
+
+
+def decode(codec: str, data: bytes, crc32: int, count: int, size: tuple[int, int]) -> UInt8[np.ndarray, "T H W 3"]:
+    """The `count` pictures of one piece of data, of `size` (H, W). Raises ValueError when the bytes are not those written."""
+    if zlib.crc32(data) != crc32:
+        raise ValueError("the checksum of a picture does not match")
+    found = _decode_jpeg(data) if codec == "jpeg" else _decode_h264(data, size)
+    if found.shape != (count, *size, 3):
+        raise ValueError(f"pictures of shape {found.shape}; needed {(count, *size, 3)}")
+    return found
+
+
+def _encode_jpeg(frames: np.ndarray) -> bytes:
+    (picture,) = frames
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "JPEG", **JPEG)
+    return buffer.getvalue()
+
+
+def _decode_jpeg(data: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(data)))[None]
+
+
+def _encode_h264(frames: np.ndarray) -> bytes:
+    count, height, width = frames.shape[:3]
+    context: Any = av.CodecContext.create("libx264", "w")
+    # 4:2:0 needs even sizes: an odd last row or column is doubled, and cut off again
+    context.height, context.width = height + height % 2, width + width % 2
+    context.pix_fmt, context.framerate, context.time_base = "yuv420p", Fraction(25), Fraction(1, 25)
+    context.gop_size = count
+    context.options = dict(H264)
+    context.colorspace = context.color_primaries = context.color_trc = context.color_range = 1  # BT.709, limited range
+    parts = []
+    for index, picture in enumerate(frames):
+        even = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
+        frame = frame.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709, interpolation=_EXACT)
+        frame.pts = index
+        parts += [bytes(packet) for packet in context.encode(frame)]
+    parts += [bytes(packet) for packet in context.encode(None)]
+    return b"".join(parts)
+
+
+def _decode_h264(data: bytes, size: tuple[int, int]) -> np.ndarray:
+    context: Any = av.CodecContext.create("h264", "r")
+    context.thread_count = 1  # the loader's threads each decode a run
+    frames = []
+    for packet in [*context.parse(data), *context.parse(None)]:
+        frames += context.decode(packet)
+    frames += context.decode(None)
+    result = np.empty((len(frames), *size, 3), np.uint8)
+    convert = VideoReformatter()  # one for all: each frame's own would plan the conversion anew, 0.3 ms
+    for index, frame in enumerate(frames):
+        picture = convert.reformat(
+            frame,
+            format="rgb24",
+            src_colorspace=Colorspace.ITU709,
+            src_color_range=ColorRange.MPEG,
+            dst_color_range=ColorRange.JPEG,
+            interpolation=_EXACT,
+        ).to_ndarray()
+        result[index] = picture[: size[0], : size[1]]
+    return result

@@ -1,0 +1,214 @@
+"""What a clip may hold beside equally long videos: fewer frames, views, lenses, signals, pictures kept as they are."""
+
+import dataclasses
+import io
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_pipelines.wsv import Dataset, Layout, create, verify
+from data_pipelines.wsv import manifest as records
+from data_pipelines.wsv.clip import Clip
+from wsm_jax.snapshot import FIELDS, WSF, WSV, Camera, Signal, restore, store
+from wsm_jax.snapshot.waves import empty
+
+LAYOUT = Layout(
+    clips=3,
+    frames=10,
+    height=16,
+    width=24,
+    frame_hz=5.0,
+    ticks=0,
+    waves=0,
+    channels=("rgb", "depth"),
+    rgb_codec="array",
+    clips_per_shard=2,
+    frames_per_chunk=4,
+    camera=True,
+    captions=True,
+    lens=True,
+    ragged=True,
+    signals=(("action", 7, 12), ("state", 2, 40)),
+    measures=("seconds", "sharpness"),
+)
+SOURCES = [{"name": "random numbers", "licence": "CC0-1.0"}]
+
+
+def smooth(frames: int, height: int, width: int) -> np.ndarray:
+    """A ramp that moves, uint8 [T H W 3]."""
+    t, v, u = np.meshgrid(np.arange(frames) / 20, np.linspace(0, 1, height), np.linspace(0, 1, width), indexing="ij")
+    return np.uint8(255 * np.clip(np.stack([u, v, 0.3 + 0.4 * u * v + t], -1) * 0.7, 0, 1))
+
+
+def make(layout: Layout, index: int, frames: int) -> Clip:
+    """A clip of so many frames; without the signal "state" where its index is odd."""
+    rng = np.random.default_rng(index)
+    size = (frames, layout.height, layout.width)
+    camera = Camera(
+        *(np.float32(rng.normal(size=(frames, n) if n else frames)) for n in (3, 4, 0, 2)),
+        distortion=np.float32(rng.normal(size=(frames, 5))) if index else None,
+    )
+    signals = {"action": Signal(np.arange(3 + index) * 0.2, np.float32(rng.normal(size=(3 + index, 7))))}
+    if index % 2 == 0:
+        signals["state"] = Signal(np.arange(40) * 0.05, np.float32(rng.normal(size=(40, 2))))
+    channels = {"rgb": smooth(*size), "depth": rng.integers(0, 65535, (*size, 1), np.uint16, endpoint=True)}
+    channels = {name: values for name, values in channels.items() if name in layout.channels}
+    measures = {"seconds": frames / 5, "sharpness": 10.0 * index} if layout.measures else {}
+    origin = {"source": index, "start": 0.5 * index}
+    time = np.arange(frames) / 5
+    return Clip(channels, time, camera, text=("a robot",), signals=signals, measures=measures, origin=origin)
+
+
+def build(path: Path, layout: Layout, clips: list) -> Dataset:
+    writer = create(path, layout, name="test", sources=SOURCES, build={})
+    for shard in writer.missing():
+        writer.write(shard, [clips[i] for i in layout.span(shard)])
+    writer.finish()
+    assert verify(path, progress=False) == []
+    return Dataset(path)
+
+
+@pytest.mark.parametrize("codec", ["array", "jpeg", "h264"])
+def test_a_clip_of_fewer_frames_has_only_these(tmp_path, codec):
+    layout = dataclasses.replace(LAYOUT, rgb_codec=codec)
+    clips = [make(layout, i, frames) for i, frames in enumerate((10, 1, 7))]
+    dataset = build(tmp_path / "ds", layout, clips)
+    assert dataset.layout == layout and dataset.manifest["counts"]["frames"] == 18
+    for i, clip in enumerate(clips):
+        assert dataset.frames(i) == clip.frames
+        np.testing.assert_array_equal(dataset.frame_time(i), clip.frame_time)
+        found = dataset.read(i, ("rgb", "depth"))
+        np.testing.assert_array_equal(found["depth"], clip.channels["depth"])
+        error = found["rgb"].astype(float) - clip.channels["rgb"]
+        assert np.sqrt(np.mean(error**2)) < {"array": 1e-9, "jpeg": 2.0, "h264": 4.0}[codec]
+        camera = dataset.camera(i)
+        for name in ("position", "rotation", "focal", "offset"):
+            np.testing.assert_array_equal(getattr(camera, name), getattr(clip.camera, name))
+        lens = np.zeros((clip.frames, 5)) if clip.camera.distortion is None else clip.camera.distortion
+        np.testing.assert_array_equal(camera.distortion, lens)
+        with pytest.raises(IndexError, match=rf"it has 0\.\.{clip.frames - 1}"):
+            dataset.read(i, ("rgb",), [clip.frames])
+        assert dataset.origin(i) == {"source": i, "start": 0.5 * i}
+    for name, values in dataset.measures().items():
+        np.testing.assert_allclose(values, [clip.measures[name] for clip in clips])
+    # padding is not counted
+    assert dataset.manifest["statistics"]["channels"]["depth"]["count"] == 18 * 16 * 24
+
+
+def test_signals_come_back_with_their_times(tmp_path):
+    clips = [make(LAYOUT, i, 5) for i in range(3)]
+    dataset = build(tmp_path / "ds", LAYOUT, clips)
+    for i, clip in enumerate(clips):
+        found = dataset.signals(i)
+        assert set(found) == set(clip.signals)
+        for name, signal in clip.signals.items():
+            np.testing.assert_array_equal(found[name].time, signal.time)
+            np.testing.assert_array_equal(found[name].values, signal.values)
+    assert set(dataset.clip(0).check().signals) == {"action", "state"}
+
+
+def test_what_holds_at_a_time_is_the_last_that_was_given():
+    signal = Signal(np.array([0.0, 0.2, 0.4]), np.float32([[1], [2], [3]]))
+    np.testing.assert_array_equal(signal.at(np.array([-1, 0, 0.1, 0.2, 0.3999999, 9]))[:, 0], [1, 1, 1, 2, 3, 3])
+
+
+@pytest.mark.parametrize("run", [1, 4, 10, 99])
+def test_any_frames_of_a_run_are_those_of_the_whole(tmp_path, run):
+    layout = dataclasses.replace(LAYOUT, rgb_codec="h264", frames_per_chunk=run, height=15, width=17)
+    clips = [make(layout, i, frames) for i, frames in enumerate((10, 3, 9))]
+    dataset = build(tmp_path / "ds", layout, clips)
+    whole = dataset.read(2, ("rgb",))["rgb"]
+    assert whole.shape == (9, 15, 17, 3) and np.abs(whole.astype(float) - clips[2].channels["rgb"]).mean() < 4
+    for frames in (slice(2, 7), [8, 0, 0, 3], [], slice(None, None, 3)):
+        index = np.asarray(frames, int) if isinstance(frames, list) else frames
+        np.testing.assert_array_equal(dataset.read(2, ("rgb",), frames)["rgb"], whole[index])
+
+
+def test_pictures_that_are_jpeg_already_are_kept_byte_for_byte(tmp_path):
+    layout = dataclasses.replace(LAYOUT, rgb_codec="jpeg", channels=("rgb",))
+    pictures = []
+    for frame in smooth(10, 16, 24):
+        buffer = io.BytesIO()
+        Image.fromarray(frame).save(buffer, "JPEG", quality=31)
+        pictures.append(buffer.getvalue())
+    clips = [make(layout, i, 10) for i in range(3)]
+    clips[1] = dataclasses.replace(clips[1], channels={}, pictures=pictures)
+    dataset = build(tmp_path / "ds", layout, clips)
+    assert b"".join(pictures) in (tmp_path / "ds" / records.bytes_file(layout, 0)).read_bytes()
+    wanted = np.stack([np.asarray(Image.open(io.BytesIO(data))) for data in pictures])
+    np.testing.assert_array_equal(dataset.read(1, ("rgb",))["rgb"], wanted)
+
+
+def test_a_field_is_a_clip_over_views(tmp_path):
+    layout = dataclasses.replace(LAYOUT, over="views", ticks=1, waves=2, signals=(), measures=(), captions=False)
+    fields = []
+    for index, views in enumerate((4, 10, 1)):
+        clip = make(layout, index, views)
+        core = empty(2).replace(presence=np.float32([1, 0]), instance=np.int32([70000, 3]))
+        channels = {name: restore(name, values) for name, values in clip.channels.items()}
+        fields.append(WSF(channels, clip.camera, core))
+    dataset = build(tmp_path / "ds", layout, fields)
+    for index, field in enumerate(fields):
+        found = dataset.field(index).check()
+        np.testing.assert_array_equal(store("depth", found.channels["depth"]), store("depth", field.channels["depth"]))
+        np.testing.assert_array_equal(found.camera.position, field.camera.position)
+        for name in FIELDS:
+            np.testing.assert_array_equal(getattr(found.core, name), getattr(field.core, name))
+            assert getattr(found.core, name).dtype == getattr(field.core, name).dtype
+    video = build(tmp_path / "video", LAYOUT, [make(LAYOUT, i, 3) for i in range(3)])
+    with pytest.raises(ValueError, match="over time; needed views"):
+        video.field(0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"measures": {"seconds": 1.0}}, r"measures \['seconds'\]"),
+        ({"signals": {"force": Signal(np.zeros(1), np.zeros((1, 1), np.float32))}}, r"signals \['force'\]"),
+        ({"signals": {"state": Signal(np.arange(41.0), np.zeros((41, 2), np.float32))}}, "41 rows, the layout 40"),
+        ({"signals": {"state": Signal(np.arange(3.0), np.zeros((3, 9), np.float32))}}, "layout needs"),
+        ({"signals": {"state": Signal(np.arange(3.0), np.full((3, 2), np.nan, np.float32))}}, "not finite"),
+        ({"frame_time": np.zeros(0), "channels": {}}, "channels"),
+        ({"frame_time": np.arange(11.0)}, "11 frames, the layout has 10"),
+        ({"pictures": [b"x"] * 5}, "JPEG pictures given"),
+        ({"origin": {"x": object()}}, "cannot be stored as JSON"),
+    ],
+)
+def test_what_does_not_fit_is_refused(tmp_path, changes, words):
+    writer = create(tmp_path / "ds", LAYOUT, name="test", sources=SOURCES, build={})
+    with pytest.raises(ValueError, match=words):
+        writer.write(1, [dataclasses.replace(make(LAYOUT, 2, 5), **changes)])
+    assert writer.missing() == [0, 1]
+
+
+def test_a_lens_needs_a_layout_with_lenses(tmp_path):
+    plain = dataclasses.replace(LAYOUT, lens=False)
+    writer = create(tmp_path / "ds", plain, name="test", sources=SOURCES, build={})
+    with pytest.raises(ValueError, match="holds pinholes"):
+        writer.write(1, [make(plain, 2, 5)])
+
+
+def test_version_1_is_read_as_it_was_written(tmp_path):
+    """version1.zip was written by release 0.1.0 from the clips that test_dataset.py makes of this layout."""
+    sys.path.insert(0, str(Path(__file__).parent))
+    import test_dataset
+
+    with zipfile.ZipFile(Path(__file__).parent / "version1.zip") as archive:
+        archive.extractall(tmp_path / "ds")
+    layout = dataclasses.replace(test_dataset.SMALL, frames=3, height=4, width=5, ticks=2, waves=2, frames_per_chunk=2)
+    dataset = Dataset(tmp_path / "ds")
+    assert dataset.manifest["schema_version"] == 1 and dataset.layout == layout
+    assert verify(tmp_path / "ds", progress=False) == []
+    for index in range(2):
+        wanted, found = test_dataset.make_clip(layout, index), dataset.clip(index)
+        assert isinstance(wanted, WSV) and (found.text, found.events) == (wanted.text, wanted.events)
+        np.testing.assert_array_equal(found.channels["depth"], wanted.channels["depth"])
+        for name in records.CAMERA_FIELDS:
+            np.testing.assert_array_equal(getattr(found.camera, name), getattr(wanted.camera, name))
+        for name in FIELDS:
+            np.testing.assert_array_equal(getattr(found.core, name), getattr(wanted.core, name))
+        assert dataset.read(index, ("rgb",), [2, 0])["rgb"].shape == (2, 4, 5, 3)
