@@ -164,15 +164,15 @@ def test_simulate(tmp_path, capsys):
         (["simulate", "--scenes=3", "--out=set", "--fps=nan"], "frame_hz nan"),
         (["ingest", "--out=set", "--licence=x", "--fps=inf", "gone.mp4"], "inf frames a second"),
         (["ingest", "--out=set", "--licence=x", "--clip-seconds=inf", "gone.mp4"], "clips of inf s"),
-        (["inspect", "newer"], "schema version 2"),
-        (["verify", "newer"], "schema version 2"),
+        (["inspect", "newer"], "schema version 3"),
+        (["verify", "newer"], "schema version 3"),
         (["simulate", "--scens=3", "--out=set"], "Unknown command line flag 'scens'"),
     ],
 )
 def test_bad_command_lines(tmp_path, capsys, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "newer").mkdir()
-    (tmp_path / "newer" / "manifest.json").write_text('{"format": "wsm_wsv", "schema_version": 2}')
+    (tmp_path / "newer" / "manifest.json").write_text('{"format": "wsm_wsv", "schema_version": 3}')
     (tmp_path / "bad.json").write_text("{")
     code, out, err = run(capsys, *arguments)
     assert (code, out) == (2, "")

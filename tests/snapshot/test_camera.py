@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from wsm_jax.snapshot import Camera, ground, level_with, look_at, orbit, project, quaternion_to_matrix, rays
+from wsm_jax.snapshot import Camera, crop, ground, level_with, look_at, orbit, project, quaternion_to_matrix, rays
 from wsm_jax.snapshot.camera import matrix_to_quaternion
 
 seeds = st.integers(0, 2**32 - 1)
@@ -160,3 +160,16 @@ def test_indexing_takes_one_camera_of_a_path():
     np.testing.assert_array_equal(one.offset, path.offset[3])
     np.testing.assert_allclose(rays(one, 3, 4)[1], rays(path, 3, 4)[1][3], atol=1e-6)
     assert isinstance(rays(path[1:3], 2, 2)[1], jnp.ndarray)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=seeds)
+def test_a_crop_sees_what_its_pixels_saw(seed):
+    rng = np.random.default_rng(seed)
+    height, width = (int(n) for n in rng.integers(4, 40, 2))
+    rows, columns = int(rng.integers(1, height + 1)), int(rng.integers(1, width + 1))
+    top, left = int(rng.integers(0, height - rows + 1)), int(rng.integers(0, width - columns + 1))
+    camera = cameras(rng, (2,))
+    part = crop(camera, (height, width), top, left, rows, columns)
+    whole = np.asarray(rays(camera, height, width)[1])[:, top : top + rows, left : left + columns]
+    np.testing.assert_allclose(rays(part, rows, columns)[1], whole, rtol=2e-5, atol=2e-5)
