@@ -71,7 +71,7 @@ def _span(text: str, flag: str) -> tuple[int, int]:
 
 
 def ingest(arguments: list[str]) -> int:
-    """Cut real videos (mp4, mov, webm, folders of jpg/png frames) into clips of rgb."""
+    """Cut real videos (mp4, mov, webm, mkv, folders of jpg/png frames) into clips of rgb."""
     values = flags.FlagValues()
     flags.DEFINE_string("out", None, "the new dataset's directory or URL", flag_values=values)
     flags.DEFINE_list("inputs", [], "videos and folders of frames, by comma; also as plain arguments", flag_values=values)

@@ -84,7 +84,7 @@ def perceive(arguments: list[str]) -> None:
         "workdir video out",
         "style channels seconds fps folder_fps size allow_truncated",
         {"fps": None, "size": None},
-        video="mp4, mov, webm, or a folder of jpg/png frames",
+        video="mp4, mov, webm, mkv, or a folder of jpg/png frames",
         style="style JSON to write as well",
         seconds="how much of the video to look at, s; without it, all",
         fps="frames a second to look at; without it 8, or the video's own rate where that is lower",

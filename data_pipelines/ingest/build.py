@@ -116,7 +116,7 @@ def _clip_frames(
 ) -> int:
     """Frames of a clip, once the arguments make sense."""
     if not inputs:
-        raise ValueError("ingest: no inputs; needed at least one video (mp4, mov, webm) or folder of jpg/png frames")
+        raise ValueError("ingest: no inputs; needed at least one video (mp4, mov, webm, mkv) or folder of jpg/png frames")
     for key, value in (("name", name), ("licence", licence)):
         if not value.strip():
             raise ValueError(f"ingest: {key} is empty; every dataset states its {key}")

@@ -17,7 +17,7 @@ from wsm_jax.typing import UInt8
 FORMATS = ("mp4", "mov", "webm", "matroska")
 """Containers that are read, by the names libav gives them."""
 
-WANTED = "needed a video (mp4, mov, webm) or a folder of jpg/png frames"
+WANTED = "needed a video (mp4, mov, webm, mkv) or a folder of jpg/png frames"
 
 _HDR = (int(ColorTrc.SMPTE2084), int(ColorTrc.ARIB_STD_B67))
 _EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT

@@ -8,7 +8,7 @@ upright (rotation metadata applied), square, sRGB.
 import dataclasses
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import numpy as np
 from av.video.reformatter import Colorspace
 
 from data_pipelines.recording.decode import WANTED, Reader, quarter_turns, upright
+from data_pipelines.recording.recording import Recording
 from data_pipelines.recording.stills import folder_files, folder_picture
 from wsm_jax.snapshot import WSV, resize, restore
 from wsm_jax.typing import Float, Int, UInt8
@@ -39,6 +40,8 @@ class Video:
     """What the container promised and did not hold; empty for a whole video."""
     files: tuple[Path, ...]
     """The frames of a folder, in order; empty for a video file."""
+    pixel_aspect: float = 1.0
+    """Width over height of a pixel as it is shown."""
 
     @property
     def fps(self) -> float:
@@ -47,33 +50,40 @@ class Video:
 
 
 def scan(
-    path: str | Path, fps: float | int | None = None, allow_truncated: bool = False, until: float | int | None = None
+    path: str | Path,
+    fps: float | int | None = None,
+    allow_truncated: bool = False,
+    until: float | int | None = None,
+    watch: Callable[[av.VideoFrame | np.ndarray], None] | None = None,
 ) -> Video:
     """Decodes a video once, keeping no picture, and returns what it holds.
 
     `fps` is the rate of a folder of frames (needed there, refused elsewhere). With `until` (s) reading stops there, and what
-    follows is neither read nor judged. A video that ends early is an error unless `allow_truncated`.
-    Raises FileNotFoundError or ValueError, naming the path.
+    follows is neither read nor judged. A video that ends early is an error unless `allow_truncated`. `watch` is shown every
+    frame. Raises FileNotFoundError or ValueError, naming the path.
     """
     path = Path(path)
     if path.is_dir():
-        return _scan_folder(path, fps)
+        return _scan_folder(path, fps, watch)
     if fps is not None:
         raise ValueError(f"{path}: a rate of {fps:g} frames a second was given, but a video file brings its own times")
     time: list[float] = []
     height = width = 0
+    aspect = 1.0
     end = 0.0
     with Reader(path) as reader:
         for seconds, length, frame in reader:
             if not time:
-                height, width = (
-                    (frame.height, frame.width) if quarter_turns(frame, path) % 2 == 0 else (frame.width, frame.height)
-                )
+                level = quarter_turns(frame, path) % 2 == 0
+                height, width = (frame.height, frame.width) if level else (frame.width, frame.height)
+                aspect = reader.pixel_aspect if level else 1 / reader.pixel_aspect
             if until is not None and seconds >= until:
                 end = seconds
                 break
             time.append(seconds)
             end = seconds + length
+            if watch is not None:
+                watch(frame)
         lost = reader.lost
     if len(time) > 1 and end - time[-1] < 0.5 * (gap := float(np.median(np.diff(time)))):
         end = time[-1] + gap  # at a varying rate many files give the last frame one tick of their clock
@@ -81,10 +91,10 @@ def scan(
         raise ValueError(f"{path}: ends early: {lost}; get the whole file, or keep what is there with allow_truncated")
     if len(time) < 2:
         raise ValueError(f"{path}: has {len(time)} frame{'s' * (len(time) != 1)}; {WANTED} with at least 2 frames")
-    return Video(path, np.asarray(time), end, height, width, lost, ())
+    return Video(path, np.asarray(time), end, height, width, lost, (), aspect)
 
 
-def _scan_folder(path: Path, fps: float | int | None) -> Video:
+def _scan_folder(path: Path, fps: float | int | None, watch: Callable[[av.VideoFrame | np.ndarray], None] | None) -> Video:
     files = folder_files(path)
     if fps is None or not fps > 0:
         raise ValueError(
@@ -92,11 +102,15 @@ def _scan_folder(path: Path, fps: float | int | None) -> Video:
         )
     if len(files) < 2:
         raise ValueError(f"{path}: has {len(files)} jpg/png frame{'s' * (len(files) != 1)}; needed at least 2")
-    height, width = folder_picture(files[0]).shape[:2]
+    height = width = 0
     for file in files:
-        rows, columns = folder_picture(file).shape[:2]
+        picture = folder_picture(file)
+        rows, columns = picture.shape[:2]
+        height, width = height or rows, width or columns
         if (rows, columns) != (height, width):
             raise ValueError(f"{file}: is {rows} x {columns} pixels, the folder's first frame {height} x {width}; needed one")
+        if watch is not None:
+            watch(picture)
     return Video(path, np.arange(len(files)) / fps, len(files) / fps, height, width, "", files)
 
 
@@ -117,12 +131,21 @@ def sample(video: Video, frame_hz: float | int) -> Int[np.ndarray, " T"]:
 
 def frames(video: Video, indices: Sequence[int] | np.ndarray, height: int, width: int) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
     """The frames at `indices` (not decreasing, repeats allowed), fitted to height x width by `fit`."""
+    last: tuple[np.ndarray, np.ndarray] | None = None
+    for picture in pictures(video, indices):
+        if last is None or picture is not last[0]:
+            last = picture, fit(picture, height, width, video.pixel_aspect)
+        yield last[1]
+
+
+def pictures(video: Video, indices: Sequence[int] | np.ndarray) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
+    """The frames at `indices` (not decreasing, repeats allowed), as they are shown, at their own size."""
     wanted = [int(i) for i in indices]
     if any(b < a for a, b in itertools.pairwise(wanted)) or (wanted and not 0 <= wanted[0] <= wanted[-1] < len(video.time)):
         raise ValueError(f"{video.path}: frame indices must not decrease and lie in 0..{len(video.time) - 1}")
     if video.files:
         for index, repeats in itertools.groupby(wanted):
-            picture = fit(folder_picture(video.files[index]), height, width)
+            picture = folder_picture(video.files[index])
             yield from (picture for _ in repeats)
         return
     with Reader(video.path) as reader:
@@ -133,21 +156,45 @@ def frames(video: Video, indices: Sequence[int] | np.ndarray, height: int, width
                 raise ValueError(
                     f"{video.path}: had {len(video.time)} frames when it was scanned, now fewer; it changed meanwhile"
                 )
-            aspect = reader.pixel_aspect if quarter_turns(frame, video.path) % 2 == 0 else 1 / reader.pixel_aspect
-            picture = fit(upright(frame, video.path), height, width, aspect)
+            picture = upright(frame, video.path)
             yield from (picture for _ in repeats)
 
 
 def fit(picture: UInt8[np.ndarray, "H W 3"], height: int, width: int, pixel_aspect: float = 1.0) -> UInt8[np.ndarray, "h w 3"]:
     """Centre-crops to the aspect of height x width and area-resizes; `pixel_aspect` is the width over the height of a pixel."""
+    top, left, rows, columns = middle(picture.shape[:2], height, width, pixel_aspect)
+    return resize("rgb", picture[top : top + rows, left : left + columns], height, width)
+
+
+def middle(size: Sequence[int], height: int, width: int, pixel_aspect: float = 1.0) -> tuple[int, int, int, int]:
+    """(top, left, rows, columns) of the largest part in the middle of a picture of `size` with the aspect of height x width."""
     if height < 1 or width < 1:
         raise ValueError(f"picture size {height} x {width}; needed at least 1 x 1")
-    rows, columns = picture.shape[:2]
+    rows, columns = int(size[0]), int(size[1])
     ratio = width / height / pixel_aspect  # columns a row, in source pixels
     crop_rows = min(rows, max(1, round(columns / ratio)))
     crop_columns = min(columns, max(1, round(rows * ratio)))
-    top, left = (rows - crop_rows) // 2, (columns - crop_columns) // 2
-    return resize("rgb", picture[top : top + crop_rows, left : left + crop_columns], height, width)
+    return (rows - crop_rows) // 2, (columns - crop_columns) // 2, crop_rows, crop_columns
+
+
+def film(video: Video, name: str) -> Recording:
+    """The recording that a scanned video is."""
+    size = np.tile(np.array([[video.height, video.width]]), (len(video.time), 1))
+    notes = (f"it ends early: {video.lost}",) if video.lost else ()
+    files = video.files or (video.path,)
+    rest = {"pixel_aspect": video.pixel_aspect, "notes": notes}
+    return Recording(name, "video", video.time, video.seconds, size, ("rgb",), Frames(video), files, **rest)
+
+
+@dataclasses.dataclass(frozen=True)
+class Frames:
+    """The pictures of a video, for a `Recording`."""
+
+    video: Video
+
+    def __call__(self, indices: Sequence[int]) -> Iterator[dict[str, Any]]:
+        for picture in pictures(self.video, indices):
+            yield {"rgb": picture}
 
 
 def read_video(

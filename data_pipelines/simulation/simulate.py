@@ -4,14 +4,10 @@ Scene i depends on (seed, i) and on the arguments of `draw` alone: not on worker
 before it. A scene whose objects leave the arena, start inside one another or are hardly seen is drawn again.
 """
 
-import concurrent.futures
-import contextlib
 import dataclasses
 import functools
 import math
-import multiprocessing
 import os
-from collections.abc import Iterator
 from os import PathLike
 from typing import Any
 
@@ -24,6 +20,7 @@ from data_pipelines.simulation.camera_path import CAMERA_KINDS
 from data_pipelines.simulation.physics import Trajectory, simulate_physics
 from data_pipelines.simulation.scene import ARENA_M, SLOTS, STORIES, Scene, draw
 from data_pipelines.simulation.style import Style
+from data_pipelines.workers import Died, run
 from data_pipelines.wsv import Layout, Writer, create, finished
 from wsm_jax.core.render import surface
 from wsm_jax.snapshot import STORED, TICK_HZ, WSV, Camera, Waves
@@ -271,7 +268,11 @@ def simulate(
     missing = writer.missing()
     done = scenes - sum(len(layout.span(shard)) for shard in missing)
     with tqdm(total=scenes, initial=done, unit="scene", desc=f"simulate {name}", disable=not progress) as bar:
-        for shard in _run(task, missing, workers, library):
+        # MuJoCo takes its graphics library from the environment when it is first imported, so its renderer always runs in workers
+        variables = {} if library is None else {"MUJOCO_GL": library}
+        for shard, done in run(task, missing, workers, variables):
+            if isinstance(done, Died):
+                raise done
             bar.update(len(layout.span(shard)))
     return writer.finish()
 
@@ -292,48 +293,3 @@ class _Task:
         clips = [make_clip(self.recipe, self.first_scene + i, self.height, self.width, self.renderer) for i in span]
         self.writer.write(shard, clips)
         return shard
-
-
-def _run(task: _Task, shards: list[int], workers: int, library: str | None) -> Iterator[int]:
-    """The shards as they are done."""
-    if workers == 1 and library is None:
-        yield from map(task, shards)
-        return
-    # MuJoCo takes its graphics library from the environment when it is first imported, so its renderer always runs in workers
-    with _environment({} if library is None else {"MUJOCO_GL": library}):
-        pool = concurrent.futures.ProcessPoolExecutor(
-            min(workers, max(len(shards), 1)),
-            multiprocessing.get_context("spawn"),
-            _begin_worker,
-            (os.cpu_count() or 1, workers, jax.config.jax_compilation_cache_dir),  # type: ignore[attr-defined]
-        )
-        try:
-            for future in concurrent.futures.as_completed([pool.submit(task, shard) for shard in shards]):
-                yield future.result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _begin_worker(cores: int, workers: int, compilations: str | None) -> None:
-    """Keeps a worker off accelerators, and, where the workers fill the machine, to one thread of its own.
-
-    What the workers before it have compiled it finds in the folder `compilations`.
-    """
-    jax.config.update("jax_platforms", "cpu")
-    jax.config.update("jax_compilation_cache_dir", compilations)
-    if workers >= cores:
-        given = [os.environ["XLA_FLAGS"]] if "XLA_FLAGS" in os.environ else []
-        os.environ["XLA_FLAGS"] = " ".join([*given, "--xla_cpu_multi_thread_eigen=false"])
-
-
-@contextlib.contextmanager
-def _environment(changes: dict[str, str]) -> Iterator[None]:
-    """Sets environment variables for the processes that are started inside."""
-    before = {key: os.environ[key] for key in changes if key in os.environ}
-    os.environ.update(changes)
-    try:
-        yield
-    finally:
-        for key in changes:
-            del os.environ[key]
-        os.environ.update(before)

@@ -111,7 +111,14 @@ def orbit(
     return look_at(position, np.broadcast_to(np.asarray(target, np.float32), position.shape), fov)
 
 
-def crop(camera: Camera, size: tuple[int, int], top: int, left: int, rows: int, columns: int) -> Camera:
+def crop(
+    camera: Camera,
+    size: tuple[float | int, float | int],
+    top: float | int,
+    left: float | int,
+    rows: float | int,
+    columns: float | int,
+) -> Camera:
     """The camera [*lead] of `rows` x `columns` pixels of its pictures of `size` (H, W), those from `top` and `left` on.
 
     Each kept pixel sees what it saw: f' = f H/rows, o' = (W/2 + ox H - left - columns/2)/rows, likewise for oy. The lens stays.

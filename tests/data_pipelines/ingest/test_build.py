@@ -148,7 +148,7 @@ def test_a_truncated_video_is_refused_or_kept_in_part(tmp_path):
         (ValueError, "are 2.4 frames; needed a whole number", ["a.mp4"], {"clip_seconds": 0.3}),
         (ValueError, "licence is empty", ["a.mp4"], {"licence": " "}),
         (ValueError, "no input is one", ["a.mp4"], {"fps": 8}),
-        (ValueError, 'rgb_codec must be "array" or "jpeg"', ["a.mp4"], {"codec": "gif"}),
+        (ValueError, "rgb_codec must be array, jpeg or h264", ["a.mp4"], {"codec": "gif"}),
         (KeyError, r"'b\.mp4' names 0 of the inputs, needed 1; is it 'a\.mp4'", ["a.mp4"], {"captions": {"b.mp4": ["x"]}}),
         (ValueError, r"a text of 'a\.mp4' has 0 bytes", ["a.mp4"], {"captions": {"a.mp4": [""]}}),
         (ValueError, r"a text of 'a\.mp4' has 600 bytes.*needed 1 to 512", ["a.mp4"], {"captions": {"a.mp4": ["é" * 300]}}),

@@ -244,7 +244,7 @@ def test_what_is_no_video_is_named(tmp_path):
     files = {"noise.mp4": noise, "empty.webm": b"", "story.txt": b"once upon a time\n" * 50, "story.mp4": b"once upon\n" * 50}
     for name, data in files.items():
         (tmp_path / name).write_bytes(data)
-        with pytest.raises(ValueError, match=rf"{name}: is .*needed a video \(mp4, mov, webm\)"):
+        with pytest.raises(ValueError, match=rf"{name}: is .*needed a video \(mp4, mov, webm, mkv\)"):
             scan(tmp_path / name)
     Image.new("RGB", (16, 16)).save(tmp_path / "picture.png")
     with pytest.raises(ValueError, match=r"picture\.png: is of format 'png_pipe'"):

@@ -1,0 +1,185 @@
+"""What clips are cut from recordings: shots, windows in buckets, and what is left out, each with its reason.
+
+A plan is a pure function of what the scans found, so every worker and host comes to the same one.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from data_pipelines.ingest.bucket import Bucket, fitting
+from data_pipelines.ingest.find import Rejection
+from data_pipelines.ingest.measure import cuts
+
+MEASURES = ("seconds", "sharpness", "change")
+"""What every clip of a dataset is measured by; see measure.py. `change` is per second."""
+_SAME = 0.05
+"""Frames that differ by less than this (mean level of 255) are one frame, shown twice."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Filters:
+    """What is left out."""
+
+    shots: bool = True
+    """Cut at shots, so that no clip shows two."""
+    sharpness: float | int = 0.0
+    """Least median sharpness (variance of the Laplacian at 144 rows)."""
+    change: float | int = 0.0
+    """Least change a second (mean level of 255): less is a still picture."""
+    duplicates: float | int = 1.0
+    """Largest share of frames that repeat the one before."""
+
+    def check(self) -> "Filters":
+        """Returns itself; raises ValueError for limits that nothing can keep."""
+        if min(self.sharpness, self.change, self.duplicates) < 0 or self.duplicates > 1:
+            raise ValueError(f"ingest: {self}; needed limits of 0 or more, and a share of duplicates up to 1")
+        return self
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What a scan found of one recording; plain data."""
+
+    candidate: int
+    """Number of the candidate that it comes from, ..."""
+    number: int
+    """... and its own among the recordings of that."""
+    name: str
+    kind: str
+    time: tuple[float, ...]
+    seconds: float
+    size: tuple[tuple[int, int], ...]
+    """Rows and columns of the pictures; one for all where they are equal."""
+    channels: tuple[str, ...]
+    camera: bool
+    lens: bool
+    pixel_aspect: float
+    signals: tuple[tuple[str, int, int], ...]
+    """(name, components, steps)."""
+    text: tuple[str, ...]
+    notes: tuple[str, ...]
+    sha256: str
+    sharpness: tuple[float, ...]
+    change: tuple[float, ...]
+
+    @property
+    def frame_hz(self) -> float:
+        """Mean rate, Hz."""
+        return len(self.time) / self.seconds
+
+    @property
+    def form(self) -> tuple[Any, ...]:
+        """Recordings of one form can stand in one dataset."""
+        return self.kind, self.channels, self.camera, self.lens, tuple((name, parts) for name, parts, _ in self.signals)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cut:
+    """One clip to be made."""
+
+    found: int
+    """Number of its recording in the list of what was found."""
+    bucket: Bucket
+    frames: tuple[int, ...]
+    """Of the recording."""
+    start: float
+    """s."""
+    measures: dict[str, float]
+
+
+def plan(found: Sequence[Found], buckets: tuple[Bucket, ...], filters: Filters) -> tuple[list[Cut], list[Rejection]]:
+    """The clips of all recordings, in order, and what is left out."""
+    clips: list[Cut] = []
+    rejected: list[Rejection] = []
+    twins: dict[str, str] = {}
+    for index, recording in enumerate(found):
+        key = f"{recording.sha256}/{recording.number}"
+        if key in twins:
+            rejected.append(Rejection(recording.name, f"is the same recording as {twins[key]}", 0.0, recording.seconds))
+            continue
+        twins[key] = recording.name
+        cut = _views if recording.kind == "views" else _windows
+        made, left = cut(index, recording, buckets, filters)
+        clips += made
+        rejected += left
+    return clips, rejected
+
+
+def _views(index: int, found: Found, buckets: tuple[Bucket, ...], filters: Filters) -> tuple[list[Cut], list[Rejection]]:
+    """All views of an instant are one clip; rates and lengths do not matter."""
+    height, width = found.size[0]
+    bucket = fitting(buckets, height, width * found.pixel_aspect, float("inf"))[0]
+    frames = tuple(range(len(found.time)))
+    return [
+        Cut(index, bucket, frames, 0.0, {"seconds": 0.0, "sharpness": float(np.median(found.sharpness)), "change": 0.0})
+    ], []
+
+
+def _windows(index: int, found: Found, buckets: tuple[Bucket, ...], filters: Filters) -> tuple[list[Cut], list[Rejection]]:
+    """Windows that follow one another within every shot, the longest first."""
+    height, width = found.size[0]
+    choice = fitting(buckets, height, width * found.pixel_aspect, found.frame_hz)
+    if not choice:
+        least = min(b.frame_hz for b in buckets)
+        why = f"has {found.frame_hz:.4g} frames a second; needed at least the {least:g} asked for"
+        return [], [Rejection(found.name, why, 0.0, found.seconds)]
+    time = np.asarray(found.time)
+    begins = np.flatnonzero(cuts(np.asarray(found.change))) if filters.shots else np.zeros(0, np.int64)
+    starts = [0, *(int(i) for i in begins)]
+    ends = [*(float(time[i]) for i in begins), found.seconds]
+    clips: list[Cut] = []
+    rejected: list[Rejection] = []
+    for first, end in zip(starts, ends, strict=True):
+        at = float(time[first])
+        for bucket in choice:
+            while _count(end - at, bucket) >= bucket.frames:
+                frames = _frames(time, at, bucket, found.frame_hz)
+                measures, why = _measured(found, frames, bucket, filters)
+                if why:
+                    rejected.append(Rejection(found.name, why, at, bucket.seconds))
+                else:
+                    clips.append(Cut(index, bucket, frames, at, measures))
+                at += bucket.seconds
+        left = end - at
+        if left > 0.5 / choice[-1].frame_hz:
+            shortest, whole = choice[-1], first == 0 and len(starts) == 1 and at == 0
+            why = (
+                f"lasts {left:.3f} s, {_count(left, shortest)} frames at {shortest.frame_hz:g} Hz; needed {shortest.frames} "
+                f"frames ({shortest.seconds:g} s) for one clip"
+                if whole
+                else "what is left is shorter than a clip"
+            )
+            rejected.append(Rejection(found.name, why, at, left))
+    return clips, rejected
+
+
+def _count(seconds: float, bucket: Bucket) -> int:
+    """Frames at the bucket's rate in so many seconds: the last one is on screen for 5 % of a step or more."""
+    return max(int(np.ceil(seconds * bucket.frame_hz - 0.05)), 0)
+
+
+def _frames(time: np.ndarray, at: float, bucket: Bucket, frame_hz: float) -> tuple[int, ...]:
+    """The frames on screen from `at` (s) on, at the bucket's rate."""
+    # Containers round times, to 1 ms in webm and in whatever came from one: a frame that starts that little late is on time.
+    instants = at + np.arange(bucket.frames) / bucket.frame_hz + min(1e-3, 0.25 / frame_hz)
+    return tuple(int(i) for i in np.searchsorted(time, instants, side="right") - 1)
+
+
+def _measured(found: Found, frames: tuple[int, ...], bucket: Bucket, filters: Filters) -> tuple[dict[str, float], str]:
+    """The measures of a clip, and why it is left out (empty: it is not)."""
+    change = np.cumsum(found.change)
+    between = np.diff(change[list(frames)])
+    sharpness = float(np.median(np.asarray(found.sharpness)[list(frames)]))
+    rate = float(between.sum() / bucket.seconds)
+    same = float(np.mean(between < _SAME))
+    measures = {"seconds": float(bucket.seconds), "sharpness": sharpness, "change": rate}
+    if sharpness < filters.sharpness:
+        return measures, f"blurred: sharpness {sharpness:.3g}, needed {filters.sharpness:g}"
+    if rate < filters.change:
+        return measures, f"still: changes by {rate:.3g} levels a second, needed {filters.change:g}"
+    if same > filters.duplicates:
+        return measures, f"{same:.0%} of its frames repeat the one before; at most {filters.duplicates:.0%} may"
+    return measures, ""
