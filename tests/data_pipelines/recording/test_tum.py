@@ -104,6 +104,9 @@ def test_frames_without_depth_or_poses_nearby_are_left_out_and_counted(tmp_path)
     # poses exactly .1 s apart do; before the first and after the last there is none
     write(tmp_path / "b", poses=(0.01, 0.11))
     np.testing.assert_allclose(read_tum(tmp_path / "b", intrinsics=LENS).time, [0, 0.035, 0.07], atol=1e-6)
+    # at the very time of a pose its neighbours may be far
+    write(tmp_path / "e", (0.0, 0.2, 0.3, 0.4), (0.0, 0.2, 0.3, 0.4), (0.0, 0.2, 0.4))
+    np.testing.assert_allclose(read_tum(tmp_path / "e", intrinsics=LENS).time, [0, 0.2, 0.4], atol=1e-6)
     write(tmp_path / "c", poses=(-0.1, 0.1))
     with pytest.raises(ValueError, match="c: 0 frames with colour, depth and pose"):
         read_tum(tmp_path / "c", intrinsics=LENS)
