@@ -1,6 +1,6 @@
 """Recordings that carry geometry: folders of RGB-D frames with camera poses, and coloured points with cameras.
 
-An RGB-D folder holds color/ (or colour/, rgb/), depth/ (16-bit PNG in millimetres), frames paired by name, and trajectory.log:
+An RGB-D folder holds color/ (or colour/, rgb/, image/), depth/ (16-bit PNG in mm), frames paired by name, and trajectory.log:
 for every frame a line of numbers and four lines of a matrix, camera to world. Where it has a folder mask/, its pictures
 hold the instance of every pixel, 1.. (0: unknown), the same for the same thing throughout. A points file is .npz with means3d
 [n 3] (m), colors [n 3] (bytes), and, if it has cameras, viewmats [k 4 4] (world to camera), Ks [k 3 3] (pixels), height and
@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from data_pipelines.recording.stills import folder_files
 from wsm_jax.core.exchange import array_file
 from wsm_jax.core.fitting.observations import checked_depth, checked_points
 from wsm_jax.snapshot import Camera
@@ -23,7 +24,7 @@ from wsm_jax.typing import Float, Int
 STRUCTURED_LIGHT = (525.0, 525.0, 319.5, 239.5)
 """fx, fy, cx, cy (pixels, of 640 x 480) that PrimeSense sensors are commonly used with, where a recording names none."""
 _FIELDS = ("means3d", "colors", "viewmats", "Ks", "height", "width")
-_COLOURS = ("color", "colour", "rgb")
+_COLOURS = ("color", "colour", "rgb", "image")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,12 +68,8 @@ def read_frames(
     Raises FileNotFoundError or ValueError that names the file, for what is missing, does not pair, or is no depth in metres.
     """
     folder = Path(folder)
-    colours = next((folder / name for name in _COLOURS if (folder / name).is_dir()), None)
-    if colours is None or not (folder / "depth").is_dir():
-        raise FileNotFoundError(f"{folder}: needed the folders depth and one of {', '.join(_COLOURS)}")
-    depths = sorted((folder / "depth").glob("*.png"))[:most]
-    if not depths:
-        raise FileNotFoundError(f"{folder / 'depth'}: no .png in it; needed 16-bit depth maps")
+    colours, depths = colours_and_depths(folder)
+    depths = depths[:most]
     poses = read_trajectory(folder / "trajectory.log")
     if len(poses) < len(depths):
         raise ValueError(f"{folder / 'trajectory.log'}: {len(poses)} poses for {len(depths)} frames; needed one each")
@@ -84,6 +81,17 @@ def read_frames(
             frame = dataclasses.replace(frame, mask=_mask(_beside(masks, path), frame.depth.shape, shrink))
         frames.append(frame)
     return frames
+
+
+def colours_and_depths(folder: Path) -> tuple[Path, list[Path]]:
+    """The folder of the pictures, and the depth maps in the order of the numbers in their names. Raises FileNotFoundError."""
+    colours = next((folder / name for name in _COLOURS if (folder / name).is_dir()), None)
+    if colours is None or not (folder / "depth").is_dir():
+        raise FileNotFoundError(f"{folder}: needed the folders depth and one of {', '.join(_COLOURS)}")
+    depths = [file for file in folder_files(folder / "depth") if file.suffix.lower() == ".png"]
+    if not depths:
+        raise FileNotFoundError(f"{folder / 'depth'}: no .png in it; needed 16-bit depth maps")
+    return colours, depths
 
 
 def _beside(folder: Path, depth: Path) -> Path:
@@ -140,7 +148,9 @@ def read_trajectory(path: str | Path) -> Float[np.ndarray, "K 4 4"]:
             pose = np.array([[float(word) for word in line] for line in lines[first + 1 : first + 5]])
         except ValueError as error:
             raise ValueError(f"{path}: lines {first + 2} to {first + 5}: {error}") from error
-        if pose.shape != (4, 4) or not np.allclose(pose[:3, :3] @ pose[:3, :3].T, np.eye(3), atol=1e-3):
+        turn = pose[:3, :3]
+        rigid = pose.shape == (4, 4) and np.allclose(turn @ turn.T, np.eye(3), atol=1e-3) and np.linalg.det(turn) > 0
+        if not rigid or not np.allclose(pose[3], (0, 0, 0, 1)) or not (np.abs(pose[:3, 3]) < 1e6).all():
             raise ValueError(f"{path}: lines {first + 2} to {first + 5} hold no rigid motion of 4 x 4 numbers")
         poses.append(pose)
     return np.stack(poses)

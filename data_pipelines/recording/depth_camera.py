@@ -1,0 +1,232 @@
+"""What recordings of depth cameras share: pictures decoded together with their depth, intrinsics, and the unit of the depth."""
+
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from data_pipelines.recording.stills import folder_picture
+from wsm_jax.snapshot import Camera
+from wsm_jax.typing import Float, UInt8
+
+DEPTH_RANGE_M = (0.2, 20.0)
+"""Where the median of what a depth camera measures must lie."""
+UNITS_M = {1e-3: "millimetres", 1e-4: "tenths of a millimetre", 1 / 5000: "TUM's 5000 a metre"}
+"""Steps of depth that are in use, to be proposed where the one given makes no sense."""
+PIXELS = 2**26
+"""Pixels of a picture, at most."""
+_DEEP = ("I;16", "I;16B", "I;16L", "I")
+_LABELS = (*_DEEP, "1", "L", "P")
+_ORIENTATION = 0x0112  # EXIF
+
+
+@dataclasses.dataclass(frozen=True)
+class Shot:
+    """The files of one frame, pixel on pixel."""
+
+    colour: Path
+    depth: Path
+    mask: Path | None = None
+    """Instance of every pixel, 1..; 0: unknown."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ShotPictures:
+    """The `Pictures` of a recording: rgb, depth in mm, and, of shots with masks, instance."""
+
+    shots: tuple[Shot, ...]
+    size: tuple[int, int]
+    """Rows and columns of every file."""
+    unit_m: float
+    """One step of the depth files, m."""
+
+    def __call__(self, indices: Sequence[int]) -> Iterator[dict[str, Any]]:
+        """Raises ValueError or OSError that names the file, and ValueError for indices that decrease or are none."""
+        wanted, count = [int(i) for i in indices], len(self.shots)
+        if wanted != sorted(wanted) or (wanted and not 0 <= wanted[0] <= wanted[-1] < count):
+            raise ValueError(f"{self.shots[0].colour}: frame indices must not decrease and lie in 0..{count - 1}")
+        for index in wanted:
+            shot = self.shots[index]
+            frame: dict[str, Any] = {"rgb": _colour(shot.colour, self.size)}
+            frame["depth"] = _millimetres(_numbers(shot.depth, _DEEP, self.size), self.unit_m)[..., None]
+            if shot.mask is not None:
+                labels = _numbers(shot.mask, _LABELS, self.size)
+                if labels.min() < 0 or labels.max() > 65535:
+                    raise ValueError(f"{shot.mask}: instances {labels.min()}..{labels.max()}; needed 0..65535")
+                frame["instance"] = labels.astype(np.uint16)[..., None]
+            if _is_plain_jpeg(shot.colour):
+                frame["jpeg"] = shot.colour.read_bytes()
+            yield frame
+
+
+def _opened(file: Path) -> Image.Image:
+    """A picture of which the header is read. Raises FileNotFoundError or ValueError that names the file."""
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no such file; needed the picture of a frame")
+    try:
+        image = Image.open(file)
+    except Exception as error:  # Pillow raises anything for a broken header
+        raise ValueError(f"{file}: no picture that can be read ({error})") from error
+    if image.width * image.height > PIXELS:
+        image.close()
+        raise ValueError(f"{file}: {image.height} x {image.width} pixels; needed at most {PIXELS}")
+    return image
+
+
+def _upright(image: Image.Image, file: Path) -> Image.Image:
+    """Itself. Raises ValueError for a picture that is to be turned: its depth would not turn with it."""
+    try:
+        turn = image.getexif().get(_ORIENTATION, 1) if "exif" in image.info else 1
+    except Exception as error:
+        raise ValueError(f"{file}: EXIF data that cannot be read ({error})") from error
+    if turn not in (0, 1):
+        raise ValueError(f"{file}: is to be turned (EXIF orientation {turn}); needed pictures as they lie on their depth maps")
+    return image
+
+
+def _is_plain_jpeg(file: Path) -> bool:
+    """Whether the bytes of a file show its picture to any decoder: a baseline JPEG of 8-bit YCbCr, sRGB."""
+    with _opened(file) as image:
+        told = image.info
+        plain = image.format == "JPEG" and image.mode == "RGB" and getattr(image, "bits", 8) == 8
+        return plain and not told.get("progressive") and told.get("adobe_transform", 1) == 1 and "icc_profile" not in told
+
+
+def _same_size(image: Image.Image, size: tuple[int, int], file: Path) -> None:
+    if (image.height, image.width) != size:
+        raise ValueError(
+            f"{file}: {image.height} x {image.width} pixels, the first picture of the recording {size[0]} x {size[1]}; needed "
+            "one size of all colour pictures, depth maps and masks: resample them onto one another first"
+        )
+
+
+def _colour(file: Path, size: tuple[int, int]) -> UInt8[np.ndarray, "H W 3"]:
+    with _opened(file) as image:
+        _same_size(_upright(image, file), size, file)
+    try:
+        return folder_picture(file)
+    except ValueError:
+        raise
+    except Exception as error:  # Pillow raises anything for a broken file
+        raise ValueError(f"{file}: cannot be read as a picture ({error})") from error
+
+
+def _numbers(file: Path, modes: tuple[str, ...], size: tuple[int, int]) -> np.ndarray:
+    """The whole numbers [H W] of a picture with one component, as they are stored."""
+    with _opened(file) as image:
+        _one_component(image, modes, file)
+        _same_size(image, size, file)
+        try:
+            return np.asarray(image).astype(np.int64)
+        except Exception as error:  # Pillow raises anything for a broken file
+            raise ValueError(f"{file}: cannot be read as a picture ({error})") from error
+
+
+def _one_component(image: Image.Image, modes: tuple[str, ...], file: Path) -> None:
+    if image.mode not in modes:
+        bits = "of 16 bits" if modes == _DEEP else "of whole numbers"
+        raise ValueError(f"{file}: {image.mode} pixels; needed one component {bits}")
+
+
+def _millimetres(steps: np.ndarray, unit_m: float) -> np.ndarray:
+    """Depth as it is stored, uint16; what does not fit is 0."""
+    stored = np.rint(steps * (unit_m * 1000.0))
+    return np.where((stored >= 0) & (stored <= 65535), stored, 0).astype(np.uint16)
+
+
+def checked_size(shots: Sequence[Shot], notes: list[str]) -> tuple[int, int]:
+    """Rows and columns of every file, by their headers alone; says in `notes` what is lost of them.
+
+    Raises FileNotFoundError or ValueError, naming the file: no picture, other components than needed, other size, turned.
+    """
+    size, veiled = None, 0
+    for shot in shots:
+        with _opened(shot.colour) as image:
+            size = (image.height, image.width) if size is None else size
+            _same_size(_upright(image, shot.colour), size, shot.colour)
+            veiled += image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
+        for file, modes in ((shot.depth, _DEEP), (shot.mask, _LABELS)):
+            if file is not None:
+                with _opened(file) as image:
+                    _one_component(image, modes, file)
+                    _same_size(image, size, file)
+    if size is None:
+        raise ValueError("depth camera: no frames; needed one or more")
+    if veiled:
+        notes.append(f"the transparency of {veiled} colour pictures is ignored")
+    return size
+
+
+def checked_unit(shots: Sequence[Shot], size: tuple[int, int], unit_m: float | int, notes: list[str]) -> float:
+    """The step of the depth files in m, if it makes sense of the first, the middle and the last of them.
+
+    Raises ValueError, naming the first, for a step that is none, depth maps without depth, and a median outside DEPTH_RANGE_M.
+    """
+    first = shots[0].depth
+    if not 0 < unit_m < math.inf:
+        raise ValueError(f"{first}: steps of depth of unit_m={unit_m:g} m; needed a length above 0")
+    picks = sorted({0, len(shots) // 2, len(shots) - 1})
+    steps = np.concatenate([_numbers(shots[i].depth, _DEEP, size).ravel() for i in picks])
+    if not (steps > 0).any():
+        raise ValueError(f"{first}: this and {len(picks) - 1} other depth maps hold no depth above 0; needed depth")
+    low, high = DEPTH_RANGE_M
+    middle = float(np.median(steps[steps > 0]))
+    if not low <= middle * unit_m <= high:
+        better = [f"{unit:g} ({name}: {middle * unit:.3g} m)" for unit, name in UNITS_M.items() if low <= middle * unit <= high]
+        mend = " or ".join(better) or f"between {low / middle:.2g} and {high / middle:.2g}"
+        raise ValueError(
+            f"{first}: a median depth of {middle * unit_m:.4g} m with steps of unit_m={unit_m:g} m; needed {low:g}..{high:g} m "
+            f"of a depth camera, as with unit_m = {mend}"
+        )
+    if abs(unit_m * 1000 - round(unit_m * 1000)) > 1e-9:
+        notes.append("depth is rounded to 1 mm")
+    if 65535 * unit_m > 65.536:
+        notes.append("depth beyond 65.535 m is taken for not measured")
+    return float(unit_m)
+
+
+@dataclasses.dataclass(frozen=True)
+class Lens:
+    """Intrinsics as OpenCV has them: pixels, the centre of the first one at (0, 0)."""
+
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+    distortion: tuple[float, ...] | None = None
+    """k1 k2 p1 p2 k3"""
+
+    @classmethod
+    def of(cls, numbers: Sequence[float | int], size: tuple[int, int], source: str) -> "Lens":
+        """From fx fy cx cy, or these and k1 k2 p1 p2 k3. Raises ValueError that names `source` for what is no lens."""
+        values = tuple(float(x) for x in numbers)
+        if len(values) not in (4, 9) or not all(math.isfinite(x) for x in values):
+            raise ValueError(f"{source}: intrinsics {values}; needed fx fy cx cy, or these and k1 k2 p1 p2 k3")
+        fx, fy, cx, cy = values[:4]
+        rows, columns = size
+        if not (fx > 0 and fy > 0 and 0.5 < fx / fy < 2 and 0.05 < fy / rows < 100):
+            raise ValueError(f"{source}: focal lengths {fx:g} and {fy:g} px of pictures {rows} high; needed a lens, in pixels")
+        if not (0 <= cx <= columns and 0 <= cy <= rows):
+            raise ValueError(f"{source}: principal point {cx:g}, {cy:g}; needed it in the {columns} x {rows} pixels, in pixels")
+        return cls(fx, fy, cx, cy, values[4:] if any(values[4:]) else None)
+
+    @property
+    def pixel_aspect(self) -> float:
+        """Width over height of a pixel: what makes one focal length of two."""
+        return self.fy / self.fx
+
+    def cameras(self, position: Float[np.ndarray, "T 3"], rotation: Float[np.ndarray, "T 4"], size: tuple[int, int]) -> Camera:
+        """The path with this lens; of the pictures once their pixels are square."""
+        rows, columns = size
+        offset = [(self.cx + 0.5 - 0.5 * columns) * self.pixel_aspect / rows, (self.cy + 0.5 - 0.5 * rows) / rows]
+
+        def tiled(values: Sequence[float]) -> np.ndarray:
+            return np.tile(np.array(values, np.float32), (len(position), 1))
+
+        focal = np.full(len(position), self.fy / rows, np.float32)
+        bent = None if self.distortion is None else tiled(self.distortion)
+        return Camera(position.astype(np.float32), rotation.astype(np.float32), focal, tiled(offset), bent)
