@@ -30,7 +30,7 @@ class Film:
 def film(path: Path) -> Film:
     """Reads the head of a video file. Raises FileNotFoundError or ValueError, naming the path: no video, or it ends early."""
     with _opened(path) as container:
-        stream = container.streams.video[0]
+        stream = _stream(container)
         size, promised = promised_bytes(path)
         if promised > size:
             raise ValueError(f"{path}: ends early: it has {size} of {promised} bytes; get the whole file")
@@ -79,18 +79,23 @@ def _opened(path: Path) -> Any:
         raise FileNotFoundError(f"{path}: no such file; {WANTED}")
     try:
         container = av.open(str(path))
-    except (FFmpegError, OSError) as error:
-        raise ValueError(f"{path}: is no video ({error.strerror}); {WANTED}") from error
-    if not set(container.format.name.split(",")) & set(FORMATS) or not container.streams.video:
+    except (FFmpegError, OSError, UnicodeError) as error:  # av decodes the texts of a container as UTF-8
+        raise ValueError(f"{path}: is no video ({error}); {WANTED}") from error
+    if not set(container.format.name.split(",")) & set(FORMATS) or _stream(container) is None:
         kind = container.format.name
         container.close()
         raise ValueError(f"{path}: is of format {kind!r}, or has no video stream; {WANTED}")
     return container
 
 
+def _stream(container: Any) -> Any:
+    """Its first stream of pictures that there is a decoder for, or None."""
+    return next((stream for stream in container.streams.video if stream.codec_context is not None), None)
+
+
 def _frames(container: Any, path: Path, begin: float) -> Iterator[tuple[float, av.VideoFrame]]:
     """(time s from the first frame of the file, frame), from a key frame at or before `begin`."""
-    stream = container.streams.video[0]
+    stream = _stream(container)
     stream.thread_type = "AUTO"
     start, tick = stream.start_time or 0, Fraction(stream.time_base)
     try:
@@ -103,5 +108,5 @@ def _frames(container: Any, path: Path, begin: float) -> Iterator[tuple[float, a
         for frame in itertools.chain([first], frames):
             if frame is not None and frame.pts is not None:
                 yield float((frame.pts - start) * tick), frame
-    except (FFmpegError, OSError) as error:
-        raise ValueError(f"{path}: cannot be decoded ({error.strerror}); get the file again") from error
+    except (FFmpegError, OSError, UnicodeError) as error:
+        raise ValueError(f"{path}: cannot be decoded ({error}); get the file again") from error
