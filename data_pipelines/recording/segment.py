@@ -99,12 +99,14 @@ def _frames(container: Any, path: Path, begin: float) -> Iterator[tuple[float, a
     stream.thread_type = "AUTO"
     start, tick = stream.start_time or 0, Fraction(stream.time_base)
     try:
-        container.seek(start + math.floor(begin / tick), stream=stream)
-        frames = container.decode(stream)
-        first = next(frames, None)
-        if first is None or first.pts is None or (first.pts - start) * tick > begin:  # seeking goes by decoding time
-            container.seek(start, stream=stream)
-            frames, first = container.decode(stream), None
+        first, back = None, 0.0
+        # Seeking may land on a key frame that is decoded before `begin` and shown after it (HEVC): then from further back.
+        while first is None or first.pts is None or (first.pts - start) * tick > begin:
+            if back > 4 * begin + 4:
+                return
+            container.seek(start + math.floor(max(begin - back, 0.0) / tick), stream=stream)
+            frames = container.decode(stream)
+            first, back = next(frames, None), 4 * back + 1
         for frame in itertools.chain([first], frames):
             if frame is not None and frame.pts is not None:
                 yield float((frame.pts - start) * tick), frame

@@ -4,7 +4,9 @@ import io
 import json
 import pickle
 import sys
+from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -202,6 +204,23 @@ def test_a_stretch_deep_in_a_film_is_found_by_its_time(tmp_path):
         list(Segment(tmp_path / "a.mp4", np.array([19.0, 20.0]), 0.25 / 30)([0, 1]))
     with pytest.raises(ValueError, match=r"a\.mp4: has no frame at 1\.0167 s"):
         list(Segment(tmp_path / "a.mp4", np.array([1 + 0.5 / 30]), 0.25 / 30)([0]))
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265", "libsvtav1"])
+def test_every_frame_is_found_alone_whatever_the_order_of_decoding(tmp_path, codec):
+    """Key frames every 12 frames; of HEVC some frames are shown before the key frame that is decoded before them."""
+    options = {"g": "12", "bf": "3"} | ({"x265-params": "keyint=12:bframes=4:log-level=none"} if codec == "libx265" else {})
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=30, options=options)
+        stream.width, stream.height, stream.pix_fmt = 56, 32, "yuv420p"
+        for k in range(60):
+            frame = av.VideoFrame.from_ndarray(painted(k), format="rgb24")
+            frame.pts, frame.time_base = k + 15, Fraction(1, 30)  # a file may begin at a time other than 0
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    for k in range(60):
+        assert numbers_in(Segment(path, np.array([k / 30]), 0.25 / 30)([0])) == [k]
 
 
 def test_a_missing_task_table_leaves_the_tasks_of_the_episodes(toy):
