@@ -81,7 +81,7 @@ def _views(folder: Path, source: Path, where: str, reconstruction: dict[str, Any
 def _lens(camera: dict[str, Any], where: str, photo: Path) -> Lens:
     """Raises ValueError that says `where` a camera is one that cannot be described."""
     kind = camera.get("projection_type", "perspective")
-    if kind not in _MODELS:
+    if kind not in tuple(_MODELS):
         raise ValueError(f"{where}: is {kind!r}; needed one of {', '.join(_MODELS)}: undistort the photos with OpenSfM first")
 
     def value(key: str, default: float | None = None) -> float:

@@ -106,7 +106,7 @@ class Photos:
             picture = np.where(steps <= np.iinfo(np.uint16).max, steps, 0.0).astype(np.uint16)
         elif name == "instance":
             picture = picture.reshape(layer.rows, layer.columns, -1).any(-1, keepdims=True).astype(np.uint16)
-        return picture
+        return np.asarray(picture)
 
 
 def recorded(

@@ -64,21 +64,21 @@ def named_file(root: Path, name: str, folders: Sequence[str], source: Path) -> P
     """The file that `source` names, looked for in `folders` of `root` in turn; None where there is none.
 
     A reconstruction may come from anywhere, and must not reach out of the folder of its data: raises ValueError for a name that
-    leads to a file elsewhere. (Links that the folder itself holds are followed.)
+    leads elsewhere. (Links that the folder itself holds are followed.)
     """
     top = os.path.abspath(root)
-    outside = None
-    for folder in folders:
-        path = os.path.abspath(os.path.join(top, folder, name))
-        if not os.path.isfile(path):
-            continue
+    paths = [os.path.abspath(os.path.join(top, folder, name)) for folder in folders]
+    for path in filter(os.path.isfile, paths):
         for base, inner in ((top, path), (os.path.realpath(top), os.path.realpath(path))):
-            if os.path.commonpath([base, inner]) == base:
+            if _within(base, inner):
                 return root / os.path.relpath(inner, base)
-        outside = path
-    if outside is not None or os.path.isabs(name):
+    if any(os.path.isfile(path) or not _within(top, path) for path in paths):
         raise ValueError(f"{source}: names {name!r}, which lies outside {root}; needed files within it: copy them there")
     return None
+
+
+def _within(folder: str, path: str) -> bool:
+    return os.path.commonpath([folder, path]) == folder
 
 
 def complete(source: Path, root: Path, wanted: int, missing: Sequence[str], allow_missing: bool) -> list[str]:

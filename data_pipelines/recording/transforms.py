@@ -116,7 +116,7 @@ def _lens(fields: dict[str, Any], where: str, photo: Path) -> Lens:
     def value(key: str, default: float | None = None) -> float:
         return number(fields.get(key, default), f"{where}, {key}")
 
-    def focal(key: str, angle_key: str, side: float) -> list[float]:
+    def focal(key: str, angle_key: str, side: float | int) -> list[float]:
         if key in fields:
             return [value(key)]
         if angle_key not in fields:
