@@ -1,38 +1,140 @@
-"""A folder of jpg/png frames, in the order of the numbers in their names."""
+"""Still pictures: jpg, png and webp files, one by one or as a folder of frames in the order of the numbers in their names."""
 
+import contextlib
+import dataclasses
+import io
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, UnidentifiedImageError
 
 from wsm_jax.typing import UInt8
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 """Files of a folder that count as its frames; others are left alone."""
+_FORMATS = ("JPEG", "PNG", "WEBP")
+_ORIENTATION = 0x0112  # EXIF
+
+
+@dataclasses.dataclass(frozen=True)
+class Head:
+    """What a picture says of itself before it is decoded."""
+
+    rows: int
+    columns: int
+    """As stored, before any turn."""
+    orientation: int
+    """EXIF: 1 is upright, 3, 6 and 8 are turned, the others of 2..8 mirrored."""
+    mode: str
+    """Pillow's name of the stored components."""
+    alpha: bool
+    deep: bool
+    """Whether it has more than 8 bits a component."""
+    foreign: bool
+    """Whether its colours are of another space than sRGB, by its ICC profile."""
+    plain_jpeg: bool
+    """Whether it is a baseline JPEG file of three 8-bit components in sRGB that shows the picture upright."""
 
 
 def folder_files(path: Path) -> tuple[Path, ...]:
     """The frames of a folder; 2.png comes before 10.png."""
     files = [file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")]
-    return tuple(sorted(files, key=_number_order))
+    return tuple(sorted(files, key=lambda file: natural_order(file.name)))
 
 
-def _number_order(file: Path) -> list[tuple[int, int, str]]:
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", file.name) if part]
+def natural_order(name: str) -> list[tuple[int, int, str]]:
+    """A key by which names sort as people number things: a2 before a10."""
+    return [(0, int(part[:400]), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]
+
+
+@contextlib.contextmanager
+def opened(file: Path) -> Iterator[Image.Image]:
+    """The picture of a file, not yet decoded. Raises ValueError, naming the file, for whatever fails while it is open."""
+    try:
+        with Image.open(file, formats=_FORMATS) as image:
+            yield image
+    except UnidentifiedImageError as error:
+        raise ValueError(f"{file}: is no jpg, png or webp picture") from error
+    except Exception as error:  # Pillow raises a dozen kinds for damaged files, SyntaxError among them
+        raise ValueError(f"{file}: cannot be read as a picture ({error})") from error
+
+
+def picture_head(file: Path) -> Head:
+    """What a picture is, from its first bytes. Raises ValueError, naming the file, for what is no picture."""
+    with opened(file) as image:
+        orientation, foreign = _orientation(image), _profile(image) is not None
+        baseline = image.format == "JPEG" and image.mode == "RGB" and not image.info.get("progressive")
+        deep = image.mode.startswith("I") or any(";16" in str(tile) for tile in getattr(image, "tile", ()))
+        return Head(
+            image.height,
+            image.width,
+            orientation,
+            image.mode,
+            image.has_transparency_data,
+            deep,
+            foreign,
+            baseline and orientation == 1 and not foreign,
+        )
 
 
 def folder_picture(file: Path) -> UInt8[np.ndarray, "H W 3"]:
     """One frame, upright (EXIF orientation applied), sRGB. Raises ValueError, naming the file, for what is no whole picture."""
+    with opened(file) as image:
+        image.load()
+        return upright(_rgb(image), _orientation(image))
+
+
+def stored_picture(file: Path) -> UInt8[np.ndarray, "H W 3"]:
+    """As `folder_picture`, but the way the file stores it, not turned."""
+    with opened(file) as image:
+        return _rgb(image)
+
+
+def upright(picture: np.ndarray, orientation: int) -> np.ndarray:
+    """A stored picture [H W ...] as its EXIF orientation, 1..8, says that it is to be shown."""
+    if orientation >= 5:
+        picture = np.swapaxes(picture, 0, 1)
+    if orientation in (2, 3, 6, 7):
+        picture = picture[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        picture = picture[::-1]
+    return np.ascontiguousarray(picture)
+
+
+def _orientation(image: Image.Image) -> int:
+    # The method of the base class: that of png decodes the whole picture in search of a tag behind it.
+    value = Image.Image.getexif(image).get(_ORIENTATION, 1)
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _profile(image: Image.Image) -> ImageCms.ImageCmsProfile | None:
+    """The colour space of an RGB picture, where its file names one that can be read and is not sRGB."""
+    raw = image.info.get("icc_profile")
+    if not raw or image.mode not in ("RGB", "RGBA", "P", "PA"):
+        return None
     try:
-        with Image.open(file) as image:
-            image.load()
-            if image.mode.startswith(("I", "F")):
-                raise ValueError(
-                    f"{file}: has {image.mode} pixels (more than 8 bits, one component); needed an 8-bit colour picture"
-                )
-            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
-    except UnidentifiedImageError as error:
-        raise ValueError(f"{file}: is no jpg or png picture") from error
-    except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for a broken png
-        raise ValueError(f"{file}: cannot be read as a picture ({error})") from error
+        profile: Any = ImageCms.ImageCmsProfile(io.BytesIO(raw))
+        known = profile.profile.xcolor_space.strip() == "RGB" and "srgb" not in ImageCms.getProfileDescription(profile).lower()
+    except (OSError, ImageCms.PyCMSError):
+        return None
+    return profile if known else None
+
+
+def _rgb(image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
+    """sRGB: grey repeated, 16 bits scaled to 8, transparency on black."""
+    if image.mode.startswith("I"):
+        grey = np.rint(np.clip(np.asarray(image), 0, 65535) / 257.0).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, -1)
+    profile = _profile(image)
+    alpha = None
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        alpha = np.asarray(image)[..., 3:].astype(np.float32) / 255.0
+    image = image.convert("RGB")
+    if profile is not None:
+        image = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB")) or image
+    picture = np.array(image)
+    return picture if alpha is None else np.rint(picture * alpha).astype(np.uint8)
