@@ -23,6 +23,8 @@ from tests.data_pipelines.recording.posed import (
     VIEWS,
     check,
     damage,
+    pixels,
+    shown,
     write_photos,
 )
 from wsm_jax.snapshot import project
@@ -68,6 +70,15 @@ def test_points_lie_at_the_pixels_of_the_camera(kind, size, folder):
     (recording,) = read_opensfm(folder)
     check(pickle.loads(pickle.dumps(recording)), [CAMERAS[kind][1]] * VIEWS)
     assert recording.name == folder.name and any("GPS" in note for note in recording.notes)
+
+
+def test_a_camera_counts_in_the_longer_side_of_a_portrait_too(folder):
+    for name in NAMES:
+        Image.new("RGB", (ROWS, COLUMNS)).save(folder / "images" / name)
+    write(folder, reconstruction("brown", width=ROWS, height=COLUMNS))
+    (recording,) = read_opensfm(folder)
+    lens = LENS | BEND | {"cx": ROWS / 2 + 2.5, "cy": COLUMNS / 2 - 3.75}
+    np.testing.assert_allclose(shown(recording, 0), pixels(ORDER[0], **lens), atol=2e-3)
 
 
 def test_several_reconstructions_and_photos_that_are_not_there(folder):

@@ -34,6 +34,8 @@ def test_the_camera_turns_with_the_photo(orientation, tmp_path):
     places = pixels(0, **LENS, **BEND)
     inside = (places > 2).all(1) & (places < [COLUMNS - 2, ROWS - 2]).all(1)
     assert inside.sum() > 20
+    x, y = places.T
+    turned = {1: (x, y), 3: (COLUMNS - x, ROWS - y), 6: (ROWS - y, x), 8: (y, COLUMNS - x)}[orientation]
     for n in np.flatnonzero(inside)[::7]:
         stored, depth = np.zeros((ROWS, COLUMNS, 3), np.uint8), np.zeros((ROWS, COLUMNS), np.uint16)
         column, row = np.floor(places[n]).astype(int)
@@ -43,6 +45,7 @@ def test_the_camera_turns_with_the_photo(orientation, tmp_path):
         recording = recorded("r", photo, (), [view(photo, **files)], ())
         (picture,) = recording.pictures([0])
         assert picture["rgb"].shape[:2] == tuple(recording.size[0]) == ((48, 64) if orientation < 5 else (64, 48))
+        np.testing.assert_allclose(shown(recording, 0), np.stack(turned, -1), atol=2e-3)
         seen = np.floor(shown(recording, 0)[n]).astype(int)
         for values in (picture["rgb"] == 255, picture["depth"] == 1234, picture["instance"] == 1):
             assert np.argwhere(values[..., 0]).tolist() == [seen[::-1].tolist()]
