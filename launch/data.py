@@ -1,14 +1,18 @@
 """Builds and looks at WSV datasets: python -m launch.data simulate | ingest | inspect | verify  (VERB --help: its flags)."""
 
-import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from launch import command
 from launch.command import Usage
 from launch.world_files import write_picture
+
+if TYPE_CHECKING:
+    from data_pipelines.ingest.build import Report
 
 COMMAND = "python -m launch.data"
 
@@ -71,58 +75,99 @@ def _span(text: str, flag: str) -> tuple[int, int]:
 
 
 def ingest(arguments: list[str]) -> int:
-    """Cut real videos (mp4, mov, webm, mkv, folders of jpg/png frames) into clips of rgb."""
+    """Cut real recordings (videos, frames, RGB-D, posed photos, robot episodes) into clips."""
     values = flags.FlagValues()
     flags.DEFINE_string("out", None, "the new dataset's directory or URL", flag_values=values)
-    flags.DEFINE_list("inputs", [], "videos and folders of frames, by comma; also as plain arguments", flag_values=values)
-    flags.DEFINE_string("licence", None, "licence of the videos, kept in the manifest", flag_values=values)
+    flags.DEFINE_list("inputs", [], "recordings, or folders of some, by comma; also as plain arguments", flag_values=values)
+    flags.DEFINE_string("licence", None, "licence of the recordings, kept in the manifest", flag_values=values)
     flags.DEFINE_string("name", None, "name of the dataset; without it, the last part of --out", flag_values=values)
     flags.DEFINE_string("size", "64x64", "HEIGHTxWIDTH in pixels; pictures are cropped to its aspect", flag_values=values)
     flags.DEFINE_float("fps", 8.0, "frames a second of the dataset, at most the video's own", flag_values=values)
     flags.DEFINE_float("clip_seconds", 2.0, "length of a clip, s", flag_values=values)
-    flags.DEFINE_enum("codec", "jpeg", ["jpeg", "array"], "how rgb is kept; array is lossless and large", flag_values=values)
-    flags.DEFINE_string("captions", None, 'JSON file {"a.mp4": ["what it shows", ...]}', flag_values=values)
-    flags.DEFINE_float("folder_fps", None, "frames a second of inputs that are folders", flag_values=values)
+    flags.DEFINE_list(
+        "buckets", [], "instead of size, fps, clip_seconds: several HEIGHTxWIDTH@HZxSECONDS, by comma", flag_values=values
+    )
+    flags.DEFINE_enum(
+        "codec",
+        "jpeg",
+        ["jpeg", "h264", "array"],
+        "how rgb is kept; h264 is a tenth of jpeg, array lossless",
+        flag_values=values,
+    )
+    flags.DEFINE_list("derive", [], "channels to work out where depth and cameras are: normal, motion", flag_values=values)
+    flags.DEFINE_string(
+        "captions", None, '.json {"a.mp4": ["text", ...]}, or .jsonl of {"file": ..., "caption": ...}', flag_values=values
+    )
+    flags.DEFINE_float("folder_fps", None, "frames a second of recordings without times: folders, episodes", flag_values=values)
+    flags.DEFINE_float("depth_unit", None, "one step of RGB-D depth in m, as 0.001", flag_values=values)
+    flags.DEFINE_list("intrinsics", None, "fx,fy,cx,cy of RGB-D pictures, pixels", flag_values=values)
     flags.DEFINE_bool("allow_truncated", False, "keep what is there of a video that ends early", flag_values=values)
+    flags.DEFINE_bool(
+        "allow_missing", False, "leave out photos that a reconstruction names and that are not there", flag_values=values
+    )
+    flags.DEFINE_bool("shots", True, "cut at shots", flag_values=values)
+    flags.DEFINE_float("min_sharpness", 0.0, "leave out clips that are blurred more (see inspect)", flag_values=values)
+    flags.DEFINE_float("min_change", 0.0, "leave out clips that change less a second, levels of 255", flag_values=values)
+    flags.DEFINE_float("max_duplicates", 1.0, "leave out clips with a larger share of repeated frames", flag_values=values)
+    flags.DEFINE_bool("strict", False, "whatever cannot be used is an error", flag_values=values)
+    flags.DEFINE_integer("workers", 2, "processes", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("host", 0, "of several that build together: which this is", lower_bound=0, flag_values=values)
+    flags.DEFINE_integer("hosts", 1, "how many build together", lower_bound=1, flag_values=values)
     flags.DEFINE_bool("progress", True, "progress bars", flag_values=values)
     rest = command.parse(f"{COMMAND} ingest", values, arguments, ["out", "licence"], others=True)
     height, width = command.size(values.size)
-    inputs = [*values.inputs, *rest]
 
+    from data_pipelines.ingest import caption
+    from data_pipelines.ingest.bucket import Bucket
     from data_pipelines.ingest.build import ingest as build
+    from data_pipelines.ingest.plan import Filters
+    from data_pipelines.ingest.scan import Reading
 
-    manifest = build(
-        inputs,
+    lens = None if values.intrinsics is None else tuple(_number(text, "--intrinsics") for text in values.intrinsics)
+    buckets = [Bucket.parse(text) for text in values.buckets] or [Bucket(height, width, values.fps, values.clip_seconds)]
+    report = build(
+        [*values.inputs, *rest],
         values.out,
         name=values.name or Path(values.out).name,
-        height=height,
-        width=width,
-        frame_hz=values.fps,
-        clip_seconds=values.clip_seconds,
         licence=values.licence,
+        buckets=buckets,
         codec=values.codec,
-        captions=_captions(values.captions),
-        fps=values.folder_fps,
-        allow_truncated=values.allow_truncated,
+        derive=tuple(values.derive),
+        captions=caption.read(values.captions) if values.captions else None,
+        how=Reading(values.folder_fps, values.allow_truncated, values.allow_missing, values.depth_unit, lens),
+        filters=Filters(values.shots, values.min_sharpness, values.min_change, values.max_duplicates),
+        strict=values.strict,
+        workers=values.workers,
+        host=values.host,
+        hosts=values.hosts,
         progress=values.progress,
     )
-    for source in manifest["sources"]:
-        kept = f"{source['clips']} clips, {source['seconds_used']:.3f} of {source['seconds']:.3f} s"
-        print(f"{source['name']}: kept {kept}" + (f"; it ends early: {source['lost']}" if source["lost"] else ""))
-    print(f"{values.out}: {manifest['counts']['clips']} clips, {manifest['counts']['bytes'] / 2**20:.2f} MiB")
+    _print_report(report, values.out)
     return 0
 
 
-def _captions(path: str | None) -> dict[str, list[str]] | None:
-    if path is None:
-        return None
+def _number(text: str, flag: str) -> float:
     try:
-        captions = json.loads(Path(path).read_text())
+        return float(text)
     except ValueError as error:
-        raise ValueError(f'{path}: is no JSON ({error}); needed {{"a.mp4": ["what it shows", ...]}}') from error
-    if not isinstance(captions, dict) or not all(isinstance(texts, list) for texts in captions.values()):
-        raise ValueError(f'{path}: needed an object of lists, {{"a.mp4": ["what it shows", ...]}}')
-    return captions
+        raise Usage(f"{flag}: {text!r} is no number") from error
+
+
+def _print_report(report: "Report", out: str) -> None:
+    """What was kept of every recording, what was left out and why, and the datasets."""
+    for manifest in report.manifests.values():
+        for source in manifest["sources"]:
+            long = f", {source['seconds_used']:.3f} of {source['seconds']:.3f} s" if source["seconds_used"] else ""
+            print("; ".join([f"{source['name']}: kept {source['clips']} clips{long}", *source["notes"]]))
+    reasons = Counter(one.reason.split(":")[0] if one.start is not None else one.reason for one in report.rejected)
+    for reason, count in reasons.most_common(20):
+        first = next(one for one in report.rejected if one.reason.startswith(reason))
+        print(f"left out: {first.name}" + (f" and {count - 1} more" if count > 1 else "") + f": {reason}")
+    if len(reasons) > 20:
+        print(f"left out: {len(reasons) - 20} more reasons; rejected.jsonl in the dataset lists all")
+    for folder, manifest in report.manifests.items():
+        path = f"{out}/{folder}" if folder else out
+        print(f"{path}: {manifest['counts']['clips']} clips, {manifest['counts']['bytes'] / 2**20:.2f} MiB")
 
 
 def inspect(arguments: list[str]) -> int:

@@ -1,10 +1,13 @@
-"""Real video -> a WSV dataset: one channel, rgb, in clips of equal length; no camera, no core, captions where given."""
+"""Real recordings -> WSV datasets: find, scan, plan, cut; in processes and on hosts, all of which come to the same bytes.
 
-import difflib
-import hashlib
-import math
-import os
-from collections.abc import Iterator, Mapping, Sequence
+Recordings of one form (over time or views, with the same channels, cameras, signals) and one bucket make one dataset. Where
+all are of one, the dataset is at `out`; else each is in a folder below it, and `out` is a collection: see collection.py.
+"""
+
+import dataclasses
+import itertools
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +15,45 @@ import numpy as np
 from tqdm import tqdm
 
 from data_pipelines import wsv
-from data_pipelines.recording.video import Video, frames, sample, scan
-from data_pipelines.wsv import manifest
+from data_pipelines.ingest import frame
+from data_pipelines.ingest.bucket import Bucket
+from data_pipelines.ingest.caption import checked
+from data_pipelines.ingest.find import Candidate, Rejection, find
+from data_pipelines.ingest.plan import MEASURES, Cut, Filters, Found, plan
+from data_pipelines.ingest.scan import Reading, Scans, reopened
+from data_pipelines.workers import Died, run
+from data_pipelines.wsv import collection
+from data_pipelines.wsv import manifest as records
+from data_pipelines.wsv.clip import Clip
 from data_pipelines.wsv.folder import Folder
-from wsm_jax.snapshot import WSV, restore
-
-CAPTION_BYTES = 512
-"""Longest caption, in bytes of UTF-8."""
+from wsm_jax.snapshot import channel
 
 SHARD_BYTES = 64 * 2**20
-"""Pixels of a shard, at most (or one clip): what a build holds in memory, fourfold, and loses when it is killed."""
+"""Pixels of a shard, at most (or one clip): what a worker holds in memory, a few times, and loses when it is killed."""
+
+REJECTED = "rejected.jsonl"
+_WAIT_S = 1.0
+_RATED = ("frames", "rlds", "redwood")
+
+Run = Callable[..., Iterable[tuple[Any, Any]]]
+"""What works at tasks: `workers.run`, or `beam.run`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What became of the recordings."""
+
+    manifests: dict[str, dict[str, Any]]
+    """Folder below `out` ("": itself) -> manifest, of every dataset."""
+    rejected: tuple[Rejection, ...]
+    """What was left out, and why."""
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """The one manifest. Raises ValueError where there are several."""
+        if len(self.manifests) != 1:
+            raise ValueError(f"{len(self.manifests)} datasets were made: {', '.join(self.manifests)}; needed one")
+        return next(iter(self.manifests.values()))
 
 
 def ingest(
@@ -29,170 +61,297 @@ def ingest(
     out: str | Path,
     *,
     name: str,
-    height: int,
-    width: int,
-    frame_hz: float | int,
-    clip_seconds: float | int,
     licence: str,
+    buckets: Sequence[Bucket],
     codec: str = "jpeg",
+    derive: tuple[str, ...] = (),
     captions: Mapping[str, Sequence[str]] | None = None,
-    fps: float | int | None = None,
-    allow_truncated: bool = False,
+    how: Reading | None = None,
+    filters: Filters | None = None,
+    strict: bool = False,
+    workers: int = 1,
+    host: int = 0,
+    hosts: int = 1,
+    runner: Run = run,
     progress: bool = True,
-) -> dict[str, Any]:
-    """Builds the dataset `out` from video files and folders of frames, and returns its manifest.
+) -> Report:
+    """Builds the dataset, or the collection of datasets, `out` from recordings of any kind that is known.
 
-    Every input is decoded twice: once to know that it is whole, before anything is written, and once to cut the clips. They
-    are sampled at frame_hz by presentation time from the first frame on, centre-cropped and area-resized to height x width,
-    and cut into windows of clip_seconds that follow one another; what is left at the end is dropped, and the manifest says
-    how much. `fps` is the rate of inputs that are folders; `captions` maps the file name of an input to its texts.
-    A killed build goes on when called again with the same arguments.
+    Every recording is read twice: once to know that it is whole, how sharp it is and where its shots are, and once to cut its
+    clips. What cannot be used is left out, listed with its reason in the report and in rejected.jsonl of every dataset; with
+    `strict` it is an error instead, before anything is written. A build that was stopped goes on when called again with the
+    same arguments, and what is finished stays. Of `hosts` that are called with the same arguments and a `host` each, every
+    one does its share, and waits for the others.
 
-    Raises FileNotFoundError or ValueError, naming the input, before anything is written: no video, one frame, ends early
-    (unless `allow_truncated`), shorter than a clip, pictures of different sizes, the same video twice; OSError for a full disk.
+    Raises FileNotFoundError or ValueError before anything is written for arguments that make no sense and where nothing can
+    be used; OSError for a full disk.
     """
-    length = _clip_frames(inputs, name, licence, frame_hz, clip_seconds)
-    texts = _captions([Path(path).name for path in inputs], captions or {})
-    if fps is not None and not any(Path(path).is_dir() for path in inputs):
+    how, filters = how or Reading(), (filters or Filters()).check()
+    chosen = tuple(bucket.check() for bucket in buckets)
+    _check(inputs, name, licence, chosen, host, hosts)
+    candidates, rejected = find(inputs)
+    if how.fps is not None and not any(c.kind in _RATED for c in candidates):
         raise ValueError(
-            f"ingest: fps={fps:g} is the rate of folders of frames, and no input is one; video files bring their own"
+            f"ingest: fps={how.fps:g} is the rate of folders of frames, robot episodes and RGB-D frames without times, and no "
+            "input is one; video files bring their own"
         )
-    if Folder(out).read(manifest.MANIFEST) is not None:
-        raise ValueError(f"{out}: a finished dataset is here; write elsewhere, or delete it first")
-    videos: list[Video] = []
-    sources: list[dict[str, Any]] = []
-    with tqdm(inputs, "reading", unit="video", disable=not progress) as bar:
-        for path in bar:
-            video = scan(path, fps if Path(path).is_dir() else None, allow_truncated)
-            source = _source(video, licence, frame_hz, length, sum(source["clips"] for source in sources))
-            twin = next((old["name"] for old in sources if old["sha256"] == source["sha256"]), None)
-            if twin is not None:
-                raise ValueError(f"{video.path}: is the same video as {twin}, given before; needed every input once")
-            videos.append(video)
-            sources.append(source)
-    clips = sum(source["clips"] for source in sources)
-    layout = _layout(clips, length, height, width, frame_hz, codec, bool(captions))
-    build = {
-        "verb": "ingest",
-        "frame_hz": frame_hz,
-        "clip_seconds": clip_seconds,
-        "fps": fps,
-        "allow_truncated": allow_truncated,
-    }
-    build["captions"] = {key: list(value) for key, value in (captions or {}).items()}
-    writer = wsv.create(out, layout, name=name, sources=sources, build=build)
-    wanted = {clip for shard in writer.missing() for clip in layout.span(shard)}
-    shard: list[WSV] = []
-    made = _clips(videos, sources, texts, layout, wanted)
-    with tqdm(made, "writing", len(wanted), unit="clip", disable=not progress) as bar:
-        for clip, pixels, text in bar:
-            shard.append(WSV({"rgb": np.asarray(restore("rgb", pixels))}, np.arange(length) / frame_hz, text=text))
-            if clip + 1 == layout.span(clip // layout.clips_per_shard).stop:
-                writer.write(clip // layout.clips_per_shard, shard)
-                shard = []
-    return writer.finish()
+    texts = checked([c.name for c in candidates], captions or {})
+    scans = Scans(Folder(f"{str(out).rstrip('/')}.scan"), tuple(candidates), how)
+    try:
+        _do(scans, scans.missing, "reading", workers, host, hosts, runner, progress)
+        found, left = _collected(scans)
+        rejected += left
+        cuts, left = plan(found, chosen, filters)
+        rejected += left
+        whole = [one for one in rejected if one.start is None]
+        if not cuts or (strict and whole):
+            raise ValueError(_reasons(whole or rejected))
+    except ValueError:
+        scans.clear()
+        raise
+    attached = {REJECTED: b"".join(records.dumps(dataclasses.asdict(one)) + b"\n" for one in rejected)}
+    manifests = {}
+    groups = _groups(found, cuts)
+    for folder, members in groups.items():
+        job = _Job(tuple(candidates), tuple(found), tuple(members), how, derive, _texts(members, found, texts))
+        layout = job.layout(codec)
+        sources = job.sources(licence)
+        build = {"verb": "ingest", "buckets": sorted({m.bucket.name for m in members}), "derive": list(derive)}
+        build |= {"how": dataclasses.asdict(how), "filters": dataclasses.asdict(filters)}
+        arguments = {"name": f"{name}/{folder}" if folder else name, "sources": sources, "build": build, "attached": attached}
+        path = f"{str(out).rstrip('/')}/{folder}" if folder else out
+        try:
+            manifests[folder] = _written(path, layout, arguments, job, workers, host, hosts, runner, progress)
+        except ValueError:
+            scans.clear()
+            raise
+    if list(manifests) != [""]:
+        collection.write(Folder(out), name, {key: value["counts"]["clips"] for key, value in manifests.items()})
+    if hosts == 1:  # another host may still look for them
+        scans.clear()
+    return Report(manifests, tuple(rejected))
 
 
-def _layout(clips: int, length: int, height: int, width: int, frame_hz: float | int, codec: str, captions: bool) -> wsv.Layout:
-    return wsv.Layout(
-        clips=clips,
-        frames=length,
-        height=height,
-        width=width,
-        frame_hz=frame_hz,
-        ticks=0,
-        waves=0,
-        channels=("rgb",),
-        rgb_codec=codec,
-        clips_per_shard=int(np.clip(SHARD_BYTES // (length * height * width * 3), 1, 64)),
-        frames_per_chunk=max(1, min(length, round(frame_hz))),
-        camera=False,
-        captions=captions,
-    )
-
-
-def _clip_frames(
-    inputs: Sequence[str | Path], name: str, licence: str, frame_hz: float | int, clip_seconds: float | int
-) -> int:
-    """Frames of a clip, once the arguments make sense."""
+def _check(inputs: Sequence[Any], name: str, licence: str, buckets: tuple[Bucket, ...], host: int, hosts: int) -> None:
     if not inputs:
-        raise ValueError("ingest: no inputs; needed at least one video (mp4, mov, webm, mkv) or folder of jpg/png frames")
+        raise ValueError("ingest: no inputs; needed at least one recording, as a video (mp4, mov, webm, mkv)")
     for key, value in (("name", name), ("licence", licence)):
         if not value.strip():
             raise ValueError(f"ingest: {key} is empty; every dataset states its {key}")
-    if not (0 < frame_hz < math.inf and 0 < clip_seconds < math.inf):
-        raise ValueError(f"ingest: {frame_hz:g} frames a second, clips of {clip_seconds:g} s; needed positive numbers")
-    length = round(clip_seconds * frame_hz)
-    if length < 2 or abs(length - clip_seconds * frame_hz) > 1e-3:
-        raise ValueError(
-            f"ingest: clips of {clip_seconds:g} s at {frame_hz:g} Hz are {clip_seconds * frame_hz:g} frames; needed a whole "
-            f"number, at least 2, as with {max(length, 2) / frame_hz:.6g} s"
+    if not buckets:
+        raise ValueError("ingest: no buckets; needed one size, rate and length of clips at least")
+    if not 0 <= host < hosts:
+        raise ValueError(f"ingest: host {host} of {hosts}; needed one of 0 .. hosts - 1")
+
+
+def _reasons(rejected: Sequence[Rejection]) -> str:
+    lines = [f"{one.name}: {one.reason}" for one in rejected[:20]]
+    more = f"\n... and {len(rejected) - 20} more" if len(rejected) > 20 else ""
+    return "ingest: nothing was made of\n" + "\n".join(lines) + more if rejected else "ingest: no recording was found"
+
+
+def _do(
+    task: "Scans | _Shard",
+    missing: Callable[[], list[int]],
+    what: str,
+    workers: int,
+    host: int,
+    hosts: int,
+    runner: Run,
+    progress: bool,
+) -> None:
+    """Works at this host's share of what is missing, then waits until the others have done theirs."""
+    mine = [number for number in missing() if number % hosts == host]
+    with tqdm(total=len(mine), desc=what, disable=not progress or not mine) as bar:
+        for number, result in runner(task, mine, workers):
+            if isinstance(result, Died):
+                if not isinstance(task, Scans):
+                    raise result
+                task.keep(number, Rejection(task.candidates[number].name, "its decoder crashed"))
+            bar.update()
+    if hosts > 1:
+        with tqdm(desc=f"{what}: waiting for other hosts", disable=not progress) as bar:
+            while missing():
+                time.sleep(_WAIT_S)
+                bar.update()
+
+
+def _collected(scans: Scans) -> tuple[list[Found], list[Rejection]]:
+    found: list[Found] = []
+    rejected: list[Rejection] = []
+    for result in scans.results():
+        if isinstance(result, Rejection):
+            rejected.append(result)
+        else:
+            found += result
+    return found, rejected
+
+
+def _groups(found: Sequence[Found], cuts: Sequence[Cut]) -> dict[str, list[Cut]]:
+    """Folder -> the clips of one dataset; "" where there is one alone."""
+    groups: dict[tuple[Any, ...], list[Cut]] = {}
+    for cut in cuts:
+        of = found[cut.found]
+        bucket = (cut.bucket.height, cut.bucket.width) if of.kind == "views" else cut.bucket
+        groups.setdefault((bucket, of.form), []).append(cut)
+    if len(groups) == 1:
+        return {"": next(iter(groups.values()))}
+    named: dict[str, list[Cut]] = {}
+    for members in groups.values():
+        of, bucket = found[members[0].found], members[0].bucket
+        base = f"{bucket.height}x{bucket.width}_views" if of.kind == "views" else bucket.name
+        parts = [base, *of.channels, *(["camera"] if of.camera else []), *(name for name, _, _ in of.signals)]
+        key = base if len({f for _, f in groups}) == 1 else "_".join(parts)
+        while key in named:
+            key += "_"
+        named[key] = members
+    return named
+
+
+def _texts(members: Sequence[Cut], found: Sequence[Found], texts: list[tuple[str, ...]]) -> dict[int, tuple[str, ...]]:
+    """Number of what was found -> its captions: those that were given, else its own."""
+    numbers = {cut.found for cut in members}
+    return {number: texts[found[number].candidate] or found[number].text for number in sorted(numbers)}
+
+
+def _written(
+    path: str | Path,
+    layout: wsv.Layout,
+    arguments: dict[str, Any],
+    job: "_Job",
+    workers: int,
+    host: int,
+    hosts: int,
+    runner: Run,
+    progress: bool,
+) -> dict[str, Any]:
+    """The manifest of one dataset, which is made if it is not there."""
+    if manifest := wsv.finished(path, layout, **arguments):
+        return manifest
+    try:
+        writer = wsv.create(path, layout, **arguments)
+    except ValueError:
+        if hosts > 1 and (manifest := wsv.finished(path, layout, **arguments)):
+            return manifest
+        raise
+    task = _Shard(writer, job)
+    _do(task, writer.missing, f"writing {arguments['name']}", workers, host, hosts, runner, progress)
+    try:
+        return writer.finish()
+    except ValueError:
+        if hosts > 1 and (manifest := wsv.finished(path, layout, **arguments)):
+            return manifest
+        raise
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """The clips of one dataset, and all that is needed to cut them; travels to the workers."""
+
+    candidates: tuple[Candidate, ...]
+    found: tuple[Found, ...]
+    cuts: tuple[Cut, ...]
+    how: Reading
+    derive: tuple[str, ...]
+    texts: dict[int, tuple[str, ...]]
+
+    @property
+    def numbers(self) -> list[int]:
+        """The recordings, by their numbers in `found`."""
+        return sorted({cut.found for cut in self.cuts})
+
+    @property
+    def extra(self) -> tuple[str, ...]:
+        """The channels that are worked out."""
+        of = self.found[self.cuts[0].found]
+        return frame.derived(of.channels, of.kind, of.camera, self.derive)
+
+    def layout(self, codec: str) -> wsv.Layout:
+        """The layout of the dataset."""
+        of, bucket = self.found[self.cuts[0].found], self.cuts[0].bucket
+        length = max(len(cut.frames) for cut in self.cuts)
+        seconds = 1.0 if of.kind == "views" else float(bucket.seconds)
+        steps = {
+            name: max(self._steps(cut, name, seconds) for cut in self.cuts) for name, _, _ in of.signals if of.kind != "views"
+        }
+        channels = (*of.channels, *self.extra)
+        pixel = sum(channel(name).components * np.dtype(channel(name).dtype).itemsize for name in channels)
+        return wsv.Layout(
+            clips=len(self.cuts),
+            frames=length,
+            height=bucket.height,
+            width=bucket.width,
+            frame_hz=bucket.frame_hz if of.kind == "video" else 1.0,
+            ticks=0,
+            waves=0,
+            channels=tuple(channels),
+            rgb_codec=codec,
+            clips_per_shard=int(np.clip(SHARD_BYTES // (length * bucket.height * bucket.width * pixel), 1, 64)),
+            frames_per_chunk=max(1, min(length, round(bucket.frame_hz) if of.kind == "video" else 1)),
+            camera=of.camera,
+            captions=any(self.texts.values()),
+            over="time" if of.kind == "video" else "views",
+            lens=of.lens,
+            ragged=of.kind == "views",
+            signals=tuple((name, parts, steps[name]) for name, parts, _ in of.signals if name in steps),
+            measures=MEASURES,
+            derived=self.extra,
         )
-    return length
 
+    def _steps(self, cut: Cut, name: str, seconds: float) -> int:
+        """An upper bound of the steps of a signal within a clip."""
+        of = self.found[cut.found]
+        steps = next(count for key, _, count in of.signals if key == name)
+        return min(steps, int(np.ceil(2 * seconds * steps / of.seconds)) + 2)
 
-def _captions(names: list[str], captions: Mapping[str, Sequence[str]]) -> list[tuple[str, ...]]:
-    """The texts of every input. Raises KeyError for a name that is no input, ValueError for a text that cannot be a caption."""
-    for key, texts in captions.items():
-        if names.count(key) != 1:
-            near = difflib.get_close_matches(key, names, 1)
-            raise KeyError(
-                f"captions: {key!r} names {names.count(key)} of the inputs, needed 1"
-                + (f"; is it {near[0]!r}?" if near else "")
+    def sources(self, licence: str) -> list[dict[str, Any]]:
+        """Where the clips come from, for the manifest; names no directory."""
+        counts = {number: [cut for cut in self.cuts if cut.found == number] for number in self.numbers}
+        rows = []
+        for number, cuts in counts.items():
+            of = self.found[number]
+            rows.append(
+                {
+                    "name": of.name,
+                    "licence": licence,
+                    "sha256": of.sha256,
+                    "fps": of.frame_hz if of.kind == "video" else 0.0,
+                    "height": of.size[0][0],
+                    "width": of.size[0][1],
+                    "seconds": of.seconds,
+                    "frames": len(of.time),
+                    "notes": list(of.notes),
+                    "clips": len(cuts),
+                    "seconds_used": sum(float(cut.bucket.seconds) for cut in cuts) if of.kind == "video" else 0.0,
+                }
             )
-        if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-            raise ValueError(f"captions: {key!r} has {texts!r}; needed a list of texts")
-        for text in texts:
-            size = len(text.encode())
-            if not text.strip() or size > CAPTION_BYTES:
-                raise ValueError(f"captions: a text of {key!r} has {size} bytes ({text[:40]!r}); needed 1 to {CAPTION_BYTES}")
-    return [tuple(captions[name]) if name in captions else () for name in names]
+        return rows
 
 
-def _source(video: Video, licence: str, frame_hz: float | int, length: int, first_clip: int) -> dict[str, Any]:
-    """Where the clips of a video come from, for the manifest; names no directory."""
-    count = len(sample(video, frame_hz))
-    if count < length:
-        raise ValueError(
-            f"{video.path}: lasts {video.seconds:.3f} s, {count} frames at {frame_hz:g} Hz; needed {length} frames "
-            f"({length / frame_hz:g} s) for one clip"
-        )
-    return {
-        "name": video.path.name,
-        "licence": licence,
-        "sha256": _sha256(video),
-        "fps": video.fps,
-        "height": video.height,
-        "width": video.width,
-        "seconds": video.seconds,
-        "frames": len(video.time),
-        "lost": video.lost,
-        "first_clip": first_clip,
-        "clips": count // length,
-        "seconds_used": count // length * length / frame_hz,
-    }
+@dataclasses.dataclass(frozen=True)
+class _Shard:
+    """Cuts the clips of a shard, and writes it."""
 
+    writer: wsv.Writer
+    job: _Job
 
-def _sha256(video: Video) -> str:
-    """Digest of a video file, or of a folder's frames in order, each by name and content."""
-    if not video.files:
-        with video.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    digest = hashlib.sha256()
-    for path in video.files:
-        digest.update(os.fsencode(path.name) + b"\0" + hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
+    def __call__(self, shard: int) -> None:
+        if shard not in self.writer.missing():
+            return
+        self.writer.write(shard, self.clips(shard))
 
-
-def _clips(
-    videos: list[Video], sources: list[dict[str, Any]], texts: list[tuple[str, ...]], layout: wsv.Layout, wanted: set[int]
-) -> Iterator[tuple[int, np.ndarray, tuple[str, ...]]]:
-    """(clip, uint8 [T H W 3], captions) of the wanted clips, in order; a video that is not wanted is not decoded."""
-    for video, source, text in zip(videos, sources, texts, strict=True):
-        clips = [clip for clip in range(source["first_clip"], source["first_clip"] + source["clips"]) if clip in wanted]
-        if not clips:
-            continue
-        windows = sample(video, layout.frame_hz)[: source["clips"] * layout.frames].reshape(-1, layout.frames)
-        pictures = frames(video, windows[[clip - source["first_clip"] for clip in clips]].ravel(), layout.height, layout.width)
-        for clip in clips:
-            yield clip, np.stack([next(pictures) for _ in range(layout.frames)]), text
+    def clips(self, shard: int) -> list[Clip]:
+        """The clips of a shard, in order."""
+        job, made = self.job, []
+        numbers, keep = job.numbers, self.writer.layout.encoded == "jpeg"
+        cuts = [job.cuts[index] for index in self.writer.layout.span(shard)]
+        for number, of_one in itertools.groupby(cuts, key=lambda cut: cut.found):
+            of, run = job.found[number], list(of_one)
+            recording = reopened(job.candidates[of.candidate], job.how, of)
+            # all clips of a recording in one pass: what lies between two key frames is decoded once
+            pictures = recording.pictures([index for cut in run for index in cut.frames])
+            for cut in run:
+                clip = frame.clip(recording, pictures, cut.frames, cut.start, cut.bucket, job.extra, keep)
+                origin = {"source": numbers.index(number), "start": cut.start}
+                made.append(dataclasses.replace(clip, text=job.texts[number], measures=cut.measures, origin=origin))
+        return made

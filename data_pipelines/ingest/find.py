@@ -111,6 +111,8 @@ def _search(path: Path, name: str, seen: set[str], named: bool = False) -> Itera
             return
         seen.add(real)
         kind = kind_of(path)
+        if kind == "opensfm" and path.is_dir():
+            path = next(path / entry for entry in sorted(os.listdir(path)) if kind_of(path / entry) == kind)
         if kind or (named and not path.is_dir()):
             yield Candidate(path, kind or "video", name)
         elif path.is_dir():

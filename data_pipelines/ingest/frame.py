@@ -1,6 +1,7 @@
 """The frames of a recording as a clip of a bucket: cut to its aspect, resized, the camera kept right."""
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -22,33 +23,42 @@ def derived(channels: tuple[str, ...], kind: str, camera: bool, asked: tuple[str
     return tuple(name for name in DERIVED if name in asked and can[name])
 
 
-def clip(recording: Recording, frames: tuple[int, ...], start: float, bucket: Bucket, extra: tuple[str, ...]) -> Clip:
-    """The clip of some frames, from `start` (s) on, with the channels `extra` worked out; times count from there.
+def clip(
+    recording: Recording,
+    pictures: Iterator[dict[str, Any]],
+    frames: tuple[int, ...],
+    start: float,
+    bucket: Bucket,
+    extra: tuple[str, ...],
+    keep: bool,
+) -> Clip:
+    """The clip of some frames, the next that `pictures` gives, from `start` (s) on, with the channels `extra` worked out; times
+    count from there.
 
-    Pictures are cut to the bucket's aspect in the middle and resized by the rule of each channel. JPEG pictures of the
-    bucket's own size are kept as they are. Raises what the recording's `pictures` do.
+    Pictures are cut to the bucket's aspect in the middle and resized by the rule of each channel. With `keep`, JPEG pictures
+    of the bucket's own size are kept as they are. Raises what the recording's `pictures` do.
     """
     height, width = bucket.height, bucket.width
     columns: dict[str, list[np.ndarray]] = {name: [] for name in recording.channels}
     kept: list[bytes] = []
     cameras: list[Camera] = []
     last: tuple[int, dict[str, Any]] | None = None
-    pictures = recording.pictures(frames)
     for index in frames:
         found = next(pictures)
-        top, left, rows, cols = middle(recording.size[index], height, width, recording.pixel_aspect)
-        whole = (rows, cols) == (height, width) == tuple(recording.size[index])
+        size = (int(recording.size[index][0]), int(recording.size[index][1]))
+        top, left, rows, cols = middle(size, height, width, recording.pixel_aspect)
+        whole = (rows, cols) == (height, width) == size
         if last is None or last[0] != index:  # a frame that is shown twice is fitted once
             part = {name: found[name][top : top + rows, left : left + cols] for name in recording.channels}
             last = index, {name: resize(name, values, height, width) for name, values in part.items()}
         for name, values in last[1].items():
             columns[name].append(values)
-        if whole and "jpeg" in found:
+        if keep and whole and "jpeg" in found:
             kept.append(found["jpeg"])
         if recording.camera is not None:
             aspect = recording.pixel_aspect
-            size = (int(recording.size[index][0]), float(recording.size[index][1] * aspect))
-            cameras.append(crop(recording.camera[index], size, top, left * aspect, rows, cols * aspect))
+            square = (size[0], size[1] * aspect)
+            cameras.append(crop(recording.camera[index], square, top, left * aspect, rows, cols * aspect))
     channels = {name: np.stack(values) for name, values in columns.items()}
     camera = _joined(cameras) if cameras else None
     even = np.arange(len(frames)) / bucket.frame_hz if recording.kind == "video" else np.arange(float(len(frames)))
@@ -61,18 +71,17 @@ def clip(recording: Recording, frames: tuple[int, ...], start: float, bucket: Bu
             channels["motion"] = store("motion", motion(depth, camera, time if np.all(np.diff(time) > 0) else even))
     span = (start, start + len(frames) / bucket.frame_hz)
     signals = {name: _within(signal, *span) for name, signal in recording.signals.items()} if recording.kind == "video" else {}
-    pictures_kept = kept if len(kept) == len(frames) else None
-    if pictures_kept is not None:
+    if len(kept) == len(frames):
         channels.pop("rgb")
-    return Clip(channels, even, camera, text=recording.text, signals=signals, pictures=pictures_kept)
+    return Clip(channels, even, camera, signals=signals, pictures=kept if len(kept) == len(frames) else None)
 
 
 def _joined(cameras: list[Camera]) -> Camera:
     """Cameras [T] of single ones."""
     names = ("position", "rotation", "focal", "offset")
-    fields = {name: np.stack([np.asarray(getattr(c, name)) for c in cameras]) for name in names}
-    bent = [c.distortion for c in cameras if c.distortion is not None]
-    return Camera(**fields, distortion=np.stack([np.asarray(x) for x in bent]) if bent else None)
+    fields = [np.stack([np.asarray(getattr(c, name)) for c in cameras]) for name in names]
+    bent = [np.asarray(c.distortion) for c in cameras if c.distortion is not None]
+    return Camera(*fields, distortion=np.stack(bent) if bent else None)
 
 
 def _within(signal: Signal, start: float, end: float) -> Signal:

@@ -98,7 +98,7 @@ def plan(found: Sequence[Found], buckets: tuple[Bucket, ...], filters: Filters) 
     for index, recording in enumerate(found):
         key = f"{recording.sha256}/{recording.number}"
         if key in twins:
-            rejected.append(Rejection(recording.name, f"is the same recording as {twins[key]}", 0.0, recording.seconds))
+            rejected.append(Rejection(recording.name, f"is the same recording as {twins[key]}", None, recording.seconds))
             continue
         twins[key] = recording.name
         cut = _views if recording.kind == "views" else _windows
@@ -125,7 +125,7 @@ def _windows(index: int, found: Found, buckets: tuple[Bucket, ...], filters: Fil
     if not choice:
         least = min(b.frame_hz for b in buckets)
         why = f"has {found.frame_hz:.4g} frames a second; needed at least the {least:g} asked for"
-        return [], [Rejection(found.name, why, 0.0, found.seconds)]
+        return [], [Rejection(found.name, why, None, found.seconds)]
     time = np.asarray(found.time)
     begins = np.flatnonzero(cuts(np.asarray(found.change))) if filters.shots else np.zeros(0, np.int64)
     starts = [0, *(int(i) for i in begins)]
@@ -152,7 +152,7 @@ def _windows(index: int, found: Found, buckets: tuple[Bucket, ...], filters: Fil
                 if whole
                 else "what is left is shorter than a clip"
             )
-            rejected.append(Rejection(found.name, why, at, left))
+            rejected.append(Rejection(found.name, why, None if whole else at, left))
     return clips, rejected
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines.ingest.caption import CAPTION_BYTES, beside
 from data_pipelines.ingest.find import Candidate, Rejection
 from data_pipelines.ingest.measure import Measure
 from data_pipelines.ingest.plan import Found
@@ -90,7 +91,7 @@ def scan(candidate: Candidate, how: Reading, number: int) -> list[Found] | Rejec
             measure = Measure()
             fps = how.fps if candidate.kind == "frames" else None
             film = video.film(video.scan(candidate.path, fps, how.allow_truncated, watch=measure.add), candidate.name)
-            return [_found(film, measure, number, 0)]
+            return [_found(_captioned(film, candidate.path), measure, number, 0)]
         results = []
         for index, recording in enumerate(recordings(candidate, how)):
             measure = Measure()
@@ -102,6 +103,15 @@ def scan(candidate: Candidate, how: Reading, number: int) -> list[Found] | Rejec
     except Exception as error:  # whatever is wrong with one recording, the others go on
         kind = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "
         return Rejection(candidate.name, kind + plain(str(error), candidate))
+
+
+def _captioned(film: Recording, path: Path) -> Recording:
+    """With the captions of the text file beside it; those that are too long are left out, and noted."""
+    given = beside(path)
+    texts = tuple(text for text in given if len(text.encode()) <= CAPTION_BYTES)
+    left = len(given) - len(texts)
+    notes = (*film.notes, f"{left} captions of more than {CAPTION_BYTES} bytes are left out") if left else film.notes
+    return dataclasses.replace(film, text=texts, notes=notes)
 
 
 def plain(message: str, candidate: Candidate) -> str:
@@ -187,7 +197,7 @@ class Scans:
     def _key(self, number: int) -> str:
         return f"{number:08d}.json"
 
-    def _of(self, number: int) -> dict[str, Any]:
+    def _of(self, number: int) -> list[Any]:
         """What a scan is of: another file, or other options, make another scan."""
         candidate = self.candidates[number]
         try:

@@ -45,6 +45,8 @@ class Reader:
             raise ValueError(f"{path}: cannot be read ({error.strerror}); needed read permission") from error
         except (FFmpegError, OSError) as error:
             raise ValueError(f"{path}: {self._why_not(f'is no video ({error.strerror})')}; {WANTED}") from error
+        except UnicodeDecodeError as error:  # of its metadata
+            raise ValueError(f"{path}: {self._why_not('is damaged: its text is none')}; {WANTED}") from error
         try:
             self._stream = self._video_stream()
         except ValueError:

@@ -19,9 +19,13 @@ from av.video.reformatter import Colorspace
 
 from data_pipelines.recording.decode import WANTED, Reader, quarter_turns, upright
 from data_pipelines.recording.recording import Recording
+from data_pipelines.recording.segment import Segment
 from data_pipelines.recording.stills import folder_files, folder_picture
 from wsm_jax.snapshot import WSV, resize, restore
 from wsm_jax.typing import Float, Int, UInt8
+
+_SEEK_S = 2.0
+"""Frames that begin later than this are sought."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,12 +192,22 @@ def film(video: Video, name: str) -> Recording:
 
 @dataclasses.dataclass(frozen=True)
 class Frames:
-    """The pictures of a video, for a `Recording`."""
+    """The pictures of a video, for a `Recording`: from the key frame before the first one wanted on."""
 
     video: Video
 
     def __call__(self, indices: Sequence[int]) -> Iterator[dict[str, Any]]:
-        for picture in pictures(self.video, indices):
+        given = 0
+        if not self.video.files and len(indices) and self.video.time[indices[0]] > _SEEK_S:
+            near = 0.25 * float(np.min(np.diff(self.video.time)))
+            try:
+                for found in Segment(self.video.path, self.video.time, near)(indices):
+                    yield found
+                    given += 1
+                return
+            except ValueError:
+                pass  # its index is damaged or its times begin elsewhere: from the start, for these frames were seen before
+        for picture in itertools.islice(pictures(self.video, indices), given, None):
             yield {"rgb": picture}
 
 

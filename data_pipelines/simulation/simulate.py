@@ -268,7 +268,7 @@ def simulate(
     missing = writer.missing()
     done = scenes - sum(len(layout.span(shard)) for shard in missing)
     with tqdm(total=scenes, initial=done, unit="scene", desc=f"simulate {name}", disable=not progress) as bar:
-        # MuJoCo takes its graphics library from the environment when it is first imported, so its renderer always runs in workers
+        # MuJoCo takes its graphics library from the environment when it is first imported: its renderer always runs in workers
         variables = {} if library is None else {"MUJOCO_GL": library}
         for shard, done in run(task, missing, workers, variables):
             if isinstance(done, Died):

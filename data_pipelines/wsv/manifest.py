@@ -9,6 +9,7 @@
            frame_time/  core_time/         zarr3 [clip, time] and [clip, tick], seconds
            signals/<name>/  signals/<name>_time/  zarr3 [clip, step, columns] and [clip, step], seconds
            measures/                       zarr3 [clip, 1, columns], what clips may be chosen by
+           <name>                          attached files, as rejected.jsonl: what was left out of a dataset, and why
            text/<shard>.jsonl              one line a clip: {"captions": [...], "events": [...], "frames": n, ...}
            shards/<shard>.json             written last of its shard: checksums and moments; without it a shard is missing
 
@@ -18,7 +19,7 @@ docs/wsv.md is the specification. Version 1 had an array a field of cameras and 
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -251,7 +252,7 @@ def dumps(value: Any, indent: int | None = None) -> bytes:
     return json.dumps(value, sort_keys=True, indent=indent, allow_nan=False, default=plain).encode()
 
 
-def head(layout: Layout, name: str, sources: Sequence[dict], build: dict) -> dict[str, Any]:
+def head(layout: Layout, name: str, sources: Sequence[dict], build: dict, attached: Mapping[str, bytes]) -> dict[str, Any]:
     """What is known of a dataset before its first clip; raises ValueError for a source without name or licence."""
     for source in sources:
         lacking = [key for key in ("name", "licence") if not source.get(key)]
@@ -265,6 +266,7 @@ def head(layout: Layout, name: str, sources: Sequence[dict], build: dict) -> dic
         "layout": dataclasses.asdict(layout),
         "sources": list(sources),
         "build": build,
+        "attached": {key: sha256(data) for key, data in attached.items()},
         "channels": table,
         "semantic_classes": list(SEMANTIC_CLASSES),
         "tick_hz": TICK_HZ,

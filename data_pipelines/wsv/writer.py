@@ -2,7 +2,7 @@
 
 import errno
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import Any
 
@@ -13,26 +13,44 @@ from data_pipelines.wsv.folder import Folder
 from data_pipelines.wsv.manifest import Layout
 from wsm_jax.snapshot import WSF, WSV
 
-_ARGUMENTS = ("name", "layout", "sources", "build")
+_NOTHING: Mapping[str, bytes] = {}
+_ARGUMENTS = ("name", "layout", "sources", "build", "attached")
 
 
-def finished(path: str | PathLike, layout: Layout, *, name: str, sources: Sequence[dict], build: dict) -> dict[str, Any] | None:
+def finished(
+    path: str | PathLike,
+    layout: Layout,
+    *,
+    name: str,
+    sources: Sequence[dict],
+    build: dict,
+    attached: Mapping[str, bytes] = _NOTHING,
+) -> dict[str, Any] | None:
     """The manifest of the finished dataset at `path` that these very arguments made; None where there is no such one."""
     folder = Folder(path)
     if folder.read(records.MANIFEST) is None:
         return None
-    there, wanted = records.load(folder), records.head(layout, name, sources, build)
-    return there if all(there[key] == wanted[key] for key in _ARGUMENTS) else None
+    there, wanted = records.load(folder), records.head(layout, name, sources, build, attached)
+    return there if all(there.get(key) == wanted[key] for key in _ARGUMENTS) else None
 
 
-def create(path: str | PathLike, layout: Layout, *, name: str, sources: Sequence[dict], build: dict) -> "Writer":
+def create(
+    path: str | PathLike,
+    layout: Layout,
+    *,
+    name: str,
+    sources: Sequence[dict],
+    build: dict,
+    attached: Mapping[str, bytes] = _NOTHING,
+) -> "Writer":
     """Begins a dataset, or resumes the unfinished build that the same arguments began; any number of processes may call it.
 
-    `sources` are dicts with at least "name" and "licence"; `build` holds the arguments that make the data (seed, ...).
+    `sources` are dicts with at least "name" and "licence"; `build` holds the arguments that make the data (seed, ...);
+    `attached` are files that belong to the dataset, by name.
     Raises ValueError when a finished dataset, another build or anything else is at `path`, OSError when the disk is full.
     """
     folder = Folder(path)
-    wanted = records.head(layout, name, sources, build)
+    wanted = records.head(layout, name, sources, build, attached)
     if folder.read(records.MANIFEST) is not None:
         raise ValueError(f"{folder.path}: a finished dataset is here; write elsewhere, or delete it first")
     if records.load_build(folder) is None:
@@ -50,7 +68,8 @@ def create(path: str | PathLike, layout: Layout, *, name: str, sources: Sequence
             )
     present = folder.list()
     specs = records.arrays(layout).values()
-    folder.write({s.metadata_file: records.dumps(s.metadata()) for s in specs if s.metadata_file not in present})
+    singles = {s.metadata_file: records.dumps(s.metadata()) for s in specs} | dict(attached)
+    folder.write({key: data for key, data in singles.items() if key not in present})
     return Writer(folder, layout)
 
 
@@ -133,7 +152,8 @@ class Writer:
                 counts[key] += record[key]
             for key, value in total.items():
                 value.merge(record["moments"][key])
-        singles = [records.BUILD, *(spec.metadata_file for spec in records.arrays(layout).values())]
+        begun = records.load_build(folder) or {}
+        singles = [records.BUILD, *(spec.metadata_file for spec in records.arrays(layout).values()), *begun["attached"]]
         for key in singles + [records.record_file(shard) for shard in range(layout.shards)]:
             data = folder.read(key) or b""
             files[key] = {"bytes": len(data), "sha256": records.sha256(data)}
@@ -145,7 +165,6 @@ class Writer:
         for key, value in total.items():
             group, _, field = key.partition("/")
             groups[group][field] = value.summary()
-        begun = records.load_build(folder) or {}
         sealed = records.seal({**begun, "counts": counts, "statistics": groups, "files": files})
         if not folder.write_new(records.MANIFEST, sealed):
             raise ValueError(f"{folder.path}: another process finished the dataset at the same time")

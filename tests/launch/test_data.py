@@ -144,7 +144,7 @@ def test_simulate(tmp_path, capsys):
         (["ingest", "--licence=x", "a.mp4"], "needed --out"),
         (["ingest", "--out=set", "a.mp4"], "needed --licence"),
         (["ingest", "--out=set", "--licence=x", "--size=64", "a.mp4"], "--size=64; needed HEIGHTxWIDTH"),
-        (["ingest", "--out=set", "--licence=x", "--codec=gif", "a.mp4"], "value should be one of <jpeg|array>"),
+        (["ingest", "--out=set", "--licence=x", "--codec=gif", "a.mp4"], "value should be one of <jpeg|h264|array>"),
         (["ingest", "--out=set", "--licence=x"], "no inputs"),
         (["ingest", "--out=set", "--licence=x", "gone.mp4"], "gone.mp4: no such file"),
         (["ingest", "--out=set", "--licence=x", "--captions=gone.json", "gone.mp4"], "gone.json"),

@@ -9,19 +9,20 @@ import pytest
 from PIL import Image
 
 from data_pipelines import wsv
-from data_pipelines.ingest.build import ingest
+from data_pipelines.ingest import build
+from data_pipelines.ingest.bucket import Bucket
+from data_pipelines.ingest.plan import Filters
+from data_pipelines.ingest.scan import Reading
 from data_pipelines.recording.video import frames, sample, scan, write_video
 
-ARGUMENTS = {
-    "name": "tiny",
-    "height": 16,
-    "width": 16,
-    "frame_hz": 8,
-    "clip_seconds": 0.5,
-    "licence": "CC0-1.0",
-    "codec": "array",
-    "progress": False,
-}
+ARGUMENTS = {"name": "tiny", "licence": "CC0-1.0", "codec": "array", "progress": False}
+TINY = Bucket(16, 16, 8, 0.5)
+
+
+def ingest(inputs, out, bucket=TINY, fps=None, allow_truncated=False, **changes):
+    """`build.ingest` of one bucket; no shots, for the films of these tests are wild."""
+    given = {"buckets": [bucket], "how": Reading(fps, allow_truncated), "filters": Filters(shots=False), "strict": True}
+    return build.ingest(inputs, out, **{**ARGUMENTS, **given, **changes}).manifest
 
 
 def film(path: Path, count: int, seed: int = 0, fps: float = 24) -> Path:
@@ -42,7 +43,7 @@ def test_clips_are_the_frames_of_the_videos_in_order(tmp_path):
     stills.mkdir()
     for i in range(9):
         Image.fromarray(np.full((20, 20, 3), 9 * i, np.uint8)).save(stills / f"{i}.png")
-    manifest = ingest([*paths, stills], tmp_path / "out", **ARGUMENTS, fps=10)
+    manifest = ingest([*paths, stills], tmp_path / "out", fps=10)
     dataset = wsv.Dataset(tmp_path / "out")
     assert dataset.manifest == manifest
     assert wsv.verify(tmp_path / "out", progress=False) == []
@@ -61,7 +62,7 @@ def test_clips_are_the_frames_of_the_videos_in_order(tmp_path):
 
 def test_provenance_is_exact_and_names_no_directory(tmp_path):
     path = film(tmp_path / "a.mp4", 45)
-    manifest = ingest([path], tmp_path / "out", **ARGUMENTS)
+    manifest = ingest([path], tmp_path / "out")
     (source,) = manifest["sources"]
     assert source["name"] == "a.mp4"
     assert source["licence"] == "CC0-1.0"
@@ -74,14 +75,14 @@ def test_provenance_is_exact_and_names_no_directory(tmp_path):
 def test_jpeg_stays_close(tmp_path):
     path = film(tmp_path / "a.mp4", 45)
     for codec in ("array", "jpeg"):
-        ingest([path], tmp_path / codec, **{**ARGUMENTS, "codec": codec})
+        ingest([path], tmp_path / codec, codec=codec)
     exact, lossy = (wsv.Dataset(tmp_path / codec).read(0, ["rgb"])["rgb"].astype(float) for codec in ("array", "jpeg"))
     assert 10 * np.log10(255**2 / np.mean((exact - lossy) ** 2)) > 35
 
 
 def test_captions_go_with_their_video(tmp_path):
     paths = [film(tmp_path / "a.mp4", 15), film(tmp_path / "b.mp4", 30, 1)]
-    ingest(paths, tmp_path / "out", **ARGUMENTS, captions={"b.mp4": ["waves", "colours that move"]})
+    ingest(paths, tmp_path / "out", captions={"b.mp4": ["waves", "colours that move"]})
     dataset = wsv.Dataset(tmp_path / "out")
     assert [dataset.captions(i) for i in range(len(dataset))] == [(), *[("waves", "colours that move")] * 2]
 
@@ -89,7 +90,7 @@ def test_captions_go_with_their_video(tmp_path):
 def test_a_killed_build_goes_on_and_equals_an_uninterrupted_one(tmp_path, monkeypatch):
     paths = [film(tmp_path / "a.mp4", 45), film(tmp_path / "b.mp4", 45, 1)]
     monkeypatch.setattr("data_pipelines.ingest.build.SHARD_BYTES", 2 * 4 * 16 * 16 * 3)  # two clips a shard
-    whole = ingest(paths, tmp_path / "whole", **ARGUMENTS)
+    whole = ingest(paths, tmp_path / "whole")
     write = wsv.Writer.write
 
     def killed(self, shard, clips):
@@ -100,27 +101,29 @@ def test_a_killed_build_goes_on_and_equals_an_uninterrupted_one(tmp_path, monkey
     with monkeypatch.context() as patch:
         patch.setattr(wsv.Writer, "write", killed)
         with pytest.raises(KeyboardInterrupt):
-            ingest(paths, tmp_path / "out", **ARGUMENTS)
+            ingest(paths, tmp_path / "out")
     with pytest.raises(ValueError, match="unfinished"):
         wsv.Dataset(tmp_path / "out")
     with pytest.raises(ValueError, match="another build is unfinished"):
-        ingest(paths[:1], tmp_path / "out", **ARGUMENTS)
-    assert ingest(paths, tmp_path / "out", **ARGUMENTS)["files"] == whole["files"]
+        ingest(paths[:1], tmp_path / "out")
+    assert ingest(paths, tmp_path / "out")["files"] == whole["files"]
+    assert ingest(paths, tmp_path / "out") == wsv.Dataset(tmp_path / "out").manifest, "what is finished stays"
     with pytest.raises(ValueError, match="finished dataset is here"):
-        ingest(paths, tmp_path / "out", **ARGUMENTS)
+        ingest(paths[:1], tmp_path / "out")
+    assert not list(tmp_path.glob("*.scan"))
 
 
 def test_a_truncated_video_is_refused_or_kept_in_part(tmp_path):
     whole = film(tmp_path / "whole.mp4", 48)
     (tmp_path / "cut.mp4").write_bytes(whole.read_bytes()[: whole.stat().st_size * 2 // 3])
     with pytest.raises(ValueError, match=r"cut\.mp4: ends early: the container promises 48 frames, .* allow_truncated"):
-        ingest([whole, tmp_path / "cut.mp4"], tmp_path / "out", **ARGUMENTS)
+        ingest([whole, tmp_path / "cut.mp4"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    manifest = ingest([tmp_path / "cut.mp4"], tmp_path / "out", **ARGUMENTS, allow_truncated=True)
+    manifest = ingest([tmp_path / "cut.mp4"], tmp_path / "out", allow_truncated=True)
     (source,) = manifest["sources"]
-    assert "promises 48 frames" in source["lost"]
+    assert "promises 48 frames" in source["notes"][0]
     assert 12 <= source["frames"] < 48
-    ingest([whole], tmp_path / "reference", **ARGUMENTS)
+    ingest([whole], tmp_path / "reference")
     one, two = (wsv.Dataset(tmp_path / name).read(0, ["rgb"])["rgb"] for name in ("out", "reference"))
     np.testing.assert_array_equal(one, two)
 
@@ -128,7 +131,7 @@ def test_a_truncated_video_is_refused_or_kept_in_part(tmp_path):
 @pytest.mark.parametrize(
     ("error", "match", "inputs", "changes"),
     [
-        (ValueError, "no inputs; needed at least one video", [], {}),
+        (ValueError, "no inputs; needed at least one recording", [], {}),
         (FileNotFoundError, r"gone\.mp4: no such file", ["a.mp4", "gone.mp4"], {}),
         (ValueError, r"text\.mp4: is no video", ["a.mp4", "text.mp4"], {}),
         (ValueError, r"one\.mp4: has 1 frame; needed", ["a.mp4", "one.mp4"], {}),
@@ -136,16 +139,16 @@ def test_a_truncated_video_is_refused_or_kept_in_part(tmp_path):
             ValueError,
             r"a\.mp4: lasts 0\.500 s, 4 frames at 8 Hz; needed 16 frames \(2 s\) for one clip",
             ["a.mp4"],
-            {"clip_seconds": 2},
+            {"bucket": Bucket(16, 16, 8, 2)},
         ),
-        (ValueError, r"a\.mp4: is the same video as a\.mp4", ["a.mp4", "a.mp4"], {}),
+        (ValueError, r"a\.mp4: is the same recording as a\.mp4", ["a.mp4", "a.mp4"], {}),
         (
             ValueError,
             r"a\.mp4: has 24 frames a second; needed at least the 60",
             ["a.mp4"],
-            {"frame_hz": 60, "clip_seconds": 0.1},
+            {"bucket": Bucket(16, 16, 60, 0.1)},
         ),
-        (ValueError, "are 2.4 frames; needed a whole number", ["a.mp4"], {"clip_seconds": 0.3}),
+        (ValueError, "are 2.4 frames; needed a whole number", ["a.mp4"], {"bucket": Bucket(16, 16, 8, 0.3)}),
         (ValueError, "licence is empty", ["a.mp4"], {"licence": " "}),
         (ValueError, "no input is one", ["a.mp4"], {"fps": 8}),
         (ValueError, "rgb_codec must be array, jpeg or h264", ["a.mp4"], {"codec": "gif"}),
@@ -160,14 +163,14 @@ def test_bad_input_is_named_and_nothing_is_written(tmp_path, error, match, input
     film(tmp_path / "one.mp4", 1)
     (tmp_path / "text.mp4").write_text("this is no video\n" * 30)
     with pytest.raises(error, match=match):
-        ingest([tmp_path / name for name in inputs], tmp_path / "out", **{**ARGUMENTS, **changes})
+        ingest([tmp_path / name for name in inputs], tmp_path / "out", **changes)
     assert not (tmp_path / "out").exists()
 
 
 def test_real_video(tmp_path, real_data):
     path = real_data / "video" / "juggle.mp4"
-    size = {"height": 24, "width": 32, "frame_hz": 2, "clip_seconds": 2.5, "codec": "jpeg"}
-    manifest = ingest([path], tmp_path / "out", **{**ARGUMENTS, **size})
+    size = {"bucket": Bucket(24, 32, 2, 2.5), "codec": "jpeg"}
+    manifest = ingest([path], tmp_path / "out", **size)
     assert manifest["sources"][0]["clips"] == 4
     dataset = wsv.Dataset(tmp_path / "out")
     pictures = np.stack([np.asarray(dataset.clip(i).channels["rgb"]) for i in range(4)])
