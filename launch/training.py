@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_pipelines.loading.loader import Source, loader
+from data_pipelines.loading.loader import Source, expanded, loader
 from data_pipelines.loading.window import decode_caption, read
 from data_pipelines.simulation.captions import slots_by_mention
 from data_pipelines.wsv import Dataset
@@ -37,7 +37,7 @@ def sources(config: Config, stage: str, workdir: Path) -> list[Source]:
         if not full.exists():
             raise FileNotFoundError(f"{full}: no such dataset; build it with python -m launch.data simulate or ingest")
         out.append(Source(full, float(weight)))
-    return out
+    return expanded(out)
 
 
 def bridge_batches(config: Config, workdir: Path) -> Any:
@@ -142,7 +142,7 @@ def style_codes(config: Config, workdir: Path) -> list[np.ndarray | None]:
             size, rows = (dataset.layout.height, dataset.layout.width), []
             for first in range(0, len(dataset), 8):
                 clips = [min(first + i, len(dataset) - 1) for i in range(8)]
-                parts = [read(dataset, clip, needed, frames, dataset.camera(clip), size) for clip in clips]
+                parts = [read(dataset, clip, needed, frames, size)[0] for clip in clips]
                 rows.append(np.asarray(encode({name: np.stack([p[name] for p in parts]) for name in needed})))
             codes = np.concatenate(rows)[: len(dataset)]
             data = io.BytesIO()

@@ -2,93 +2,90 @@
 
 The order is a pure function of the position p = 0, 1, 2, ... of an example in the endless sequence of the run:
 
-    p -> (source, clip)    by the weights (Grain's mixture) and a shuffle of every source that is new in each epoch
-    (seed, p) -> window    a generator of its own draws rate, first frame or tick, and caption
+    p -> (source, clip)    sources take turns by their weights, and a keyed permutation orders each epoch of a source (order.py)
+    (seed, p) -> window    numbers of its own draw rate, first frame or tick, caption and crop
 
 A global batch s holds positions s*B .. (s+1)*B - 1, and host h of n delivers rows h*B/n .. (h+1)*B/n - 1 of it. So a batch
 depends on neither threads nor hosts, and the state of the loader is the number of batches delivered.
 """
 
+import concurrent.futures
 import dataclasses
 import functools
+import logging
+import sys
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import grain
+import jax
 import numpy as np
 
-from data_pipelines.loading.window import Track, Window, example, track
+from data_pipelines.loading import order
+from data_pipelines.loading.window import CROPS, Reader, Window
 from data_pipelines.wsv import Dataset
+from data_pipelines.wsv.collection import datasets
+from data_pipelines.wsv.folder import Folder
 from wsm_jax.snapshot import channel
 
-_ORDER, _WINDOW = 0, 1
+DAMAGED = ("error", "skip")
+_SHUFFLE, _RATE, _WINDOW, _CAPTION, _ACROSS, _DOWN = range(6)
 """Streams of randomness under the seed."""
-
-_TRACK_BYTES = 2**27
-"""Memory for the tracks of a source; those of more clips than fit are read again."""
+_TRIES = 16
+"""Clips in a row that may be damaged before the run ends."""
+_REMOTE_READS = 64
+"""Examples of a bucket that are read at once: latency, not work, is what they cost."""
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """One dataset of the mixture."""
+    """One dataset of the mixture, or a collection of some, whose clips share the weight."""
 
     path: str | Path
     weight: float | int = 1.0
-    """Share of the examples, relative to the other sources (Grain keeps 1 % of the smallest weight)."""
+    """Share of the examples, relative to the other sources (kept to 1 in 10,000)."""
     frame_hz: tuple[float | int, ...] = ()
     """Rates to choose from at random, frames per second; empty: the rate of the loader."""
+    where: Mapping[str, tuple[float | int, float | int]] = dataclasses.field(default_factory=dict)
+    """Measure of the dataset -> (least, most): only clips within are loaded."""
 
 
-class _Clips(grain.MapDataset):
-    """(number of the source, clip), every clip once an epoch, in a new order each time if shuffled."""
+def expanded(sources: Sequence[Source]) -> list[Source]:
+    """The sources with every collection as its datasets."""
+    found = []
+    for source in sources:
+        paths = datasets(Folder(source.path))
+        counts = [len(Dataset(path)) for path in paths] if len(paths) > 1 else [1]
+        for path, count in zip(paths, counts, strict=True):
+            share = float(source.weight) * count / sum(counts)
+            found.append(source if len(paths) == 1 else dataclasses.replace(source, path=path, weight=share))
+    return found
 
-    def __init__(self, number: int, count: int, seed: int, shuffle: bool):
+
+class _Batches(grain.MapDataset):
+    """This host's rows of every global batch, by random access."""
+
+    def __init__(self, make: Callable[[int], dict[str, Any]], count: int):
         super().__init__()
-        self._number, self._count = number, count
-
-        # Not Grain's own shuffle: on a set of a few clips it takes milliseconds for each of them.
-        @functools.lru_cache(maxsize=4)
-        def order(epoch: int) -> np.ndarray:
-            rng = np.random.default_rng((seed, _ORDER, number, epoch))
-            return rng.permutation(count) if shuffle else np.arange(count)
-
-        self._order = order
+        self._make, self._count = make, count
 
     def __len__(self) -> int:
         return self._count
 
     def __getitem__(self, index):
-        if isinstance(index, slice):
-            return self.slice(index)
-        epoch, place = divmod(index, self._count)
-        return self._number, int(self._order(epoch)[place])
-
-
-class _HostRows(grain.MapDataset):
-    """(position, element of the parent) for the rows of every whole global batch that belong to one host."""
-
-    def __init__(self, parent: grain.MapDataset, batch_size: int, host_index: int, host_count: int):
-        super().__init__(parent)
-        self._batch, self._rows, self._host = batch_size, batch_size // host_count, host_index
-
-    def __len__(self) -> int:
-        return len(self._parent) // self._batch * self._rows
-
-    def __getitem__(self, index):
-        if isinstance(index, slice):
-            return self.slice(index)
-        step, row = divmod(index, self._rows)
-        position = step * self._batch + self._host * self._rows + row
-        return position, self._parent[position]
+        return self.slice(index) if isinstance(index, slice) else self._make(index)
 
 
 class Loader(Iterator[dict[str, Any]]):
-    """The iterator that `loader` makes; `examples` is this host's part of the sequence, by random access."""
+    """The iterator that `loader` makes; `batches` is this host's part of the sequence, by random access."""
 
-    def __init__(self, examples: grain.MapDataset, rows: int, threads: int, order: dict[str, Any]):
-        self._examples, self._rows, self._threads, self._order = examples, rows, threads, order
+    def __init__(self, batches: grain.MapDataset, threads: int, order: dict[str, Any], skipped: list[str]):
+        self._batches, self._threads, self._order = batches, threads, order
+        self.skipped = skipped
+        """The errors of damaged clips that were passed over."""
         self._live: list[grain.DatasetIterator] = []
         weakref.finalize(self, _close, self._live)  # also at exit, while Grain's modules still stand
         self._seek(0)
@@ -96,14 +93,12 @@ class Loader(Iterator[dict[str, Any]]):
     def _seek(self, step: int) -> None:
         # A new iterator, not a new position in the old one: nothing that the old one has prefetched can reach us.
         self.close()
-        options = grain.ReadOptions(self._threads, max(2 * self._threads, self._rows) if self._threads else 0)
-        batches = self._examples[step * self._rows :].to_iter_dataset(options).batch(self._rows)
-        ahead = grain.experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=1 if self._threads else 0)
+        options = grain.ReadOptions(self._threads, self._threads + 1 if self._threads else 0)
         self._step = step
-        self._live.append(iter(ahead))
+        self._live.append(iter(self._batches[step:].to_iter_dataset(options)))
 
     def __next__(self) -> dict[str, Any]:
-        """This host's rows of the next batch: the tree of `window.example`, "clip" and "source", stacked along a first axis."""
+        """This host's rows of the next batch: the tree of `Reader.example`, "clip" and "source", stacked along a first axis."""
         if not self._live:
             raise ValueError("the loader is closed")
         try:
@@ -111,19 +106,19 @@ class Loader(Iterator[dict[str, Any]]):
         except StopIteration:
             raise
         except Exception:
-            self._seek(self._step)  # Grain would go on behind the example that failed; asked again, we fail again
+            self._seek(self._step)  # Grain would go on behind the batch that failed; asked again, we fail again
             raise
         self._step += 1
         return batch
 
     def get_state(self) -> dict[str, Any]:
         """Where the loader stands, for JSON: valid for any host_count, threads and machine."""
-        return {"version": 1, "step": self._step, "order": self._order}
+        return {"version": 2, "step": self._step, "order": self._order}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Goes on where `get_state` was taken. Raises ValueError when it belongs to another order of examples."""
-        if state["version"] != 1:
-            raise ValueError(f"loader state of version {state['version']}; this release reads version 1")
+        if state["version"] != 2:
+            raise ValueError(f"loader state of version {state['version']}; this release reads version 2: start anew")
         before, now = state["order"], self._order
         if before != now:
             changes = [f"{key} was {before.get(key)!r}, is {value!r}" for key, value in now.items() if before.get(key) != value]
@@ -151,14 +146,54 @@ def _check(dataset: Dataset, source: Source, window: Window) -> None:
             f"{where}: the dataset has channels {list(layout.channels)}, {layout.ticks} ticks and no captions: nothing of what"
             f" the loader asks for (channels {list(window.channels)}, {window.ticks} ticks)"
         )
-    if layout.camera and given and abs(layout.width / layout.height - window.width / window.height) > 1 / window.height:
-        raise ValueError(
-            f"{where}: {layout.height} x {layout.width} pixels with a camera cannot become {window.height} x {window.width}:"
-            " the camera has square pixels; choose a height and width of the same aspect"
-        )
+    for name, width in window.signals:
+        found = {key: parts for key, parts, _ in layout.signals}
+        if found.get(name, width) != width:
+            raise ValueError(f"{where}: signal {name!r} has {found[name]} components; the loader asks for {width}")
     for hz in source.frame_hz or (window.frame_hz,):
         asked = dataclasses.replace(window, channels=(), frame_hz=hz)
-        example(dataset, 0, asked, np.random.default_rng(0), track(dataset, 0, asked))
+        Reader(dataset, asked).example(0, (0.0, 0.0, 0.5, 0.5))
+
+
+def _chosen(dataset: Dataset, source: Source) -> np.ndarray | None:
+    """The clips within the limits of a source; None: all. Raises ValueError for unknown measures and where none is left."""
+    if not source.where:
+        return None
+    measures = dataset.measures()
+    keep = np.ones(len(dataset), bool)
+    for name, (least, most) in source.where.items():
+        if name not in measures:
+            raise ValueError(f"{source.path}: no measure {name!r}; it has {', '.join(measures) or 'none'}")
+        keep &= (measures[name] >= least) & (measures[name] <= most)
+    if not keep.any():
+        raise ValueError(f"{source.path}: none of its {len(dataset)} clips is within {dict(source.where)}; widen the limits")
+    return np.flatnonzero(keep)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Order:
+    """Position -> (source, clip)."""
+
+    seed: int
+    counts: tuple[int, ...]
+    chosen: tuple[np.ndarray | None, ...]
+    block: np.ndarray
+    shuffle: bool
+
+    def __call__(self, position: np.ndarray, attempt: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Sources and clips [n]; `attempt` k: the clip that is k later in the same epoch."""
+        source, before = order.turn(position, self.block)
+        count = np.asarray(self.counts)[source]
+        epoch, place = np.divmod(before, count)
+        clip = (place + attempt) % count
+        for number in np.unique(source) if self.shuffle else ():
+            mine = source == number
+            keys = np.array([order.key(self.seed, _SHUFFLE, int(number), e) for e in epoch[mine].tolist()], np.uint64)
+            clip[mine] = order.permuted(clip[mine], self.counts[number], keys)
+        for number, chosen in enumerate(self.chosen):
+            if chosen is not None:
+                clip[source == number] = chosen[clip[source == number]]
+        return source, clip
 
 
 def loader(
@@ -173,6 +208,8 @@ def loader(
     waves: int,
     batch_size: int,
     seed: int,
+    signals: tuple[tuple[str, int], ...] = (),
+    crop: str = "middle",
     host_index: int = 0,
     host_count: int = 1,
     transform: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
@@ -180,11 +217,15 @@ def loader(
     epochs: int | None = None,
     shuffle: bool = True,
     first_caption: bool = False,
+    damaged: str = "error",
 ) -> Loader:
     """An iterator over batches of `example`s drawn from `sources` by weight; `batch_size` is global.
 
-    `frame_hz` None: the rate of each dataset. `threads` 0: no thread at all. `transform` is applied to each example and must
-    be a pure function. `epochs` None: forever; else until the first source has been read so many times (whole batches only).
+    `frame_hz` None: the rate of each dataset. Pictures of another aspect are cut, in the "middle" or at "random" (`crop`).
+    `threads` 0: no thread at all; else so many batches are made at once, and one more waits. `transform` is applied to each
+    example and must be a pure function. `epochs` None: forever; else until the first source has been read so many times (whole
+    batches only). `damaged` "skip": a clip that cannot be read is named in the log and in `skipped`, and the next one of its
+    epoch stands in for it; "error": it ends the run.
     Raises ValueError, naming the dataset and the numbers, for what cannot be delivered, before any batch is made.
     """
     if not sources:
@@ -194,35 +235,81 @@ def loader(
             f"loader: batch_size {batch_size} over host {host_index} of {host_count}; batch_size must be positive and divide by"
             " host_count, and host_index be one of 0 .. host_count - 1"
         )
+    if crop not in CROPS or damaged not in DAMAGED:
+        raise ValueError(f"loader: crop {crop!r}, damaged {damaged!r}; needed one of {CROPS} and one of {DAMAGED}")
     for name in channels:
         channel(name)
-    window = Window(channels, frames, frame_hz, height, width, ticks, waves, first_caption)
-    datasets = [Dataset(source.path) for source in sources]
-    for dataset, source in zip(datasets, sources, strict=True):
+    sources = expanded(sources)
+    opened = [Dataset(source.path) for source in sources]
+    lens = any(dataset.layout.lens for dataset in opened) and bool(frames)
+    window = Window(channels, frames, frame_hz, height, width, ticks, waves, first_caption, signals, crop, lens)
+    for dataset, source in zip(opened, sources, strict=True):
         _check(dataset, source, window)
-    tracks = [_tracks(dataset, window) for dataset in datasets]
-
-    def read(element: tuple[int, tuple[int, int]]) -> dict[str, Any]:
-        position, (number, clip) = element
-        rng = np.random.default_rng((seed, _WINDOW, position))
-        rates = sources[number].frame_hz or (frame_hz,)
-        chosen = dataclasses.replace(window, frame_hz=rates[int(rng.integers(len(rates)))])
-        found = example(datasets[number], clip, chosen, rng, tracks[number](clip))
-        found |= {"clip": np.int64(clip), "source": np.int32(number)}
-        return found if transform is None else transform(found)
-
-    rows = batch_size // host_count
-    clips = [_Clips(number, len(dataset), seed, shuffle).repeat(epochs) for number, dataset in enumerate(datasets)]
-    mixture = grain.MapDataset.mix(clips, [source.weight for source in sources])
-    if len(mixture) < batch_size:
-        raise ValueError(f"loader: {epochs} epochs of the sources give {len(mixture)} examples; needed a batch of {batch_size}")
-    order = {"seed": seed, "batch_size": batch_size, "shuffle": shuffle}
-    order["sources"] = [[d.name, len(d), float(s.weight)] for d, s in zip(datasets, sources, strict=True)]
-    return Loader(_HostRows(mixture, batch_size, host_index, host_count).map(read), rows, threads, order)
+    chosen = tuple(_chosen(dataset, source) for dataset, source in zip(opened, sources, strict=True))
+    counts = tuple(len(d) if kept is None else len(kept) for d, kept in zip(opened, chosen, strict=True))
+    block = order.turns(order.mixture(tuple(float(source.weight) for source in sources)))
+    rates = [source.frame_hz or (frame_hz,) for source in sources]
+    readers = [
+        [Reader(dataset, dataclasses.replace(window, frame_hz=hz)) for hz in some]
+        for dataset, some in zip(opened, rates, strict=True)
+    ]
+    examples = sys.maxsize if epochs is None else order.position_of(epochs * counts[0], 0, block)
+    if examples < batch_size:
+        raise ValueError(f"loader: {epochs} epochs of the sources give {examples} examples; needed a batch of {batch_size}")
+    skipped: list[str] = []
+    rows = _Rows(seed, _Order(seed, counts, chosen, block, shuffle), readers, transform, damaged == "skip", skipped)
+    make = functools.partial(rows.batch, batch_size, batch_size // host_count, host_index)
+    described: dict[str, Any] = {"seed": seed, "batch_size": batch_size, "shuffle": shuffle}
+    described["sources"] = [[d.name, count, float(s.weight)] for d, s, count in zip(opened, sources, counts, strict=True)]
+    return Loader(_Batches(make, examples // batch_size), threads, described, skipped)
 
 
-def _tracks(dataset: Dataset, window: Window) -> Callable[[int], Track]:
-    """`track` of a dataset, which remembers."""
-    layout = dataset.layout
-    size = 1024 + 48 * layout.frames + 128 * layout.ticks * layout.waves
-    return functools.lru_cache(maxsize=_TRACK_BYTES // size)(lambda clip: track(dataset, clip, window))
+@dataclasses.dataclass(frozen=True)
+class _Rows:
+    """Makes the examples of positions."""
+
+    seed: int
+    order: _Order
+    readers: list[list[Reader]]
+    transform: Callable[[dict[str, Any]], dict[str, Any]] | None
+    skip: bool
+    skipped: list[str]
+
+    def batch(self, batch_size: int, rows: int, host: int, step: int) -> dict[str, Any]:
+        """A host's rows of one global batch."""
+        position = step * batch_size + host * rows + np.arange(rows)
+        source, clip = self.order(position)
+        draws = [order.uniform(self.seed, position, stream) for stream in (_WINDOW, _CAPTION, _ACROSS, _DOWN)]
+        rate = order.uniform(self.seed, position, _RATE)
+        work = [
+            (int(position[i]), int(source[i]), int(clip[i]), float(rate[i]), tuple(float(draw[i]) for draw in draws))
+            for i in range(rows)
+        ]
+        if all(self.readers[int(number)][0].dataset.folder.local for number in source):
+            examples = [self.example(*one) for one in work]
+        else:
+            examples = list(_remote().map(lambda one: self.example(*one), work))
+        return jax.tree.map(lambda *parts: np.stack(parts), *examples)
+
+    def example(self, position: int, source: int, clip: int, rate: float, draws: tuple[float, ...]) -> dict[str, Any]:
+        """One example, with "clip" and "source"."""
+        some = self.readers[source]
+        reader = some[int(rate * len(some))]
+        for attempt in range(_TRIES):
+            try:
+                found = reader.example(clip, draws)
+                break
+            except (ValueError, OSError) as error:
+                if not self.skip or attempt + 1 == _TRIES:
+                    raise
+                _log.warning("passed over: %s", error)
+                self.skipped.append(str(error))
+                clip = int(self.order(np.array([position]), attempt + 1)[1][0])
+        found |= {"clip": np.int64(clip), "source": np.int32(source)}
+        return found if self.transform is None else self.transform(found)
+
+
+@functools.lru_cache(maxsize=1)
+def _remote() -> concurrent.futures.ThreadPoolExecutor:
+    """The threads that wait for buckets."""
+    return concurrent.futures.ThreadPoolExecutor(_REMOTE_READS, "wsv-remote")

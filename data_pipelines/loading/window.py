@@ -1,6 +1,6 @@
 """One example: a random window of one clip of a WSV dataset, as NumPy arrays of static shapes.
 
-What a dataset does not have is never invented: `known` is False, and in its place stand zeros for a channel and a
+What a dataset does not have is never invented: `known` is False, and in its place stand zeros for a channel, a signal and a
 caption, empty slots (presence 0) for the core, and a unit camera at the origin, which no arithmetic turns into NaN.
 """
 
@@ -10,13 +10,16 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines.loading.order import permuted
 from data_pipelines.wsv import Dataset
-from wsm_jax.snapshot import FIELDS, TICK_HZ, Camera, Waves, channel, ground, resize, store
+from wsm_jax.snapshot import FIELDS, TICK_HZ, Camera, Waves, channel, crop, ground, resize, store
 from wsm_jax.snapshot.waves import empty
-from wsm_jax.typing import Int, NpOrJax, Shaped, UInt8
+from wsm_jax.typing import Float, Int, NpOrJax, Shaped, UInt8
 
 CAPTION_BYTES = 512
 """Length of the `caption` array: UTF-8, padded with zeros."""
+
+CROPS = ("middle", "random")
 
 _ALIGNED = 1e-3
 """Times closer than this fraction of a frame period are equal (times on disk are rounded)."""
@@ -36,40 +39,38 @@ class Window:
     waves: int
     first_caption: bool = False
     """The first caption of a clip, the plain one, instead of a random one."""
+    signals: tuple[tuple[str, int], ...] = ()
+    """(name, components) of actions and other numbers, as they hold at each frame."""
+    crop: str = "middle"
+    """Where a picture of another aspect is cut: in the "middle", or at "random", the same for all frames of an example."""
+    lens: bool = False
+    """Cameras come with the coefficients of their lens; those of pinholes are 0."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Track:
-    """What is small in a clip, whole: many little arrays, whose reading costs as much as the pixels."""
+class Choices:
+    """Every window that a clip has room for."""
 
-    frame_time: Shaped[np.ndarray, " T"] | None
-    camera: Camera | None
-    core: tuple[Waves, Shaped[np.ndarray, " K"]] | None
-
-
-def track(dataset: Dataset, clip: int, window: Window) -> Track:
-    """Reads the track of a clip, without what the window does not ask for. Raises ValueError naming a damaged file."""
-    shown = bool(dataset.layout.frames and window.frames)
-    return Track(
-        dataset.frame_time(clip) if shown else None,
-        dataset.camera(clip) if shown else None,
-        dataset.core(clip) if window.ticks else None,
-    )
+    frames: Int[np.ndarray, "S F"]
+    """The stored frames of each, ..."""
+    tick: Int[np.ndarray, " S"]
+    """... its first tick, ..."""
+    start: Float[np.ndarray, " S"]
+    """... and where it starts, s of the clip."""
 
 
-def pick(
+def choices(
     where: str,
     window: Window,
     frame_time: Shaped[np.ndarray, " T"] | None,
     core_time: Shaped[np.ndarray, " K"] | None,
     stored_hz: float | int,
-    rng: np.random.Generator,
-) -> tuple[Int[np.ndarray, " F"], int, float]:
-    """A random window of a clip: indices of its frames, its first tick, and its start in seconds of the clip.
+) -> Choices:
+    """The windows of a clip with frames and ticks at some times (s); None: the dataset has no frames, or no core.
 
-    With a core the window starts at a tick, and its first frame is the first one at or after that tick; without, at a frame.
-    The others are the stored frames nearest to first + i / frame_hz. `None` times: the dataset has no frames, or no core.
-    Raises ValueError, naming `where`, for a clip that is too short, or frames asked for faster than they are stored.
+    With a core a window starts at a tick, and its first frame is the first one at or after that tick; without, at a frame.
+    The others are the stored frames nearest to first + i / frame_hz. Raises ValueError, naming `where`, for a clip that is too
+    short, or frames asked for faster than they are stored.
     """
     hz = window.frame_hz or stored_hz
     frames = 0 if frame_time is None else window.frames
@@ -86,9 +87,7 @@ def pick(
     if core_time is not None and ticks:
         starts = np.asarray(core_time, np.float64)[: len(core_time) - ticks + 1]
     if not frames:
-        tick = int(rng.integers(len(starts)))
-        return np.zeros(0, np.int64), tick, float(starts[tick])
-
+        return Choices(np.zeros((len(starts), 0), np.int64), np.arange(len(starts)), starts)
     first = np.searchsorted(times, starts - _ALIGNED / stored_hz)
     fits = first < len(times)
     fits[fits] = times[first[fits]] + (frames - 1) / hz <= times[-1] + 0.25 / stored_hz
@@ -98,12 +97,21 @@ def pick(
             f"{where}: a clip has {len(times)} frames at {stored_hz:g} Hz ({times[-1] - times[0]:.3f} s from first to last)"
             f"{ticks_note}; {asked} ({(frames - 1) / hz:.3f} s); ask for fewer or faster frames, or build longer clips"
         )
-    tick = int(rng.choice(np.flatnonzero(fits)))
+    tick = np.flatnonzero(fits)
     between = 0.5 * (times[1:] + times[:-1])
-    index = np.searchsorted(between, times[first[tick]] + np.arange(frames) / hz - _ALIGNED / stored_hz)
-    if np.any(np.diff(index) < 1):
+    wanted = times[first[tick]][:, None] + np.arange(frames) / hz - _ALIGNED / stored_hz
+    index = np.searchsorted(between, wanted)
+    if np.any(np.diff(index, axis=1) < 1):
         raise ValueError(f"{where}: the stored frame times are too uneven: one frame would stand for two; {asked}")
-    return index, tick, float(starts[tick])
+    return Choices(index, tick, starts[tick])
+
+
+def views(where: str, window: Window, count: int, seed: int) -> Int[np.ndarray, " F"]:
+    """Random views of an instant, each once. Raises ValueError for fewer than are asked for."""
+    if count < window.frames:
+        raise ValueError(f"{where}: has {count} views; the loader asks for {window.frames}; ask for fewer, or leave it out")
+    seeds = np.full(window.frames, seed, np.uint64)
+    return permuted(np.arange(window.frames), count, seeds)
 
 
 def fit_waves(waves: Waves, slots: int, where: str) -> Waves:
@@ -112,10 +120,11 @@ def fit_waves(waves: Waves, slots: int, where: str) -> Waves:
     Slots keep their numbers, for the instance channel and captions speak of them. Raises ValueError, naming `where`, when a
     wave is present, at any tick, in a slot that there is not.
     """
-    last = int(np.max(np.flatnonzero((np.asarray(waves.presence) > 0).any(0)), initial=-1))
-    if last >= slots:
-        raise ValueError(f"{where}: a wave is present in slot {last}; the loader has the slots 0..{slots - 1}; raise waves")
-    waves = Waves(**{name: getattr(waves, name)[:, :slots] for name in FIELDS})
+    if waves.count > slots:
+        last = int(np.max(np.flatnonzero((np.asarray(waves.presence) > 0).any(0)), initial=-1))
+        if last >= slots:
+            raise ValueError(f"{where}: a wave is present in slot {last}; the loader has the slots 0..{slots - 1}; raise waves")
+        return Waves(**{name: getattr(waves, name)[:, :slots] for name in FIELDS})
     if waves.count == slots:
         return waves
     pad = empty(slots - waves.count, (waves.presence.shape[0],))
@@ -124,10 +133,12 @@ def fit_waves(waves: Waves, slots: int, where: str) -> Waves:
 
 def encode_caption(text: str, where: str) -> UInt8[np.ndarray, " L"]:
     """UTF-8 bytes padded with zeros to CAPTION_BYTES. Raises ValueError, naming `where`, when they are more."""
-    data = np.frombuffer(text.encode(), np.uint8)
+    data = text.encode()
     if len(data) > CAPTION_BYTES:
         raise ValueError(f"{where}: a caption has {len(data)} UTF-8 bytes, at most {CAPTION_BYTES} fit: {text[:60]!r}...")
-    return np.pad(data, (0, CAPTION_BYTES - len(data)))
+    found = np.zeros(CAPTION_BYTES, np.uint8)
+    found[: len(data)] = np.frombuffer(data, np.uint8)
+    return found
 
 
 def decode_caption(data: Shaped[NpOrJax, " L"]) -> str:
@@ -135,60 +146,156 @@ def decode_caption(data: Shaped[NpOrJax, " L"]) -> str:
     return np.asarray(data, np.uint8).tobytes().rstrip(b"\0").decode()
 
 
-def example(dataset: Dataset, clip: int, window: Window, rng: np.random.Generator, found: Track) -> dict[str, Any]:
-    """A random window of one clip, whose `track` is `found`, as NumPy arrays of static shapes; times from the window's start.
-
-    {"channels": {name: [T H W C] stored}, "known": {name, "camera", "core", "text": bool}, "camera": {field: [T ...]},
-    "frame_time": [T], "core": {field: [K N ...]}, "core_time": [K], "caption": uint8 [CAPTION_BYTES]}
-    Raises ValueError, naming the dataset, for what does not fit (see `pick`, `fit_waves`) and for damaged files.
-    """
-    where, layout = f"{dataset.folder.path} clip {clip}", dataset.layout
-    core, frame_time, camera = found.core, found.frame_time, found.camera
-    index, tick, start = pick(where, window, frame_time, core[1] if core else None, layout.frame_hz, rng)
-    channels = read(dataset, clip, window.channels, index, camera, (window.height, window.width))
-    captions = dataset.captions(clip) if layout.captions else ()
-    text = captions[0 if window.first_caption else int(rng.integers(len(captions)))] if captions else ""
-
-    waves, core_time = empty(window.waves, (window.ticks,)), np.arange(window.ticks) / TICK_HZ
-    if core is not None:
-        kept = slice(tick, tick + window.ticks)
-        waves, core_time = fit_waves(core[0], window.waves, where)[kept], core[1][kept] - start
-    hz = window.frame_hz or layout.frame_hz
-    shown = np.arange(window.frames) / hz if frame_time is None else np.asarray(frame_time)[index] - start
-    known = {name: name in channels for name in window.channels}
-    known |= {"camera": camera is not None, "core": core is not None, "text": bool(text)}
-    return {
-        "channels": {name: channels[name] if name in channels else _zeros(name, window) for name in window.channels},
-        "known": {name: np.bool_(value) for name, value in known.items()},
-        "camera": _arrays(_no_camera(window.frames) if camera is None else camera[index]),
-        "frame_time": shown.astype(np.float32),
-        "core": _arrays(waves),
-        "core_time": np.asarray(core_time, np.float32),
-        "caption": encode_caption(text, where),
-    }
+def cut(size: tuple[int, int], height: int, width: int, across: float, down: float) -> tuple[int, int, int, int]:
+    """(top, left, rows, columns) of the largest part of a picture of `size` with the aspect of height x width; `across` and
+    `down` in [0, 1) say where, 0.5 in the middle."""
+    rows = min(size[0], max(1, round(size[1] * height / width)))
+    columns = min(size[1], max(1, round(size[0] * width / height)))
+    top, left = int(down * (size[0] - rows + 1)), int(across * (size[1] - columns + 1))
+    return top, left, rows, columns
 
 
-_LENS = ("distortion", "orthographic")  # a dataset holds pinholes
+class Reader:
+    """Examples of one dataset by a window at some rate; for threads."""
 
+    def __init__(self, dataset: Dataset, window: Window):
+        self.dataset, self.window = dataset, window
+        layout = dataset.layout
+        self._hz = window.frame_hz or layout.frame_hz
+        self._even: dict[int, Choices] = {}
+        self._frames = bool(layout.frames and window.frames)
+        self._core = bool(layout.ticks and window.ticks)
 
-def _arrays(tree: Camera | Waves) -> dict[str, np.ndarray]:
-    """The fields as arrays of their own, which a transform may change: the tracks are kept."""
-    return {name: np.array(value) for name, value in vars(tree).items() if name not in _LENS}
+    def choices(self, clip: int) -> Choices:
+        """The windows of a clip; of datasets with even times they are worked out once."""
+        dataset, window, layout = self.dataset, self.window, self.dataset.layout
+        where = f"{dataset.folder.path} clip {clip}"
+        if not dataset.even:
+            times = dataset.frame_time(clip) if self._frames else None
+            core = dataset.core(clip) if self._core else None
+            return choices(where, window, times, core[1] if core else None, layout.frame_hz)
+        count = dataset.frames(clip) if self._frames else 0
+        if count not in self._even:
+            times = np.arange(count) / layout.frame_hz if self._frames else None
+            ticks = np.arange(layout.ticks) / TICK_HZ if self._core else None
+            self._even[count] = choices(where, window, times, ticks, layout.frame_hz)
+        return self._even[count]
+
+    def example(self, clip: int, draws: Sequence[float]) -> dict[str, Any]:
+        """The window of a clip that four numbers in [0, 1) choose (window, caption, place across and down): arrays of static
+        shapes, times from the window's start.
+
+        {"channels": {name: [T H W C] stored}, "known": {name, "camera", "core", "text": bool}, "camera": {field: [T ...]},
+        "frame_time": [T], "core": {field: [K N ...]}, "core_time": [K], "caption": uint8 [CAPTION_BYTES],
+        "signals": {name: [T d]}}
+        Raises ValueError, naming the dataset, for what does not fit (see `choices`, `fit_waves`) and for damaged files.
+        """
+        dataset, window, layout = self.dataset, self.window, self.dataset.layout
+        where = f"{dataset.folder.path} clip {clip}"
+        if layout.over == "views" and self._frames:
+            index, tick, start = views(where, window, dataset.frames(clip), int(draws[0] * 2**53)), 0, 0.0
+        else:
+            found = self.choices(clip)
+            number = int(draws[0] * len(found.tick))
+            index, tick, start = found.frames[number], int(found.tick[number]), float(found.start[number])
+        place = (0.5, 0.5) if window.crop == "middle" else (draws[2], draws[3])
+        size = (window.height, window.width)
+        channels, camera = read(dataset, clip, window.channels, index, size, place) if self._frames else ({}, None)
+        captions = dataset.captions(clip) if layout.captions else ()
+        text = captions[0 if window.first_caption else int(draws[1] * len(captions))] if captions else ""
+        known = {name: np.bool_(name in channels) for name in window.channels}
+        known |= {"camera": np.bool_(camera is not None), "core": np.bool_(self._core), "text": np.bool_(bool(text))}
+        shown = self._times(clip, index, start)
+        signals = dataset.signals(clip) if layout.signals and window.signals else {}
+        for name, _ in window.signals:
+            known[name] = np.bool_(name in signals)
+        return {
+            "channels": {name: channels[name] if name in channels else _zeros(name, window) for name in window.channels},
+            "known": known,
+            "camera": self._lensed(_no_camera(window.frames) if camera is None else camera),
+            "frame_time": shown.astype(np.float32),
+            **self._state(clip, tick, start, where),
+            "caption": encode_caption(text, where),
+            "signals": {
+                name: np.asarray(signals[name].at(shown + start), np.float32)
+                if name in signals
+                else np.zeros((window.frames, width), np.float32)
+                for name, width in window.signals
+            },
+        }
+
+    def _lensed(self, camera: Camera) -> dict[str, np.ndarray]:
+        """The fields of the cameras."""
+        found = _arrays(camera)
+        if self.window.lens:
+            count = len(found["focal"])
+            found["distortion"] = np.zeros((count, 5), np.float32) if camera.distortion is None else np.array(camera.distortion)
+        return found
+
+    def _times(self, clip: int, index: np.ndarray, start: float) -> np.ndarray:
+        """Times of the frames from the window's start, s; of views 0."""
+        if not self._frames:
+            return np.arange(self.window.frames) / (self._hz or 1.0)
+        if self.dataset.layout.over == "views":
+            return np.zeros(len(index))
+        if self.dataset.even:
+            return index / self.dataset.layout.frame_hz - start
+        return self.dataset.frame_time(clip)[index] - start
+
+    def _state(self, clip: int, tick: int, start: float, where: str) -> dict[str, Any]:
+        """The core of the window."""
+        window = self.window
+        core = self.dataset.core(clip, slice(tick, tick + window.ticks)) if self._core else None
+        if core is None:
+            waves, time = empty(window.waves, (window.ticks,)), np.arange(window.ticks) / TICK_HZ
+        else:
+            waves, time = fit_waves(core[0], window.waves, where), core[1] - start
+        return {"core": _arrays(waves), "core_time": np.asarray(time, np.float32)}
 
 
 def read(
-    dataset: Dataset, clip: int, channels: Sequence[str], index: np.ndarray, camera: Camera | None, size: tuple[int, int]
-) -> dict[str, np.ndarray]:
-    """Those of the channels that the dataset has, or its cameras tell, of some frames; stored integers [T H W C] of a size."""
-    names = [name for name in channels if name in dataset.layout.channels]
-    out: dict[str, np.ndarray] = {}
-    if names and len(index):
-        run = len(index) == index[-1] - index[0] + 1
-        found = dataset.read(clip, names, slice(int(index[0]), int(index[-1]) + 1) if run else index)
-        out = {name: resize(name, values, *size) for name, values in found.items()}
-    if "ground" in channels and camera is not None and len(index):
-        out["ground"] = store("ground", ground(camera[index], *size))
-    return out
+    dataset: Dataset,
+    clip: int,
+    channels: Sequence[str],
+    index: np.ndarray,
+    size: tuple[int, int],
+    place: tuple[float, float] = (0.5, 0.5),
+) -> tuple[dict[str, np.ndarray], Camera | None]:
+    """Those of the channels that a dataset has, or its cameras tell, of some frames of a clip, and these cameras.
+
+    Stored integers [T H W C], cut to the aspect of `size` (H, W) at `place` (see `cut`), and resized.
+    """
+    layout, whole = dataset.layout, (dataset.layout.height, dataset.layout.width)
+    given = [name for name in channels if name in layout.channels]
+    steps = slice(int(index[0]), int(index[-1]) + 1) if len(index) and np.all(np.diff(index) == 1) else index
+    out = dataset.read(clip, given, steps) if given else {}
+    camera = dataset.camera(clip, steps)
+    if layout.channels and whole != size:
+        top, left, rows, columns = cut(whole, *size, *place)
+        for name, values in out.items():
+            part = values if (rows, columns) == whole else values[:, top : top + rows, left : left + columns]
+            out[name] = _scaled(name, resize(name, part, *size), whole[0] / rows)
+        if camera is not None and (rows, columns) != whole:
+            camera = crop(camera, whole, top, left, rows, columns)
+    if "ground" in channels and camera is not None:
+        out["ground"] = store("ground", ground(camera, *size))
+    return out, camera
+
+
+def _scaled(name: str, values: np.ndarray, by: float) -> np.ndarray:
+    """Motion is in heights of the picture, which a crop makes fewer pixels."""
+    if name != "motion" or by == 1.0:
+        return values
+    limits = np.iinfo(values.dtype)
+    return np.clip(np.rint(values * by), limits.min, limits.max).astype(values.dtype)
+
+
+_LENS = ("distortion", "orthographic")
+
+
+def _arrays(tree: Camera | Waves) -> dict[str, np.ndarray]:
+    """The fields as arrays of their own, which a transform may change."""
+    return {name: np.array(value) for name, value in vars(tree).items() if name not in _LENS}
 
 
 def _zeros(name: str, window: Window) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 
 from data_pipelines.wsv import manifest as records
 from data_pipelines.wsv.manifest import Layout
-from wsm_jax.snapshot import FIELDS, WSF, WSV, Camera, Signal, Waves, channel, store
+from wsm_jax.snapshot import FIELDS, TICK_HZ, WSF, WSV, Camera, Signal, Waves, channel, store
 from wsm_jax.typing import NpOrJax, Shaped
 
 
@@ -116,6 +116,14 @@ def rows(clip: Clip, layout: Layout) -> dict[str, Shaped[np.ndarray, "..."]]:
         if tuple(values.shape) != specs[path].shape[1:]:
             raise ValueError(f"{path} has shape {tuple(values.shape)}, the layout needs {specs[path].shape[1:]}")
     return table
+
+
+def even(clip: Clip, layout: Layout) -> bool:
+    """Whether frame i is at i / frame_hz, or is view i, and tick k at k / TICK_HZ: then no reader needs the times."""
+    frames = np.arange(clip.frames) / (layout.frame_hz if layout.over == "time" else 1.0)
+    ticks = np.arange(layout.ticks) / TICK_HZ
+    pairs = [(clip.frame_time, frames), *([(clip.core_time, ticks)] if clip.core is not None else [])]
+    return all(np.allclose(np.asarray(given), wanted, rtol=0, atol=1e-9) for given, wanted in pairs)
 
 
 def line(clip: Clip, layout: Layout) -> dict[str, Any]:

@@ -18,6 +18,7 @@ import tensorstore as ts
 from data_pipelines.wsv import manifest as records
 from data_pipelines.wsv import picture
 from data_pipelines.wsv import shard as shards
+from data_pipelines.wsv.chunks import Chunks
 from data_pipelines.wsv.clip import fields_of
 from data_pipelines.wsv.folder import Folder, context
 from data_pipelines.wsv.manifest import Layout
@@ -49,10 +50,11 @@ class Dataset:
     def _open(self) -> None:
         self._lock = threading.Lock()
         self._handles: dict[str, ts.TensorStore] = {}
+        self._chunks: dict[str, Chunks] = {}
         self._lines: OrderedDict[int, list[dict]] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key not in ("_lock", "_handles", "_lines")}
+        return {key: value for key, value in self.__dict__.items() if key not in ("_lock", "_handles", "_chunks", "_lines")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -109,6 +111,11 @@ class Dataset:
         count = self.frames(clip)
         return self._read(clip, ["frame_time"], slice(0, count))["frame_time"] if self.layout.frames else np.zeros(0)
 
+    @property
+    def even(self) -> bool:
+        """Whether frames and ticks of every clip are at equal intervals from 0, so that their times need not be read."""
+        return bool(self.manifest["counts"].get("even", False))
+
     def signals(self, clip: Index) -> dict[str, Signal]:
         """Actions and other numbers beside the pictures, by name; those that the clip has."""
         counts: dict[str, int] = self._text(clip)["signals"] if self.layout.signals else {}
@@ -164,6 +171,8 @@ class Dataset:
     def _read(self, clip: Index | slice, paths: Sequence[str], steps: slice | np.ndarray | int) -> dict[str, np.ndarray]:
         """Rows of several arrays at once, of one clip or of several of one shard; a damaged file is named."""
         shard = self._shard(clip.start if isinstance(clip, slice) else clip)
+        if self.folder.local and not isinstance(clip, slice):
+            return {path: self._local(path, int(clip), shard, steps) for path in paths}
         which = clip if isinstance(clip, slice) else int(clip)
         with ts.Batch() as batch:
             futures = {path: self._array(path)[which, steps].read(batch=batch) for path in paths}
@@ -174,6 +183,17 @@ class Dataset:
             except (ValueError, OSError, KeyError) as error:
                 raise self._damaged(self._specs[path].file(shard), error) from error
         return result
+
+    def _local(self, path: str, clip: int, shard: int, steps: slice | np.ndarray | int) -> np.ndarray:
+        """Rows of an array on this disk."""
+        chunks = self._chunks.get(path)
+        if chunks is None:
+            self._checked(self._specs[path].metadata_file)
+            chunks = self._chunks.setdefault(path, Chunks(self.folder.path, self._specs[path]))
+        try:
+            return chunks.read(clip, np.array([steps]) if isinstance(steps, int) else steps)
+        except (ValueError, OSError) as error:
+            raise self._damaged(self._specs[path].file(shard), error) from error
 
     def _array(self, path: str) -> ts.TensorStore:
         """The handle of an array, opened once, by metadata that match their checksum."""
@@ -219,14 +239,12 @@ class Dataset:
         if not len(frames):
             return result
         index = self._read(clip, [path], slice(int(runs[0]), int(runs[-1]) + 1))[path][runs - runs[0]]
-        with ts.Batch() as batch:
-            ranges = [slice(int(offset), int(offset + length)) for offset, length, _ in index]
-            futures = [self.folder.store.read(key, byte_range=where, batch=batch) for where in ranges]
-        for number, future in enumerate(futures):
+        pieces = self.folder.pieces(key, [(int(offset), int(length)) for offset, length, _ in index])
+        for number in range(len(runs)):
             first = int(runs[number]) * layout.run
             held = min(layout.run, count - first)
             try:
-                found = picture.decode(layout.encoded, future.result().value, int(index[number, 2]), held, size)
+                found = picture.decode(layout.encoded, next(pieces), int(index[number, 2]), held, size)
             except (ValueError, OSError) as error:
                 raise self._damaged(key, error) from error
             here = place == number

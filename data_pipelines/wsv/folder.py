@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,21 @@ class Folder:
         except (ValueError, OSError) as error:
             raise OSError(f"{self.name(key)}: cannot be read ({error})") from error
         return result.value if result.state == "value" else None
+
+    def pieces(self, key: str, ranges: Sequence[tuple[int, int]]) -> Iterator[bytes]:
+        """Parts (offset, bytes) of a file, in order. Raises OSError or ValueError where they are not there."""
+        if self.local:
+            file = os.open(self.name(key), os.O_RDONLY)
+            try:
+                for offset, length in ranges:
+                    yield os.pread(file, length, offset)
+            finally:
+                os.close(file)
+            return
+        with ts.Batch() as batch:
+            futures = [self.store.read(key, byte_range=slice(o, o + n), batch=batch) for o, n in ranges]
+        for future in futures:
+            yield future.result().value
 
     def list(self, prefix: str = "") -> set[str]:
         """The files below `prefix` (empty, or ending in a slash)."""

@@ -76,6 +76,8 @@ class Layout:
     """Numbers by which clips may be chosen when they are loaded: "seconds", "sharpness", ..."""
     derived: tuple[str, ...] = ()
     """The channels that were not recorded but worked out from others."""
+    compression: str = "zstd"
+    """"zstd" (level 3), or "none": chunks are read at the speed of memory."""
 
     def __post_init__(self) -> None:
         def need(ok: bool, what: str) -> None:
@@ -93,6 +95,7 @@ class Layout:
         need(not self.ticks or self.waves >= 1, "a core needs at least one wave")
         need(not self.camera or self.frames >= 1, "cameras need frames")
         need(self.rgb_codec in ("array", *CODECS), f"rgb_codec must be array, {' or '.join(CODECS)}")
+        need(self.compression in ("zstd", "none"), "compression must be zstd or none")
         need(self.over in OVER, f"over must be {' or '.join(OVER)}")
         need(not self.lens or self.camera, "lenses need cameras")
         need(set(self.derived) <= set(self.channels), "a derived channel is none of the channels")
@@ -142,6 +145,7 @@ class ArraySpec:
     shape: tuple[int, ...]
     clips_per_shard: int
     steps_per_chunk: int
+    compressed: bool = True
 
     def file(self, shard: int) -> str:
         """The file that holds the shard (zarr3 chunk key, in one folder)."""
@@ -158,7 +162,8 @@ class ArraySpec:
         padded = -(-self.shape[1] // steps) * steps
         little: dict[str, Any] = {"name": "bytes", "configuration": {"endian": "little"}}
         plain = {"name": "bytes"} if np.dtype(self.dtype).itemsize == 1 else little
-        codecs = [plain, {"name": "zstd", "configuration": {"level": 3, "checksum": False}}, {"name": "crc32c"}]
+        zstd = [{"name": "zstd", "configuration": {"level": 3, "checksum": False}}] if self.compressed else []
+        codecs = [plain, *zstd, {"name": "crc32c"}]
         sharding = {"chunk_shape": [1, steps, *self.shape[2:]], "codecs": codecs, "index_codecs": [little, {"name": "crc32c"}]}
         shard = {"chunk_shape": [self.clips_per_shard, padded, *self.shape[2:]]}
         return {
@@ -182,7 +187,8 @@ def arrays(layout: Layout, version: int = SCHEMA_VERSION) -> dict[str, ArraySpec
     """Every array of a dataset of a schema version, by path."""
 
     def add(path: str, dtype: str, steps: int, *shape: int) -> None:
-        specs[path] = ArraySpec(path, dtype, (layout.clips, *shape), layout.clips_per_shard, steps)
+        compressed = layout.compression == "zstd"
+        specs[path] = ArraySpec(path, dtype, (layout.clips, *shape), layout.clips_per_shard, steps, compressed)
 
     specs: dict[str, ArraySpec] = {}
     frames, ticks = layout.frames, layout.ticks

@@ -8,7 +8,7 @@ from typing import Any
 
 from data_pipelines.wsv import manifest as records
 from data_pipelines.wsv import shard as shards
-from data_pipelines.wsv.clip import Clip, check
+from data_pipelines.wsv.clip import Clip, check, even
 from data_pipelines.wsv.folder import Folder
 from data_pipelines.wsv.manifest import Layout
 from wsm_jax.snapshot import WSF, WSV
@@ -131,6 +131,7 @@ class Writer:
             "frames": sum(clip.frames for clip in stored),
             "captions": sum(len(clip.text) for clip in stored),
             "events": sum(len(clip.events) for clip in stored),
+            "even": all(even(clip, self.layout) for clip in stored),
             "moments": {key: value.record() for key, value in counted.items()},
             "files": {key: {"bytes": len(data), "sha256": records.sha256(data)} for key, data in files.items()},
         }
@@ -145,8 +146,10 @@ class Writer:
         files: dict[str, dict[str, Any]] = {}
         total = shards.moments(layout)
         counts = {"clips": 0, "frames": 0, "captions": 0, "events": 0}
+        evenly = True
         for shard in range(layout.shards):
             record = records.load_record(folder, shard)
+            evenly &= record["even"]
             files |= record["files"]
             for key in counts:
                 counts[key] += record[key]
@@ -159,7 +162,7 @@ class Writer:
             files[key] = {"bytes": len(data), "sha256": records.sha256(data)}
         if gone := sorted(set(files) - folder.list()):
             raise ValueError(f"{folder.name(gone[0])}: gone; delete the record of its shard in shards/ and write it again")
-        counts |= {"shards": layout.shards, "ticks": layout.clips * layout.ticks}
+        counts |= {"even": evenly, "shards": layout.shards, "ticks": layout.clips * layout.ticks}
         counts |= {"files": len(files), "bytes": sum(value["bytes"] for value in files.values())}
         groups: dict[str, dict[str, Any]] = {"channels": {}, "core": {}}
         for key, value in total.items():

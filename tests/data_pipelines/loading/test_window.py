@@ -3,11 +3,15 @@
 import numpy as np
 import pytest
 
-from data_pipelines.loading.window import CAPTION_BYTES, Window, decode_caption, encode_caption, fit_waves, pick
+from data_pipelines.loading.window import CAPTION_BYTES, Window, choices, decode_caption, encode_caption, fit_waves
 from wsm_jax.snapshot import FIELDS, TICK_HZ, Waves
 from wsm_jax.snapshot.waves import empty
 
-RNG = np.random.default_rng
+
+def all_of(*arguments):
+    """Every window: (frames, tick, start)."""
+    found = choices(*arguments)
+    return list(zip(found.frames, found.tick.tolist(), found.start.tolist(), strict=True))
 
 
 def window(frames: int, frame_hz: float | None, ticks: int = 0, waves: int = 4) -> Window:
@@ -21,8 +25,7 @@ def window(frames: int, frame_hz: float | None, ticks: int = 0, waves: int = 4) 
 def test_frames_are_the_nearest_stored_ones_after_the_start(stored: float, asked: float, core: bool):
     frame_time = (np.arange(60) / stored).astype(np.float32)
     core_time = (np.arange(int(60 / stored * TICK_HZ)) / TICK_HZ).astype(np.float32) if core else None
-    for seed in range(50):
-        index, tick, start = pick("d", window(6, asked, 4), frame_time, core_time, stored, RNG(seed))
+    for index, tick, start in all_of("d", window(6, asked, 4), frame_time, core_time, stored):
         times = frame_time[index].astype(np.float64)
         requested = times[0] + np.arange(6) / asked
         assert np.all(np.diff(index) >= 1)
@@ -35,20 +38,19 @@ def test_frames_are_the_nearest_stored_ones_after_the_start(stored: float, asked
 
 def test_every_start_that_fits_is_drawn_and_no_other():
     frame_time, core_time = np.arange(24) / 24.0, np.arange(8) / TICK_HZ
-    drawn = {pick("d", window(5, 12.0), frame_time, None, 24.0, RNG(s))[2] for s in range(400)}
+    drawn = {start for _, _, start in all_of("d", window(5, 12.0), frame_time, None, 24.0)}
     np.testing.assert_allclose(sorted(drawn), np.arange(24 - 8) / 24)
-    drawn = {pick("d", window(5, 12.0, 3), frame_time, core_time, 24.0, RNG(s))[1] for s in range(100)}
+    drawn = {tick for _, tick, _ in all_of("d", window(5, 12.0, 3), frame_time, core_time, 24.0)}
     assert drawn == set(range(6))
-    drawn = {pick("d", window(10, 12.0, 3), frame_time, core_time, 24.0, RNG(s))[1] for s in range(100)}
+    drawn = {tick for _, tick, _ in all_of("d", window(10, 12.0, 3), frame_time, core_time, 24.0)}
     assert drawn == {0, 1}  # here the frames, not the ticks, are what ends
-    drawn = {pick("d", window(5, 12.0, 3), None, core_time, 24.0, RNG(s))[1] for s in range(100)}
+    drawn = {tick for _, tick, _ in all_of("d", window(5, 12.0, 3), None, core_time, 24.0)}
     assert drawn == set(range(6))
 
 
 def test_a_core_beside_misaligned_frames_keeps_true_times():
     frame_time, core_time = 0.01 + np.arange(40) / 10.0, np.arange(32) / TICK_HZ
-    for seed in range(30):
-        index, tick, start = pick("d", window(4, 10.0, 8), frame_time, core_time, 10.0, RNG(seed))
+    for index, tick, start in all_of("d", window(4, 10.0, 8), frame_time, core_time, 10.0):
         assert start == core_time[tick]
         assert np.array_equal(np.diff(index), [1, 1, 1])
         assert 0 <= frame_time[index[0]] - start < 0.1
@@ -66,7 +68,7 @@ def test_a_core_beside_misaligned_frames_keeps_true_times():
 )
 def test_what_cannot_be_done_is_named_with_its_numbers(asked: Window, words: list[str] | None):
     def draw():
-        return pick("some/where clip 3", asked, np.arange(24) / 24.0, np.arange(8) / TICK_HZ, 24.0, RNG(0))
+        return all_of("some/where clip 3", asked, np.arange(24) / 24.0, np.arange(8) / TICK_HZ, 24.0)[0]
 
     if words is None:
         assert np.array_equal(draw()[0], np.arange(24))
@@ -78,9 +80,8 @@ def test_what_cannot_be_done_is_named_with_its_numbers(asked: Window, words: lis
 
 def test_uneven_frame_times_are_refused_where_one_frame_would_stand_for_two():
     frame_time = np.float32([0, 0.1, 0.2, 0.3, 1.0, 1.1])
-    for seed in range(20):
-        with pytest.raises(ValueError, match="uneven"):
-            pick("d", window(6, 10.0), frame_time, None, 10.0, RNG(seed))
+    with pytest.raises(ValueError, match="uneven"):
+        choices("d", window(6, 10.0), frame_time, None, 10.0)
 
 
 def core(present: list[bool]) -> Waves:

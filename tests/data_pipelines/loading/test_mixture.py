@@ -1,0 +1,182 @@
+"""What sources may be beside plain videos: collections, parts by measure, views, signals, other aspects, damaged clips."""
+
+import dataclasses
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_pipelines.loading.loader import Source, expanded, loader
+from data_pipelines.wsv import Layout, collection, create
+from data_pipelines.wsv.clip import Clip
+from data_pipelines.wsv.folder import Folder
+from data_pipelines.wsv.manifest import arrays
+from wsm_jax.snapshot import Camera, Signal, rays
+
+VIDEO = Layout(
+    clips=12,
+    frames=10,
+    height=8,
+    width=12,
+    frame_hz=5.0,
+    ticks=0,
+    waves=0,
+    channels=("rgb", "motion"),
+    rgb_codec="array",
+    clips_per_shard=4,
+    frames_per_chunk=4,
+    camera=True,
+    captions=False,
+    lens=True,
+    ragged=True,
+    signals=(("action", 2, 40),),
+    measures=("sharpness",),
+)
+ASK = {"channels": ("rgb", "motion"), "frames": 3, "frame_hz": None, "height": 8, "width": 12, "ticks": 0, "waves": 1}
+ASK |= {"batch_size": 4, "seed": 1}
+
+
+def make(layout: Layout, number: int) -> Clip:
+    """A clip whose red says which it is, green which frame, blue which column; of 4 to 10 frames."""
+    frames = 4 + number % 7
+    size = (frames, layout.height, layout.width)
+    t, _, x = np.meshgrid(*(np.arange(n) for n in size), indexing="ij")
+    rgb = np.stack([np.full(size, number), t, x], -1).astype(np.uint8)
+    motion = np.stack([np.full(size, 100), np.full(size, -40)], -1).astype(np.int16)
+    rotation = np.tile(np.float32([1, 0, 0, 0]), (frames, 1))
+    camera = Camera(
+        np.float32(np.stack([np.full(frames, number), np.arange(frames), np.zeros(frames)], -1)),
+        rotation,
+        np.full(frames, 1.5, np.float32),
+        np.tile(np.float32([0.05, -0.02]), (frames, 1)),
+        np.tile(np.float32([0.1, 0, 0, 0.01, 0]), (frames, 1)),
+    )
+    channels = {name: values for name, values in {"rgb": rgb, "motion": motion}.items() if name in layout.channels}
+    steps = np.arange(4 * frames)
+    action = {"action": Signal(steps / 20, np.float32(np.stack([np.full(len(steps), number), steps], -1)))}
+    measures = {"sharpness": float(number)} if layout.measures else {}
+    time = np.arange(frames) / 5 if layout.over == "time" else np.arange(float(frames))
+    return Clip(channels, time, camera, signals=action if layout.signals else {}, measures=measures)
+
+
+def write(path: Path, layout: Layout = VIDEO) -> Path:
+    writer = create(path, layout, name=path.name, sources=[], build={})
+    for shard in writer.missing():
+        writer.write(shard, [make(layout, number) for number in layout.span(shard)])
+    writer.finish()
+    return path
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory) -> Path:
+    return write(tmp_path_factory.mktemp("data") / "video")
+
+
+def rows(batches, count):
+    for batch in (next(batches) for _ in range(count)):
+        for row in range(len(batch["clip"])):
+            yield batch, row
+
+
+def test_actions_are_those_that_hold_at_each_frame(video):
+    batches = loader([Source(video)], **ASK, signals=(("action", 2), ("force", 3)))
+    for batch, row in rows(batches, 5):
+        frames = batch["channels"]["rgb"][row, :, 0, 0, 1].astype(int)
+        wanted = np.stack([np.full(3, batch["clip"][row]), 4 * frames], -1)
+        assert np.array_equal(batch["signals"]["action"][row], wanted)
+        assert batch["known"]["action"][row] and not batch["known"]["force"][row] and not batch["signals"]["force"].any()
+    with pytest.raises(ValueError, match="signal 'action' has 2 components; the loader asks for 5"):
+        loader([Source(video)], **ASK, signals=(("action", 5),))
+
+
+def test_short_clips_give_windows_within_their_frames(video):
+    seen = set()
+    for batch, row in rows(loader([Source(video)], **ASK), 30):
+        number, frames = int(batch["clip"][row]), batch["channels"]["rgb"][row, :, 0, 0, 1].astype(int)
+        assert np.array_equal(np.diff(frames), [1, 1]) and frames[-1] < 4 + number % 7
+        seen.add((number, int(frames[0])))
+    assert len(seen) > 40
+    with pytest.raises(ValueError, match=r"4 frames at 5 Hz.*5 frames"):
+        loader([Source(video)], **{**ASK, "frames": 5})
+
+
+@pytest.mark.parametrize("crop", ["middle", "random"])
+def test_a_picture_of_another_aspect_is_cut_and_its_camera_with_it(video, crop):
+    places = set()
+    whole = make(VIDEO, 0).camera[0]
+    sight = np.asarray(rays(whole, 8, 12)[1])
+    for batch, row in rows(loader([Source(video)], **{**ASK, "width": 8}, crop=crop), 12):
+        blue = batch["channels"]["rgb"][row, ..., 2].astype(int)
+        left = int(blue[0, 0, 0])
+        assert np.array_equal(blue, np.broadcast_to(left + np.arange(8), (3, 8, 8))), "the same place in all frames"
+        places.add(left)
+        fields = {name: np.asarray(values[row, 0]) for name, values in batch["camera"].items()}
+        np.testing.assert_allclose(rays(Camera(**fields), 8, 8)[1], sight[:, left : left + 8], atol=1e-5)
+        assert (batch["channels"]["motion"][row] == [100, -40]).all(), "no row is cut: heights are what they were"
+    assert places == ({2} if crop == "middle" else {0, 1, 2, 3, 4})
+    batch = next(loader([Source(video)], **{**ASK, "height": 4}, crop=crop))  # 8 x 12 cut to 4 x 12
+    assert (batch["channels"]["motion"] == [200, -80]).all(), "heights of the picture are half as many metres now"
+
+
+def test_only_clips_within_the_limits_are_loaded(video):
+    source = Source(video, where={"sharpness": (3, 6)})
+    clips = [int(b["clip"][r]) for b, r in rows(loader([source], **ASK), 4)]
+    assert sorted(clips) == sorted([3, 4, 5, 6] * 4)
+    with pytest.raises(ValueError, match=r"none of its 12 clips is within .*sharpness"):
+        loader([Source(video, where={"sharpness": (50, 60)})], **ASK)
+    with pytest.raises(ValueError, match="no measure 'blur'; it has sharpness"):
+        loader([Source(video, where={"blur": (0, 1)})], **ASK)
+    state = loader([source], **ASK).get_state()
+    with pytest.raises(ValueError, match="another order"):
+        loader([Source(video)], **ASK).set_state(state)
+
+
+def test_views_are_drawn_without_repeats(tmp_path):
+    layout = dataclasses.replace(VIDEO, over="views", signals=(), measures=(), channels=("rgb",))
+    batches = loader([Source(write(tmp_path / "views", layout))], **{**ASK, "frames": 4})
+    drawn = set()
+    for batch, row in rows(batches, 12):
+        views = batch["channels"]["rgb"][row, :, 0, 0, 1].astype(int)
+        assert len(set(views.tolist())) == 4 and views.max() < 4 + int(batch["clip"][row]) % 7
+        assert np.array_equal(batch["camera"]["position"][row, :, 1], views) and not batch["frame_time"][row].any()
+        drawn.add(tuple(views))
+    assert len(drawn) > 30
+
+
+def test_a_collection_is_its_datasets_by_their_clips(tmp_path, video):
+    large = write(tmp_path / "both" / "a")
+    small = write(tmp_path / "both" / "b", dataclasses.replace(VIDEO, clips=4))
+    collection.write(Folder(tmp_path / "both"), "both", {"a": 12, "b": 4})
+    sources = expanded([Source(tmp_path / "both", 3.0), Source(video)])
+    assert [(str(s.path), s.weight) for s in sources] == [(str(large), 2.25), (str(small), 0.75), (str(video), 1.0)]
+    source = [int(b["source"][r]) for b, r in rows(loader([Source(tmp_path / "both")], **ASK), 8)]
+    assert np.bincount(source).tolist() == [24, 8]
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_a_damaged_clip_ends_the_run_or_is_passed_over_and_named(tmp_path, caplog, threads):
+    path = write(tmp_path / "ds")
+    file = path / arrays(VIDEO)["channels/rgb"].file(1)
+    data = bytearray(file.read_bytes())
+    data[:-196] = bytes(len(data) - 196)  # chunks, not their index
+    file.write_bytes(data)
+    with pytest.raises(ValueError, match=r"channels/rgb/c\.1.*damaged"):
+        list(loader([Source(path)], **ASK, epochs=1, threads=threads))
+    with caplog.at_level(logging.WARNING):
+        batches = loader([Source(path)], **ASK, epochs=1, threads=threads, damaged="skip")
+        found = list(batches)
+    clips = [int(clip) for batch in found for clip in batch["clip"]]
+    assert len(clips) == 12 and not set(clips) & {4, 5, 6, 7} and set(clips) == {0, 1, 2, 3, 8, 9, 10, 11}
+    assert len(batches.skipped) >= 4 and all("c.1" in line for line in batches.skipped) and "passed over" in caplog.text
+    halves = [list(loader([Source(path)], **ASK, epochs=1, damaged="skip", host_index=h, host_count=2)) for h in (0, 1)]
+    joined = [int(c) for pair in zip(*halves, strict=True) for half in pair for c in half["clip"]]
+    assert joined == clips, "what stands in does not depend on hosts"
+
+
+def test_where_every_clip_is_damaged_the_run_ends(tmp_path):
+    layout = dataclasses.replace(VIDEO, clips=4)
+    path = write(tmp_path / "ds", layout)
+    (path / arrays(layout)["channels/rgb"].file(0)).write_bytes(b"")
+    with pytest.raises(ValueError, match="damaged"):
+        next(loader([Source(path)], **ASK, damaged="skip"))
