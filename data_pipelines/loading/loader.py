@@ -210,6 +210,7 @@ def loader(
     seed: int,
     signals: tuple[tuple[str, int], ...] = (),
     crop: str = "middle",
+    aligned: bool = False,
     host_index: int = 0,
     host_count: int = 1,
     transform: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
@@ -222,6 +223,7 @@ def loader(
     """An iterator over batches of `example`s drawn from `sources` by weight; `batch_size` is global.
 
     `frame_hz` None: the rate of each dataset. Pictures of another aspect are cut, in the "middle" or at "random" (`crop`).
+    `aligned`: windows begin where chunks do, so that nothing is read that is not used.
     `threads` 0: no thread at all; else so many batches are made at once, and one more waits. `transform` is applied to each
     example and must be a pure function. `epochs` None: forever; else until the first source has been read so many times (whole
     batches only). `damaged` "skip": a clip that cannot be read is named in the log and in `skipped`, and the next one of its
@@ -242,7 +244,7 @@ def loader(
     sources = expanded(sources)
     opened = [Dataset(source.path) for source in sources]
     lens = any(dataset.layout.lens for dataset in opened) and bool(frames)
-    window = Window(channels, frames, frame_hz, height, width, ticks, waves, first_caption, signals, crop, lens)
+    window = Window(channels, frames, frame_hz, height, width, ticks, waves, first_caption, signals, crop, aligned, lens)
     for dataset, source in zip(opened, sources, strict=True):
         _check(dataset, source, window)
     chosen = tuple(_chosen(dataset, source) for dataset, source in zip(opened, sources, strict=True))

@@ -43,6 +43,8 @@ class Window:
     """(name, components) of actions and other numbers, as they hold at each frame."""
     crop: str = "middle"
     """Where a picture of another aspect is cut: in the "middle", or at "random", the same for all frames of an example."""
+    aligned: bool = False
+    """Windows begin where chunks do, so that no frame is read that is not used."""
     lens: bool = False
     """Cameras come with the coefficients of their lens; those of pinholes are 0."""
 
@@ -173,13 +175,25 @@ class Reader:
         if not dataset.even:
             times = dataset.frame_time(clip) if self._frames else None
             core = dataset.core(clip) if self._core else None
-            return choices(where, window, times, core[1] if core else None, layout.frame_hz)
+            return self._aligned(where, choices(where, window, times, core[1] if core else None, layout.frame_hz))
         count = dataset.frames(clip) if self._frames else 0
         if count not in self._even:
             times = np.arange(count) / layout.frame_hz if self._frames else None
             ticks = np.arange(layout.ticks) / TICK_HZ if self._core else None
-            self._even[count] = choices(where, window, times, ticks, layout.frame_hz)
+            self._even[count] = self._aligned(where, choices(where, window, times, ticks, layout.frame_hz))
         return self._even[count]
+
+    def _aligned(self, where: str, found: Choices) -> Choices:
+        """The windows that begin with a chunk, where that is asked for. Raises ValueError where none does."""
+        if not (self.window.aligned and self._frames):
+            return found
+        kept = found.frames[:, 0] % self.dataset.layout.frames_per_chunk == 0
+        if not kept.any():
+            raise ValueError(
+                f"{where}: no window of {self.window.frames} frames and {self.window.ticks} ticks begins with a chunk of "
+                f"{self.dataset.layout.frames_per_chunk} frames; ask for windows that need not be aligned"
+            )
+        return Choices(found.frames[kept], found.tick[kept], found.start[kept])
 
     def example(self, clip: int, draws: Sequence[float]) -> dict[str, Any]:
         """The window of a clip that four numbers in [0, 1) choose (window, caption, place across and down): arrays of static

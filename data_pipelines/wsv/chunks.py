@@ -8,6 +8,7 @@ compressed with zstd unless the layout says otherwise, and a crc32c. Thread-safe
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
 
 import google_crc32c
 import numpy as np
@@ -45,19 +46,36 @@ class Chunks:
         try:
             index = self._index(shard, file)
             if isinstance(steps, slice):
-                for row in range(steps.start // self._steps, -(-steps.stop // self._steps)):
+                rows = range(steps.start // self._steps, -(-steps.stop // self._steps))
+                for row, values in zip(rows, self._chunks(file, index[place, rows.start : rows.stop]), strict=True):
                     start = row * self._steps
                     first, last = max(steps.start, start), min(steps.stop, start + self._steps)
-                    values = self._read(file, index, place, row)
                     result[first - steps.start : last - steps.start] = values[first - start : last - start]
             else:
-                rows = wanted // self._steps
-                for row in np.unique(rows):
-                    here = rows == row
-                    result[here] = self._read(file, index, place, int(row))[wanted[here] - row * self._steps]
+                of = wanted // self._steps
+                unique = np.unique(of)
+                for row, values in zip(unique, self._chunks(file, index[place, unique]), strict=True):
+                    here = of == row
+                    result[here] = values[wanted[here] - row * self._steps]
         finally:
             os.close(file)
         return result
+
+    def _chunks(self, file: int, index: np.ndarray) -> Iterator[np.ndarray]:
+        """The values of some chunks (offset, bytes); those that lie side by side are read at once."""
+        places = index.tolist()
+        if any(offset == _MISSING for offset, _ in places):
+            raise ValueError("a chunk is missing")
+        last = 0
+        for number in range(1, len(places) + 1):
+            if number < len(places) and places[number][0] == sum(places[number - 1]):
+                continue
+            begin, end = places[last][0], sum(places[number - 1])
+            raw = os.pread(file, end - begin, begin)
+            for offset, length in places[last:number]:
+                whole = offset == begin and length == end - begin
+                yield self._decoded(raw if whole else raw[offset - begin : offset - begin + length], length)
+            last = number
 
     def _index(self, shard: int, file: int) -> np.ndarray:
         with self._lock:
@@ -76,12 +94,8 @@ class Chunks:
                 self._indices.popitem(last=False)
         return found
 
-    def _read(self, file: int, index: np.ndarray, place: int, row: int) -> np.ndarray:
-        """The values of one chunk."""
-        offset, length = (int(x) for x in index[place, row])
-        if offset == _MISSING:
-            raise ValueError("a chunk is missing")
-        raw = os.pread(file, length, offset)
+    def _decoded(self, raw: bytes, length: int) -> np.ndarray:
+        """The values of a chunk of so many bytes."""
         data = raw[:-4]
         if len(raw) != length or google_crc32c.value(data) != int.from_bytes(raw[-4:], "little"):
             raise ValueError("a chunk does not match its checksum")

@@ -180,3 +180,8 @@ def test_where_every_clip_is_damaged_the_run_ends(tmp_path):
     (path / arrays(layout)["channels/rgb"].file(0)).write_bytes(b"")
     with pytest.raises(ValueError, match="damaged"):
         next(loader([Source(path)], **ASK, damaged="skip"))
+
+
+def test_aligned_windows_begin_with_a_chunk(video):
+    frames = [b["channels"]["rgb"][r, 0, 0, 0, 1] for b, r in rows(loader([Source(video)], **ASK, aligned=True), 12)]
+    assert set(frames) == {0, 4}
