@@ -16,24 +16,25 @@ HEAD = 22
 """Height of the line above a clip, pixels."""
 
 
-def contact_sheet(dataset: Dataset, clips: int, frames: int) -> Image.Image:
-    """`clips` clips spread over the dataset, `frames` frames of each spread over its time.
+def contact_sheet(dataset: Dataset, clips: int | list[int], frames: int) -> Image.Image:
+    """Some clips, or so many spread over the dataset; `frames` frames of each spread over its time, or its views.
 
     Raises ValueError for a dataset without channels, and what Dataset.read raises.
     """
     layout = dataset.layout
     if not layout.channels:
         raise ValueError(f"{dataset.folder.path}: has no channels, so nothing to draw")
-    chosen = np.unique(np.linspace(0, len(dataset) - 1, clips).round().astype(int))
-    steps = np.unique(np.linspace(0, layout.frames - 1, frames).round().astype(int))
+    chosen = clips if isinstance(clips, list) else np.unique(np.linspace(0, len(dataset) - 1, clips).round().astype(int))
+    shown = min(frames, max(dataset.frames(clip) for clip in chosen))
     zoom = -(-TILE // layout.height)
     height, width = zoom * layout.height + 2, zoom * layout.width + 2
     block = HEAD + height * len(layout.channels)
-    page = Image.new("RGB", (LABEL + width * len(steps), block * len(chosen)), (20, 20, 24))
+    page = Image.new("RGB", (LABEL + width * shown, block * len(chosen)), (20, 20, 24))
     draw, font = ImageDraw.Draw(page), ImageFont.load_default(12)
     for row, clip in enumerate(chosen):
         text = next(iter(dataset.captions(clip)), "")
         draw.text((6, row * block + 4), f"clip {clip}  {text}", fill=(255, 255, 255), font=font)
+        steps = np.unique(np.linspace(0, dataset.frames(clip) - 1, frames).round().astype(int))
         stored = dataset.read(clip, layout.channels, steps)
         for line, name in enumerate(layout.channels):
             top = row * block + HEAD + line * height

@@ -9,12 +9,14 @@ from absl import flags
 
 from launch import command
 from launch.command import Usage
-from launch.world_files import write_picture
+from launch.world_files import output, write_bytes, write_picture
 
 if TYPE_CHECKING:
     from data_pipelines.ingest.build import Report
 
 COMMAND = "python -m launch.data"
+_SHOWN = 20
+"""Lines of a kind that are printed."""
 
 
 def simulate(arguments: list[str]) -> int:
@@ -155,41 +157,56 @@ def _number(text: str, flag: str) -> float:
 
 def _print_report(report: "Report", out: str) -> None:
     """What was kept of every recording, what was left out and why, and the datasets."""
-    for manifest in report.manifests.values():
-        for source in manifest["sources"]:
-            long = f", {source['seconds_used']:.3f} of {source['seconds']:.3f} s" if source["seconds_used"] else ""
-            print("; ".join([f"{source['name']}: kept {source['clips']} clips{long}", *source["notes"]]))
+    sources = [source for manifest in report.manifests.values() for source in manifest["sources"]]
+    for source in sources[:_SHOWN]:
+        long = f", {source['seconds_used']:.3f} of {source['seconds']:.3f} s" if source["seconds_used"] else ""
+        print(f"{source['name']}: kept {source['clips']} clips{long}")
+    if rest := sources[_SHOWN:]:
+        seconds = f"{sum(s['seconds_used'] for s in rest):.3f} of {sum(s['seconds'] for s in rest):.3f} s"
+        print(f"and {len(rest)} more recordings: kept {sum(s['clips'] for s in rest)} clips, {seconds}")
+    notes = Counter(note for source in sources for note in source["notes"])
+    for note, count in notes.most_common(_SHOWN):
+        print(f"note on {count} recording{'s' * (count > 1)}: {note}")
     reasons = Counter(one.reason.split(":")[0] if one.start is not None else one.reason for one in report.rejected)
-    for reason, count in reasons.most_common(20):
+    for reason, count in reasons.most_common(_SHOWN):
         first = next(one for one in report.rejected if one.reason.startswith(reason))
         print(f"left out: {first.name}" + (f" and {count - 1} more" if count > 1 else "") + f": {reason}")
-    if len(reasons) > 20:
-        print(f"left out: {len(reasons) - 20} more reasons; rejected.jsonl in the dataset lists all")
+    if len(reasons) > _SHOWN:
+        print(f"left out: {len(reasons) - _SHOWN} more reasons; rejected.jsonl in the dataset lists all")
     for folder, manifest in report.manifests.items():
         path = f"{out}/{folder}" if folder else out
         print(f"{path}: {manifest['counts']['clips']} clips, {manifest['counts']['bytes'] / 2**20:.2f} MiB")
 
 
 def inspect(arguments: list[str]) -> int:
-    """Print what a dataset holds; with --out=page.png, show some clips on a page."""
+    """Print what a dataset, or a collection, holds; with --out or --html, show some clips."""
     values = flags.FlagValues()
     flags.DEFINE_string("data", None, "the dataset; also as a plain argument", flag_values=values)
     flags.DEFINE_string("out", None, "a picture (.png) of all channels of some clips", flag_values=values)
+    flags.DEFINE_string("html", None, "a page (.html) with pictures, captions, and what was left out", flag_values=values)
     flags.DEFINE_integer("clips", 3, "clips on the picture", lower_bound=1, flag_values=values)
     flags.DEFINE_integer("frames", 8, "frames of a clip on the picture", lower_bound=1, flag_values=values)
     path = _dataset("inspect", values, arguments)
     if values.out and Path(values.out).suffix != ".png":
         raise Usage(f"--out={values.out}; needed a name that ends in .png")
+    page = None if values.html is None else output(values.html, ".html", "--html")
 
-    from data_pipelines.wsv import Dataset
+    from data_pipelines.wsv import Dataset, collection
+    from data_pipelines.wsv.folder import Folder
     from launch.contact_sheet import contact_sheet
+    from launch.dataset_page import dataset_page
     from launch.dataset_table import table
 
-    dataset = Dataset(path)
-    print(table(dataset))
+    datasets = [Dataset(part) for part in collection.datasets(Folder(path))]
+    print("\n\n".join(table(dataset) for dataset in datasets))
     if values.out:
-        write_picture(Path(values.out), contact_sheet(dataset, values.clips, values.frames))
-        print(f"\n{values.out}: a picture of {min(values.clips, len(dataset))} clips")
+        if len(datasets) > 1:
+            raise Usage(f"--out={values.out}: {path} is a collection of {len(datasets)}; name one of them, or use --html")
+        write_picture(Path(values.out), contact_sheet(datasets[0], values.clips, values.frames))
+        print(f"\n{values.out}: a picture of {min(values.clips, len(datasets[0]))} clips")
+    if page is not None:
+        write_bytes(page, dataset_page(Path(path).name, datasets, values.clips, values.frames).encode())
+        print(f"\n{page}: a page of {len(datasets)} dataset{'s' * (len(datasets) > 1)}")
     return 0
 
 
