@@ -7,9 +7,14 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.wsv import manifest as records
+from data_pipelines.wsv import picture
 from data_pipelines.wsv.manifest import Layout
 from wsm_jax.snapshot import FIELDS, TICK_HZ, WSF, WSV, Camera, Signal, Waves, channel, store
 from wsm_jax.typing import NpOrJax, Shaped
+
+LINE = ("captions", "events", "frames", "signals")
+"""What the format itself says of a clip in the text of its shard; every other key is of the clip's origin."""
+_WHOLE = 2**24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,10 +79,15 @@ def check(clip: Clip, layout: Layout, where: str) -> None:
     need(set(clip.measures) == set(layout.measures), f"measures {sorted(clip.measures)}, the layout has {layout.measures}")
     if clip.pictures is not None:
         need(layout.encoded == "jpeg" and len(clip.pictures) == clip.frames, f"{len(clip.pictures)} JPEG pictures given")
+    need(not set(clip.origin) & set(LINE), f"origin {dict(clip.origin)}; the keys {', '.join(LINE)} are taken")
     try:
         records.dumps([*clip.events, dict(clip.origin)])
+        sizes = {picture.jpeg_size(data) for data in clip.pictures or ()}
     except (ValueError, TypeError) as error:
         raise ValueError(f"{where}: {error}") from error
+    need(
+        sizes <= {(layout.height, layout.width)}, f"JPEG pictures of {sorted(sizes)} pixels (H, W), the layout has another size"
+    )
     for name, values in clip.channels.items():
         size, dtype = tuple(values.shape[1:3]), channel(name).dtype
         need(len(values) == clip.frames, f"channel {name!r} has {len(values)} frames, the clip {clip.frames} times")
@@ -89,6 +99,9 @@ def check(clip: Clip, layout: Layout, where: str) -> None:
         raise ValueError(f"{where}: {error}") from error
     for name, values in table.items():
         need(bool(np.isfinite(values).all()), f"{name} holds a value that is not finite")
+    times = {"frame_time": clip.frame_time, "core_time": clip.core_time if clip.core is not None else ()}
+    for name, time in (times | {f"signal {name}": signal.time for name, signal in clip.signals.items()}).items():
+        need(bool(np.all(np.diff(np.asarray(time)) > 0)), f"the times of {name} must increase strictly")
 
 
 def rows(clip: Clip, layout: Layout) -> dict[str, Shaped[np.ndarray, "..."]]:
@@ -146,7 +159,11 @@ def lensed(camera: Camera, layout: Layout) -> Camera:
 
 
 def columns(tree: Camera | Waves, fields: dict[str, int]) -> np.ndarray:
-    """Fields side by side as float32, which holds classes and instances exactly."""
+    """Fields side by side as float32, which holds classes and instances exactly: up to 2^24, else it raises ValueError."""
+    for name in fields:
+        values = np.asarray(getattr(tree, name))
+        if np.issubdtype(values.dtype, np.integer) and values.size and max(abs(int(values.min())), int(values.max())) > _WHOLE:
+            raise ValueError(f"field {name} holds {values.min()}..{values.max()}; needed whole numbers up to {_WHOLE}")
     parts = [np.asarray(getattr(tree, name), np.float32) for name in fields]
     parts = [x if size else x[..., None] for x, size in zip(parts, fields.values(), strict=True)]
     for (name, size), part in zip(fields.items(), parts, strict=True):

@@ -19,14 +19,13 @@ from data_pipelines.wsv import manifest as records
 from data_pipelines.wsv import picture
 from data_pipelines.wsv import shard as shards
 from data_pipelines.wsv.chunks import Chunks
-from data_pipelines.wsv.clip import fields_of
+from data_pipelines.wsv.clip import LINE, fields_of
 from data_pipelines.wsv.folder import Folder, context
 from data_pipelines.wsv.manifest import Layout
 from wsm_jax.snapshot import FIELDS, WSF, WSV, Camera, Signal, Waves, restore
 
 Steps = slice | Sequence[int] | np.ndarray | None
 Index = int | np.integer
-_LINE = ("captions", "events", "frames", "signals")
 
 
 class Dataset:
@@ -135,7 +134,7 @@ class Dataset:
 
     def origin(self, clip: Index) -> dict[str, Any]:
         """Where a clip comes from: {"source": its number in the manifest, "start": s, ...}; empty where nobody said."""
-        return {key: value for key, value in self._text(clip).items() if key not in _LINE}
+        return {key: value for key, value in self._text(clip).items() if key not in LINE}
 
     def captions(self, clip: Index) -> tuple[str, ...]:
         """What the clip shows, in words; several wordings, or none."""

@@ -100,10 +100,9 @@ class Layout:
         need(not self.lens or self.camera, "lenses need cameras")
         need(set(self.derived) <= set(self.channels), "a derived channel is none of the channels")
         names = [name for name, _, _ in self.signals]
-        need(
-            len(set(names)) == len(names) and len(set(self.measures)) == len(self.measures),
-            "a signal or measure is listed twice",
-        )
+        stored = [*names, *(f"{name}_time" for name in names)]
+        need(len(set(stored)) == len(stored), "a signal is listed twice, or has the name of another's times")
+        need(len(set(self.measures)) == len(self.measures), "a measure is listed twice")
         plain = all(name.replace("_", "").replace(".", "").isalnum() for name in (*names, *self.measures))
         need(plain, "names of signals and measures must be letters, digits, _ and .")
         need(all(min(sizes) >= 1 for _, *sizes in self.signals), "signals need components and steps")
@@ -318,9 +317,13 @@ def load(folder: Folder) -> dict[str, Any]:
     if needed != found:
         raise ValueError(f"{folder.name(MANIFEST)}: damaged, its checksum does not match; restore it from its source")
     for name, stored in manifest["channels"].items():
+        if name not in CHANNELS:
+            raise ValueError(f"{folder.path}: this release has no channel {name!r}; update wsm_jax, or rebuild it")
         row = channel(name)
         if any(getattr(row, key) != stored[key] for key in ("components", "dtype", "step")):
             raise ValueError(f"{folder.path}: channel {name!r} was stored as {stored}, this release has {row}; rebuild it")
+    if unknown := sorted(set(manifest["layout"]) - {field.name for field in dataclasses.fields(Layout)}):
+        raise ValueError(f"{folder.name(MANIFEST)}: layout keys {unknown} are unknown to this release; update wsm_jax")
     if manifest["semantic_classes"] != list(SEMANTIC_CLASSES[: len(manifest["semantic_classes"])]):
         raise ValueError(f"{folder.path}: its semantic classes {manifest['semantic_classes']} are not {SEMANTIC_CLASSES}")
     return manifest

@@ -41,6 +41,17 @@ def decode(codec: str, data: bytes, crc32: int, count: int, size: tuple[int, int
     return found
 
 
+def jpeg_size(data: bytes) -> tuple[int, int]:
+    """(H, W) in the header of a JPEG picture of three colours. Raises ValueError for anything else."""
+    try:
+        found = Image.open(io.BytesIO(data), formats=["JPEG"])
+    except (OSError, Image.DecompressionBombError) as error:
+        raise ValueError(f"a picture is no JPEG ({error})") from error
+    if found.mode != "RGB":
+        raise ValueError(f"a JPEG picture is {found.mode}; needed RGB")
+    return found.height, found.width
+
+
 def _encode_jpeg(frames: np.ndarray) -> bytes:
     (picture,) = frames
     buffer = io.BytesIO()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import json
 import sys
 import zipfile
 from pathlib import Path
@@ -10,9 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines.wsv import Dataset, Layout, create, verify
+from data_pipelines.wsv import Dataset, Layout, collection, create, picture, verify
 from data_pipelines.wsv import manifest as records
-from data_pipelines.wsv.clip import Clip
+from data_pipelines.wsv.clip import LINE, Clip, columns
+from data_pipelines.wsv.folder import Folder
 from wsm_jax.snapshot import FIELDS, WSF, WSV, Camera, Signal, restore, store
 from wsm_jax.snapshot.waves import empty
 
@@ -176,6 +178,10 @@ def test_a_field_is_a_clip_over_views(tmp_path):
         ({"frame_time": np.arange(11.0)}, "11 frames, the layout has 10"),
         ({"pictures": [b"x"] * 5}, "JPEG pictures given"),
         ({"origin": {"x": object()}}, "cannot be stored as JSON"),
+        *(({"origin": {key: []}}, "are taken") for key in LINE),
+        ({"frame_time": np.float64([0, 1, 2, 2, 3])}, "times of frame_time must increase"),
+        ({"frame_time": np.float64([4, 3, 2, 1, 0])}, "times of frame_time must increase"),
+        ({"signals": {"state": Signal(np.zeros(3), np.zeros((3, 2), np.float32))}}, "times of signal state must increase"),
     ],
 )
 def test_what_does_not_fit_is_refused(tmp_path, changes, words):
@@ -183,6 +189,69 @@ def test_what_does_not_fit_is_refused(tmp_path, changes, words):
     with pytest.raises(ValueError, match=words):
         writer.write(1, [dataclasses.replace(make(LAYOUT, 2, 5), **changes)])
     assert writer.missing() == [0, 1]
+
+
+def test_pictures_that_are_kept_are_jpeg_of_the_size_of_the_layout(tmp_path):
+    layout = dataclasses.replace(LAYOUT, rgb_codec="jpeg", channels=("rgb",), clips=1)
+    writer = create(tmp_path / "ds", layout, name="test", sources=SOURCES, build={})
+    good, small = (picture.encode("jpeg", smooth(1, *size)) for size in ((16, 24), (24, 16)))
+    buffer, other = io.BytesIO(), io.BytesIO()
+    Image.new("L", (24, 16)).save(buffer, "JPEG")
+    Image.new("RGB", (24, 16)).save(other, "PNG")
+    for bad, words in (
+        (small, r"pixels \(H, W\)"),
+        (buffer.getvalue(), "JPEG picture is L"),
+        (other.getvalue(), "no JPEG"),
+        (b"", "no"),
+    ):
+        clip = dataclasses.replace(make(layout, 0, 2), channels={}, pictures=[good, bad])
+        with pytest.raises(ValueError, match=f"clip 0: .*{words}"):
+            writer.write(0, [clip])
+    assert writer.missing() == [0]
+
+
+def test_a_label_that_float32_cannot_hold_is_refused():
+    waves = empty(2)
+    label = {1: np.int32([-(2**24), 2**24]), 0: np.int32([0, 2**24 + 1])}
+    assert columns(waves.replace(instance=label[1]), FIELDS)[:, -1].tolist() == label[1].tolist()
+    with pytest.raises(ValueError, match=r"field instance holds 0\.\.16777217"):
+        columns(waves.replace(instance=label[0]), FIELDS)
+
+
+def test_a_signal_must_not_have_the_name_of_the_times_of_another():
+    with pytest.raises(ValueError, match="name of another's times"):
+        dataclasses.replace(LAYOUT, signals=(("a", 1, 1), ("a_time", 1, 1)))
+
+
+@pytest.mark.parametrize(
+    ("key", "change", "words"),
+    [
+        ("layout", {"sound": True}, r"manifest.json: layout keys \['sound'\] are unknown to this release"),
+        ("channels", {"heat": {"components": 1, "unit": "K", "dtype": "uint16", "step": 1.0}}, "no channel 'heat'; update"),
+    ],
+)
+def test_what_a_later_release_may_add_is_refused_by_its_name(tmp_path, key, change, words):
+    dataset = build(tmp_path / "ds", LAYOUT, [make(LAYOUT, i, 3) for i in range(3)])
+    changed = {**dataset.manifest, key: dataset.manifest[key] | change}
+    (tmp_path / "ds" / "manifest.json").write_bytes(records.seal(changed))
+    with pytest.raises(ValueError, match=words):
+        Dataset(tmp_path / "ds")
+
+
+def test_a_collection_names_its_datasets(tmp_path):
+    folder = Folder(tmp_path)
+    assert collection.datasets(folder) == [str(tmp_path)]
+    collection.write(folder, "both", {"b": 3, "a": 5})
+    assert collection.datasets(folder) == [f"{tmp_path}/a", f"{tmp_path}/b"]
+    good = json.loads((tmp_path / "collection.json").read_bytes())
+    bad = [good | {"format": "wsm_wsv"}, good | {"schema_version": "2"}, good | {"datasets": [{}]}, [], 3, {}]
+    for value in bad:
+        (tmp_path / "collection.json").write_text(json.dumps(value))
+        with pytest.raises(ValueError, match=r"collection\.json: damaged"):
+            collection.datasets(folder)
+    (tmp_path / "collection.json").write_text(json.dumps(good | {"schema_version": 3}))
+    with pytest.raises(ValueError, match="schema version 3, this release reads up to version 2; update"):
+        collection.datasets(folder)
 
 
 def test_a_lens_needs_a_layout_with_lenses(tmp_path):
