@@ -146,7 +146,9 @@ class _Handler(BaseHTTPRequestHandler):
             there = store.objects.get(key)
             tag = _tag(there)
             match, no_match = self.headers.get("If-Match"), self.headers.get("If-None-Match")
-            if (match and match not in (tag, "*" * bool(tag))) or (no_match and no_match in (tag, "*" * bool(tag))):
+            if match and not tag:
+                return 404, _error("NoSuchKey"), {}
+            if (match and match not in (tag, "*")) or (no_match and tag and no_match in (tag, "*")):
                 return (304 if self.command in ("GET", "HEAD") and no_match else 412), b"", {"ETag": tag}
             if self.command == "PUT":
                 store.objects[key] = body

@@ -54,7 +54,8 @@ def _bucket(url: str) -> dict[str, Any]:
         os.environ.setdefault(key, value)
     spec[f"{driver}_request_retries"] = RETRIES
     if driver == "s3":
-        # Else only Amazon's own endpoints get If-None-Match; elsewhere of two writers both would believe that they were first.
+        # If-None-Match, always. Else a HEAD goes before it, which is not tried again, and Ceph gets no condition at all: of two
+        # writers there both would believe that they were first.
         spec["use_conditional_write"] = True
         endpoint, region = _endpoint(), os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
         if endpoint:

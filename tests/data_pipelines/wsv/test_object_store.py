@@ -113,6 +113,9 @@ def test_of_several_writers_one_wins(store):
         assert sum(won) == 1
         assert store.objects[f"bucket/deep/ds/{key}"] == b"%d" % won.index(True)
     assert not Folder(URL).write_new("a", b"late")
+    store.reset()
+    assert Folder(URL).write_new("new", b"")
+    assert [method for method, _, _ in store.log] == ["GET", "PUT"]  # the condition stands in the PUT, not in a look before it
 
 
 def test_two_builders_at_once_give_the_same_bytes(store, tmp_path):
