@@ -4,6 +4,7 @@
 signature: GET (whole or a range), HEAD, PUT and DELETE under If-Match / If-None-Match, and ListObjectsV2.
 """
 
+import functools
 import hashlib
 import random
 import threading
@@ -36,7 +37,7 @@ class ObjectStore:
         self.stall_s = 60.0
         self.page = 1000
         """Keys in an answer to a listing."""
-        self.lock = threading.Lock()
+        self.lock, self.running = threading.Lock(), 0
         self.reset()
 
     def reset(self) -> None:
@@ -44,7 +45,7 @@ class ObjectStore:
         self.log: list[tuple[str, str, str]] = []
         self.struck: Counter[str] = Counter()
         self.signatures: set[str] = set()
-        self.bytes_sent = self.running = self.most_at_once = 0
+        self.bytes_sent = self.most_at_once = 0
         self._tries: Counter[tuple[str, str, str]] = Counter()
         self._line_free = 0.0
 
@@ -202,6 +203,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
 
 
+@functools.lru_cache(maxsize=4096)
 def _tag(data: bytes | None) -> str:
     return "" if data is None else f'"{hashlib.md5(data).hexdigest()}"'
 
