@@ -65,7 +65,8 @@ class Dataset:
     def read(self, clip: Index, channels: Sequence[str], frames: Steps = None) -> dict[str, np.ndarray]:
         """Stored integers [T H W C] of some channels at some frames (all of them by default), in the order asked.
 
-        Raises KeyError for a channel that the dataset lacks, IndexError, and ValueError naming a damaged file.
+        Raises KeyError for a channel that the dataset lacks, IndexError, ValueError naming a damaged file, and OSError naming
+        one that cannot be reached.
         """
         for name in channels:
             if name not in self.layout.channels:
@@ -200,10 +201,10 @@ class Dataset:
         with self._lock:
             if path not in self._handles:
                 metadata = json.loads(self._checked(self._specs[path].metadata_file))
-                kvstore = store.spec().to_json()
-                kvstore["path"] += path + "/"
-                spec = shards.open_spec(metadata, kvstore)
-                self._handles[path] = ts.open(spec, context=context(), open=True, assume_metadata=True, read=True).result()
+                # The store itself, for its specification tells neither credentials nor retries.
+                place = {"kvstore": store / f"{path}/", "context": context()}
+                spec = shards.open_spec(metadata)
+                self._handles[path] = ts.open(spec, **place, open=True, assume_metadata=True, read=True).result()
             return self._handles[path]
 
     def _checked(self, key: str) -> bytes:
@@ -213,7 +214,9 @@ class Dataset:
             raise self._damaged(key, "missing" if data is None else "its checksum does not match")
         return data
 
-    def _damaged(self, key: str, why: object) -> ValueError:
+    def _damaged(self, key: str, why: object) -> ValueError | OSError:
+        if self.folder.unreached(why):
+            return self.folder.unread(key, why)
         return ValueError(f"{self.folder.name(key)}: damaged or cut short; restore it from its source, or rebuild it ({why})")
 
     def _text(self, clip: Index) -> dict[str, Any]:

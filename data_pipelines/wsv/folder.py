@@ -9,6 +9,26 @@ from typing import Any
 
 import tensorstore as ts
 
+RETRIES = {"max_retries": 8, "initial_delay": "100ms", "max_delay": "8s"}
+"""A request to a bucket that fails for a passing reason (5xx, 429, connection refused or cut) is sent again after 0.1, 0.2, 0.4
+... 8 s and some jitter: an outage of 20 s goes unnoticed, and a dead endpoint is an error after about 25 s."""
+
+PATIENCE = {
+    "TENSORSTORE_CURL_CONNECT_TIMEOUT_SECONDS": "5",
+    "TENSORSTORE_CURL_LOW_SPEED_TIME_SECONDS": "30",
+    "TENSORSTORE_CURL_LOW_SPEED_LIMIT_BYTES": "1",
+}
+"""Environment variables that are set, where they are not, before the first request of the process: without them TensorStore
+waits for ever on a host that is silent. So nobody waits longer than 9 x 5 s for a host that drops packets, or 9 x 30 s for one
+that accepts connections and never answers, besides the delays of RETRIES."""
+
+_UNREACHED = ("ABORTED:", "UNAVAILABLE:", "DEADLINE_EXCEEDED:", "PERMISSION_DENIED:", "UNAUTHENTICATED:")
+"""What TensorStore's messages hold when the bytes did not come, whatever they are."""
+
+_CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE")
+_CREDENTIALS += ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI")
+_CREDENTIAL_FILES = {"AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials", "AWS_CONFIG_FILE": "~/.aws/config"}
+
 _process: int | None = None
 
 
@@ -25,8 +45,48 @@ def context() -> ts.Context:
     return ts.Context({"cache_pool": {"total_bytes_limit": 0}})
 
 
+def _bucket(url: str) -> dict[str, Any]:
+    """How TensorStore opens a URL, from the environment. Raises ValueError for a URL that it does not take."""
+    spec = ts.KvStore.Spec(url).to_json()
+    driver = spec["driver"]
+    if driver not in ("s3", "gcs"):
+        return spec
+    for key, value in PATIENCE.items():
+        os.environ.setdefault(key, value)
+    spec[f"{driver}_request_retries"] = RETRIES
+    if driver == "s3":
+        # If-None-Match, always. Else a HEAD goes before it, which is not tried again, and Ceph gets no condition at all: of two
+        # writers there both would believe that they were first.
+        spec["use_conditional_write"] = True
+        endpoint, region = _endpoint(), os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+        if endpoint:
+            spec["endpoint"] = endpoint
+        if endpoint or region:
+            spec["aws_region"] = region or "us-east-1"
+        if endpoint and "amazonaws.com" not in endpoint and not _credentials():
+            # The chain of providers would ask the metadata service of Amazon's machines, and wait for it elsewhere.
+            spec["aws_credentials"] = {"type": "anonymous"}
+    return spec
+
+
+def _endpoint() -> str:
+    return (os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "").rstrip("/")
+
+
+def _credentials() -> bool:
+    """Whether something in the environment, or a file where the AWS tools look, may hold credentials."""
+    files = (os.path.expanduser(os.environ.get(key) or where) for key, where in _CREDENTIAL_FILES.items())
+    return any(os.environ.get(key) for key in _CREDENTIALS) or any(os.path.exists(file) for file in files)
+
+
 class Folder:
     """A local directory or a URL (gs://, s3://). Picklable; opens its store when first used.
+
+    s3:// is Amazon, or any store that speaks S3 and knows conditional writes (If-None-Match), by the variables of AWS's tools:
+    AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL (http:// or https://; the bucket follows in the path), AWS_REGION (us-east-1 at an
+    endpoint; at Amazon that of the bucket), and their credentials: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN,
+    AWS_PROFILE, ...; anonymous where there are none. gs:// takes Google's default credentials, and TENSORSTORE_GCS_HTTP_URL.
+    At most TENSORSTORE_S3_REQUEST_CONCURRENCY or TENSORSTORE_GCS_REQUEST_CONCURRENCY (32) requests run at once in a process.
 
     Raises NotADirectoryError when the path is a file.
     """
@@ -46,7 +106,7 @@ class Folder:
     def store(self) -> ts.KvStore:
         """The key-value store at the root."""
         if self._store is None or self._store[0] != os.getpid():
-            spec = {"driver": "file", "path": self.path + "/"} if self.local else self.path + "/"
+            spec = {"driver": "file", "path": self.path + "/"} if self.local else _bucket(self.path + "/")
             self._store = (os.getpid(), ts.KvStore.open(spec, context=context()).result())
         return self._store[1]
 
@@ -59,7 +119,7 @@ class Folder:
         try:
             result = self.store.read(key).result()
         except (ValueError, OSError) as error:
-            raise OSError(f"{self.name(key)}: cannot be read ({error})") from error
+            raise self.unread(key, error) from error
         return result.value if result.state == "value" else None
 
     def pieces(self, key: str, ranges: Sequence[tuple[int, int]]) -> Iterator[bytes]:
@@ -77,11 +137,23 @@ class Folder:
         for future in futures:
             yield future.result().value
 
+    def unread(self, key: str, error: object) -> OSError:
+        """The error for a file that cannot be read."""
+        return OSError(f"{self.name(key)}: cannot be read{self._where()} ({error})")
+
+    @staticmethod
+    def unreached(error: object) -> bool:
+        """Whether TensorStore's error says that the store did not give the bytes, rather than that they are not right."""
+        return any(sign in str(error) for sign in _UNREACHED)
+
     def list(self, prefix: str = "") -> set[str]:
-        """The files below `prefix` (empty, or ending in a slash)."""
+        """The files below `prefix` (empty, or ending in a slash). Raises OSError when they cannot be listed."""
         # "0" is the character after "/", so this range is what starts with the prefix.
         keys = ts.KvStore.KeyRange(prefix, prefix[:-1] + "0") if prefix else ts.KvStore.KeyRange()
-        return {key.decode() for key in self.store.list(keys).result()}
+        try:
+            return {key.decode() for key in self.store.list(keys).result()}
+        except (ValueError, OSError) as error:
+            raise OSError(f"{self.name(prefix)}: cannot be listed{self._where()} ({error})") from error
 
     def write(self, files: dict[str, bytes]) -> None:
         """Writes whole files, durably, several at a time. Raises OSError, with errno ENOSPC when the disk is full."""
@@ -97,19 +169,28 @@ class Folder:
             raise failed
 
     def write_new(self, key: str, data: bytes) -> bool:
-        """Writes a whole file where none is, and tells whether it did: of several processes that try, one succeeds."""
-        found = self.store.read(key).result()
-        if found.state != "missing":
-            return False
+        """Writes a whole file where none is, and tells whether it did: of several processes that try, one succeeds.
+
+        Where the answer of a bucket is lost, the write is sent again, and finds its own file there: it may be False for all.
+        Raises OSError.
+        """
         try:
+            found = self.store.read(key).result()
+            if found.state != "missing":
+                return False
             written = self.store.write(key, data, if_equal=found.stamp.generation).result()
         except (ValueError, OSError) as error:
             raise self._failed(key, len(data), error) from error
         return written.generation != b""
 
-    def remove(self, key: str) -> None:
-        """Deletes a file, if it is there."""
-        self.store.write(key, None).result()
+    def remove(self, *keys: str) -> None:
+        """Deletes those of the files that are there, several at a time. Raises OSError."""
+        futures = {key: self.store.write(key, None) for key in keys}
+        for key, future in futures.items():
+            try:
+                future.result()
+            except (ValueError, OSError) as error:
+                raise OSError(f"{self.name(key)}: cannot be deleted{self._where()} ({error})") from error
 
     def free(self) -> int | None:
         """Free bytes on the disk of a local folder; None for a bucket."""
@@ -129,4 +210,8 @@ class Folder:
         # TensorStore reports the system's error in words; 28 is ENOSPC and 122 EDQUOT, a quota used up.
         if any(sign in str(error) for sign in ("No space left", "os_error_code='28'", "os_error_code='122'")):
             return self.full(f"writing {key}", size)
-        return OSError(f"{self.name(key)}: cannot be written ({error})")
+        return OSError(f"{self.name(key)}: cannot be written{self._where()} ({error})")
+
+    def _where(self) -> str:
+        endpoint = _endpoint()
+        return f" at {endpoint}" if endpoint and self.path.startswith("s3://") else ""

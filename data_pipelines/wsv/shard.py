@@ -71,15 +71,16 @@ def _encode_pictures(layout: Layout, clips: Sequence[Clip]) -> tuple[bytes, np.n
     return b"".join(parts), index
 
 
-def open_spec(metadata: dict[str, Any], kvstore: dict[str, Any]) -> dict[str, Any]:
-    """How every array is opened: a missing chunk is an error, never a block of zeros, so zeros are stored too."""
+def open_spec(metadata: dict[str, Any]) -> dict[str, Any]:
+    """How every array is opened, wherever it is: a missing chunk is an error, never zeros, so zeros are stored too."""
     flags = {"fill_missing_data_reads": False, "store_data_equal_to_fill_value": True}
-    return {"driver": "zarr3", "metadata": metadata, "kvstore": kvstore, **flags}
+    return {"driver": "zarr3", "metadata": metadata, **flags}
 
 
 def _encode_array(spec: ArraySpec, shard: int, values: np.ndarray) -> bytes:
     """The shard file of an array, encoded by TensorStore in memory, in one transaction."""
-    array = ts.open(open_spec(spec.metadata(), {"driver": "memory"}), context=context(), create=True).result()
+    memory = ts.KvStore.Spec({"driver": "memory"})
+    array = ts.open(open_spec(spec.metadata()), kvstore=memory, context=context(), create=True).result()
     first = shard * spec.clips_per_shard
     with ts.Transaction() as transaction:
         array.with_transaction(transaction)[first : first + len(values)].write(values.astype(spec.dtype, copy=False)).result()

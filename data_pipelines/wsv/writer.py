@@ -1,5 +1,6 @@
 """Building a WSV dataset, whole shards at a time: stopped and resumed at will, by any number of processes."""
 
+import contextlib
 import errno
 import json
 from collections.abc import Mapping, Sequence
@@ -103,9 +104,9 @@ class Writer:
             written = folder.write_new(records.record_file(shard), records.dumps(record, indent=1))
         except OSError as error:
             # Another process may have completed the shard; else make room, for no reader wants a part of it.
-            if folder.read(records.record_file(shard)) is None:
-                for key in files:
-                    folder.remove(key)
+            with contextlib.suppress(OSError):
+                if folder.read(records.record_file(shard)) is None:
+                    folder.remove(*files)
             if error.errno == errno.ENOSPC:
                 raise folder.full(f"shard {shard}", need) from error
             raise
