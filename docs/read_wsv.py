@@ -10,7 +10,7 @@ import tensorstore as ts
 from PIL import Image
 
 LAYOUT = "clips frames height width frame_hz ticks waves channels rgb_codec clips_per_shard frames_per_chunk camera captions "
-LAYOUT += "over lens ragged signals measures derived"
+LAYOUT += "over lens ragged signals measures derived compression"
 FIELDS = {"camera": {"position": 3, "rotation": 4, "focal": 1, "offset": 2, "distortion": 5}}
 FIELDS["core"] = {"presence": 1, "centre": 3, "scale": 3, "rotation": 4, "exponents": 2, "colour": 3, "material": 2}
 FIELDS["core"] |= {"velocity": 3, "angular_velocity": 3, "semantic": 1, "instance": 1}

@@ -22,7 +22,7 @@ def datasets(folder: Folder) -> list[str]:
 
     Raises ValueError for a collection that is damaged, or of a later version.
     """
-    raw = folder.read(COLLECTION)
+    raw = None if folder.read(records.MANIFEST) is not None else folder.read(COLLECTION)
     if raw is None:
         return [folder.path]
     try:

@@ -5,22 +5,21 @@ build that is killed anywhere loses no more than the shard it was at. Several pr
 with threads of its own: started by spawn, never by fork.
 """
 
+import functools
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from os import PathLike
 from typing import Any
 
 import numpy as np
-import tensorstore as ts
 
 from data_pipelines.wsv import manifest as records
 from data_pipelines.wsv import picture
-from data_pipelines.wsv import shard as shards
 from data_pipelines.wsv.chunks import Chunks
 from data_pipelines.wsv.clip import LINE, fields_of
-from data_pipelines.wsv.folder import Folder, context
+from data_pipelines.wsv.folder import Folder
 from data_pipelines.wsv.manifest import Layout
 from wsm_jax.snapshot import FIELDS, WSF, WSV, Camera, Signal, Waves, restore
 
@@ -48,12 +47,11 @@ class Dataset:
 
     def _open(self) -> None:
         self._lock = threading.Lock()
-        self._handles: dict[str, ts.TensorStore] = {}
-        self._chunks: dict[str, Chunks] = {}
+        self._arrays: dict[str, Chunks] = {}
         self._lines: OrderedDict[int, list[dict]] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key not in ("_lock", "_handles", "_chunks", "_lines")}
+        return {key: value for key, value in self.__dict__.items() if key not in ("_lock", "_arrays", "_lines")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -130,7 +128,8 @@ class Dataset:
         values = np.zeros((len(self), len(self.layout.measures)), np.float32)
         for shard in range(self.layout.shards) if self.layout.measures else ():
             span = self.layout.span(shard)
-            values[span.start : span.stop] = self._read(slice(span.start, span.stop), ["measures"], 0)["measures"]
+            read = functools.partial(self._array("measures").clips, shard, len(span))
+            values[span.start : span.stop] = self._named("measures", shard, lambda read=read: read()())
         return dict(zip(self.layout.measures, values.T, strict=True))
 
     def origin(self, clip: Index) -> dict[str, Any]:
@@ -168,44 +167,30 @@ class Dataset:
             raise IndexError(f"{self.folder.path}: clip {clip} is not in 0..{len(self) - 1}")
         return int(clip) // self.layout.clips_per_shard
 
-    def _read(self, clip: Index | slice, paths: Sequence[str], steps: slice | np.ndarray | int) -> dict[str, np.ndarray]:
-        """Rows of several arrays at once, of one clip or of several of one shard; a damaged file is named."""
-        shard = self._shard(clip.start if isinstance(clip, slice) else clip)
-        if self.folder.local and not isinstance(clip, slice):
-            return {path: self._local(path, int(clip), shard, steps) for path in paths}
-        which = clip if isinstance(clip, slice) else int(clip)
-        with ts.Batch() as batch:
-            futures = {path: self._array(path)[which, steps].read(batch=batch) for path in paths}
-        result: dict[str, np.ndarray] = {}
-        for path, future in futures.items():
-            try:
-                result[path] = future.result()
-            except (ValueError, OSError, KeyError) as error:
-                raise self._damaged(self._specs[path].file(shard), error) from error
-        return result
+    def _read(self, clip: Index, paths: Sequence[str], steps: slice | np.ndarray) -> dict[str, np.ndarray]:
+        """Rows of several arrays of a clip, asked for at once; a damaged file is named."""
+        shard = self._shard(clip)
+        chunks = {path: self._array(path) for path in paths}
+        indices = {path: self._named(path, shard, functools.partial(chunks[path].index, shard)) for path in paths}
+        found = {path: self._named(path, shard, later) for path, later in indices.items()}
+        read = {path: functools.partial(chunks[path].values, found[path], int(clip), steps) for path in paths}
+        values = {path: self._named(path, shard, start) for path, start in read.items()}
+        return {path: self._named(path, shard, later) for path, later in values.items()}
 
-    def _local(self, path: str, clip: int, shard: int, steps: slice | np.ndarray | int) -> np.ndarray:
-        """Rows of an array on this disk."""
-        chunks = self._chunks.get(path)
-        if chunks is None:
-            self._checked(self._specs[path].metadata_file)
-            chunks = self._chunks.setdefault(path, Chunks(self.folder.path, self._specs[path]))
+    def _named(self, path: str, shard: int, work: Callable[[], Any]) -> Any:
+        """What the work gives; its errors name the file of an array."""
         try:
-            return chunks.read(clip, np.array([steps]) if isinstance(steps, int) else steps)
+            return work()
         except (ValueError, OSError) as error:
             raise self._damaged(self._specs[path].file(shard), error) from error
 
-    def _array(self, path: str) -> ts.TensorStore:
-        """The handle of an array, opened once, by metadata that match their checksum."""
-        store = self.folder.store  # Raises in a forked process, where a handle would be dead.
-        with self._lock:
-            if path not in self._handles:
-                metadata = json.loads(self._checked(self._specs[path].metadata_file))
-                # The store itself, for its specification tells neither credentials nor retries.
-                place = {"kvstore": store / f"{path}/", "context": context()}
-                spec = shards.open_spec(metadata)
-                self._handles[path] = ts.open(spec, **place, open=True, assume_metadata=True, read=True).result()
-            return self._handles[path]
+    def _array(self, path: str) -> Chunks:
+        """The chunks of an array, whose metadata match their checksum."""
+        chunks = self._arrays.get(path)
+        if chunks is None:
+            self._checked(self._specs[path].metadata_file)
+            chunks = self._arrays.setdefault(path, Chunks(self.folder, self._specs[path]))
+        return chunks
 
     def _checked(self, key: str) -> bytes:
         """A whole small file, if it is the one that was written."""
@@ -241,12 +226,15 @@ class Dataset:
         if not len(frames):
             return result
         index = self._read(clip, [path], slice(int(runs[0]), int(runs[-1]) + 1))[path][runs - runs[0]]
-        pieces = self.folder.pieces(key, [(int(offset), int(length)) for offset, length, _ in index])
+        try:
+            pieces = self.folder.fetch(key, index[:, :2].tolist())
+        except OSError as error:
+            raise self._damaged(key, error) from error
         for number in range(len(runs)):
             first = int(runs[number]) * layout.run
             held = min(layout.run, count - first)
             try:
-                found = picture.decode(layout.encoded, next(pieces), int(index[number, 2]), held, size)
+                found = picture.decode(layout.encoded, pieces[number](), int(index[number, 2]), held, size)
             except (ValueError, OSError) as error:
                 raise self._damaged(key, error) from error
             here = place == number

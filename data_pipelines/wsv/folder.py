@@ -3,7 +3,7 @@
 import errno
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -122,20 +122,29 @@ class Folder:
             raise self.unread(key, error) from error
         return result.value if result.state == "value" else None
 
-    def pieces(self, key: str, ranges: Sequence[tuple[int, int]]) -> Iterator[bytes]:
-        """Parts (offset, bytes) of a file, in order. Raises OSError or ValueError where they are not there."""
-        if self.local:
-            file = os.open(self.name(key), os.O_RDONLY)
-            try:
-                for offset, length in ranges:
-                    yield os.pread(file, length, offset)
-            finally:
-                os.close(file)
-            return
-        with ts.Batch() as batch:
-            futures = [self.store.read(key, byte_range=slice(o, o + n), batch=batch) for o, n in ranges]
-        for future in futures:
-            yield future.result().value
+    def fetch(self, key: str, ranges: Sequence[Sequence[int]]) -> Sequence[Callable[[], bytes]]:
+        """Parts (offset, bytes) of a file, each when it is called; an offset below 0 counts from the end.
+
+        Those of a bucket are asked for at once. Raises OSError or ValueError where they are not there.
+        """
+        if not self.local:
+            with ts.Batch() as batch:
+                spans = [slice(o, None) if o < 0 else slice(o, o + n) for o, n in ranges]
+                futures = [self.store.read(key, byte_range=span, batch=batch) for span in spans]
+            return [lambda future=future: self._given(key, future) for future in futures]
+        file = os.open(self.name(key), os.O_RDONLY)
+        try:
+            size = os.fstat(file).st_size if any(offset < 0 for offset, _ in ranges) else 0
+            parts = [os.pread(file, n, o if o >= 0 else max(size + o, 0)) for o, n in ranges]
+        finally:
+            os.close(file)
+        return [lambda part=part: part for part in parts]
+
+    def _given(self, key: str, future: Any) -> bytes:
+        found = future.result()
+        if found.state != "value":
+            raise ValueError(f"{self.name(key)}: missing")
+        return found.value
 
     def unread(self, key: str, error: object) -> OSError:
         """The error for a file that cannot be read."""

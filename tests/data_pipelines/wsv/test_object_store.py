@@ -91,7 +91,7 @@ def test_a_dataset_in_a_bucket_is_the_one_on_disk(store, tmp_path, url):
 def test_verify_names_what_is_wrong_in_a_bucket(store, sim):
     put(store, sim)
     specs = records.arrays(SIM)
-    depth, index = specs["channels/depth"].file(0), specs[records.JPEG_INDEX].file(1)
+    depth, index = specs["channels/depth"].file(0), specs[records.index_path(SIM)].file(1)
     objects, root = store.objects, "bucket/deep/ds/"
     objects[root + depth] = objects[root + depth][:-1]
     objects[root + index] = bytes([objects[root + index][0] ^ 1]) + objects[root + index][1:]
@@ -162,8 +162,8 @@ def test_a_write_whose_answer_is_lost_is_done(store):
 def test_a_build_that_the_store_ends_leaves_the_shard_missing(store):
     writer = disk.begin(URL, FULL)
     clips = [disk.make_clip(FULL, index) for index in range(2)]
-    store.faults, store.faulty = {"slow_down": 1.0}, records.jpeg_file(0)  # which can then not be deleted either
-    with pytest.raises(OSError, match=f"{URL}/{records.jpeg_file(0)}: cannot be written at {store.url}.*503"):
+    store.faults, store.faulty = {"slow_down": 1.0}, records.bytes_file(SIM, 0)  # which can then not be deleted either
+    with pytest.raises(OSError, match=f"{URL}/{records.bytes_file(SIM, 0)}: cannot be written at {store.url}.*503"):
         writer.write(0, clips)
     assert not [key for key in store.objects if key.startswith("bucket/deep/ds/text/")]
     assert 0 in writer.missing()
@@ -216,9 +216,9 @@ def test_every_kind_of_file_that_does_not_come_whole_is_named(store, sim, fault)
     reads = {
         specs["channels/depth"].file(0): lambda ds: ds.read(0, ["depth"]),
         specs["channels/depth"].metadata_file: lambda ds: ds.read(0, ["depth"]),
-        specs[records.JPEG_INDEX].file(0): lambda ds: ds.read(0, ["rgb"]),
-        records.jpeg_file(0): lambda ds: ds.read(0, ["rgb"]),
-        specs["camera/focal"].file(0): lambda ds: ds.camera(0),
+        specs[records.index_path(SIM)].file(0): lambda ds: ds.read(0, ["rgb"]),
+        records.bytes_file(SIM, 0): lambda ds: ds.read(0, ["rgb"]),
+        specs["camera"].file(0): lambda ds: ds.camera(0),
         specs["core_time"].file(0): lambda ds: ds.core(0),
         records.text_file(0): lambda ds: ds.captions(0),
     }
