@@ -4,14 +4,17 @@ import concurrent.futures
 import contextlib
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+Run = Callable[..., Iterable[tuple[Any, Any]]]
+"""What works at tasks: `run`, or what `beam.runner` gives."""
 
 
 class Died(RuntimeError):
@@ -58,7 +61,7 @@ def _pooled(
     pool = concurrent.futures.ProcessPoolExecutor(
         max(min(workers, len(indices)), 1),
         multiprocessing.get_context("spawn"),
-        _begin,
+        begin,
         (os.cpu_count() or 1, workers, jax.config.jax_compilation_cache_dir),  # type: ignore[attr-defined]
     )
     try:
@@ -69,7 +72,7 @@ def _pooled(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _begin(cores: int, workers: int, compilations: str | None) -> None:
+def begin(cores: int, workers: int, compilations: str | None) -> None:
     """Keeps a worker off accelerators, and, where the workers fill the machine, to one thread of its own.
 
     What the workers before it have compiled it finds in the folder `compilations`.

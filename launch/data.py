@@ -1,5 +1,6 @@
 """Builds and looks at WSV datasets: python -m launch.data simulate | ingest | inspect | verify  (VERB --help: its flags)."""
 
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from launch.world_files import output, write_bytes, write_picture
 
 if TYPE_CHECKING:
     from data_pipelines.ingest.build import Report
+    from data_pipelines.workers import Run
 
 COMMAND = "python -m launch.data"
 _SHOWN = 20
@@ -38,6 +40,7 @@ def simulate(arguments: list[str]) -> int:
     )
     flags.DEFINE_list("cameras", None, "kinds of camera path to draw from, by comma; without it all", flag_values=values)
     flags.DEFINE_integer("workers", 2, "processes", lower_bound=1, flag_values=values)
+    _beam_flags(values)
     flags.DEFINE_integer("clips_per_shard", 16, "clips that are written, or lost, at once", lower_bound=1, flag_values=values)
     flags.DEFINE_bool("progress", True, "progress bar", flag_values=values)
     command.parse(f"{COMMAND} simulate", values, arguments, ["out", "scenes"])
@@ -61,11 +64,33 @@ def simulate(arguments: list[str]) -> int:
         objects=_span(values.objects, "--objects"),
         screen=values.screen,
         clips_per_shard=values.clips_per_shard,
+        runner=_runner(values),
         progress=values.progress,
         **choices,
     )
     print(f"{values.out}: {manifest['counts']['clips']} clips, {manifest['counts']['bytes'] / 2**20:.2f} MiB")
     return 0
+
+
+def _beam_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_bool("beam", False, "an Apache Beam pipeline does the work, instead of --workers", flag_values=values)
+    flags.DEFINE_string("beam_options", "", "options of Beam, as '--runner=DataflowRunner --project=...'", flag_values=values)
+
+
+def _runner(values: flags.FlagValues) -> "Run":
+    """What does the work: processes, or a pipeline. Raises Usage."""
+    from data_pipelines import beam, workers
+
+    if not values.beam:
+        if values.beam_options:
+            raise Usage(f"--beam_options={values.beam_options}: needed --beam beside it")
+        return workers.run
+    try:
+        return beam.runner(shlex.split(values.beam_options))
+    except ModuleNotFoundError as error:
+        raise Usage(f"--beam: {error}") from error
+    except ValueError as error:
+        raise Usage(f"--beam_options={values.beam_options}: {error}") from error
 
 
 def _span(text: str, flag: str) -> tuple[int, int]:
@@ -113,6 +138,7 @@ def ingest(arguments: list[str]) -> int:
     flags.DEFINE_float("max_duplicates", 1.0, "leave out clips with a larger share of repeated frames", flag_values=values)
     flags.DEFINE_bool("strict", False, "whatever cannot be used is an error", flag_values=values)
     flags.DEFINE_integer("workers", 2, "processes", lower_bound=1, flag_values=values)
+    _beam_flags(values)
     flags.DEFINE_integer("host", 0, "of several that build together: which this is", lower_bound=0, flag_values=values)
     flags.DEFINE_integer("hosts", 1, "how many build together", lower_bound=1, flag_values=values)
     flags.DEFINE_bool("progress", True, "progress bars", flag_values=values)
@@ -142,6 +168,7 @@ def ingest(arguments: list[str]) -> int:
         workers=values.workers,
         host=values.host,
         hosts=values.hosts,
+        runner=_runner(values),
         progress=values.progress,
     )
     _print_report(report, values.out)

@@ -7,7 +7,7 @@ all are of one, the dataset is at `out`; else each is in a folder below it, and 
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from data_pipelines.ingest.caption import checked
 from data_pipelines.ingest.find import Candidate, Rejection, find
 from data_pipelines.ingest.plan import MEASURES, Cut, Filters, Found, plan
 from data_pipelines.ingest.scan import Reading, Scans, reopened
-from data_pipelines.workers import Died, run
+from data_pipelines.workers import Died, Run, run
 from data_pipelines.wsv import collection
 from data_pipelines.wsv import manifest as records
 from data_pipelines.wsv.clip import Clip
@@ -34,9 +34,6 @@ SHARD_BYTES = 64 * 2**20
 REJECTED = "rejected.jsonl"
 _WAIT_S = 1.0
 _RATED = ("frames", "rlds", "redwood")
-
-Run = Callable[..., Iterable[tuple[Any, Any]]]
-"""What works at tasks: `workers.run`, or `beam.run`."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,7 +20,7 @@ from data_pipelines.simulation.camera_path import CAMERA_KINDS
 from data_pipelines.simulation.physics import Trajectory, simulate_physics
 from data_pipelines.simulation.scene import ARENA_M, SLOTS, STORIES, Scene, draw
 from data_pipelines.simulation.style import Style
-from data_pipelines.workers import Died, run
+from data_pipelines.workers import Died, Run, run
 from data_pipelines.wsv import Layout, Writer, create, finished
 from wsm_jax.core.render import surface
 from wsm_jax.snapshot import STORED, TICK_HZ, WSV, Camera, Waves
@@ -220,14 +220,16 @@ def simulate(
     stories: tuple[str, ...] = STORIES,
     cameras: tuple[str, ...] = CAMERA_KINDS,
     clips_per_shard: int = 16,
+    runner: Run = run,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Builds the dataset of scenes first_scene .. first_scene + scenes - 1 of `seed` at `out`; returns its manifest.
 
     `pixels` False writes cores, cameras and captions alone. A build that was stopped goes on where it stood when it is called
     again with the same arguments (`workers` may differ), and one that is finished stays as it is. Workers are spawned
-    processes, one shard at a time; 1 works in this process. Raises ValueError before anything is written for arguments that
-    make no sense or a renderer that cannot run here, and what `format.create` raises.
+    processes, one shard at a time; 1 works in this process. `runner` is `workers.run`, or what `beam.runner` gives. Raises
+    ValueError before anything is written for arguments that make no sense or a renderer that cannot run here, and what
+    `format.create` raises.
     """
     recipe = Recipe(seed, seconds, frame_hz, objects, screen, stories, cameras).check()
     if renderer not in RENDERERS:
@@ -270,7 +272,7 @@ def simulate(
     with tqdm(total=scenes, initial=done, unit="scene", desc=f"simulate {name}", disable=not progress) as bar:
         # MuJoCo takes its graphics library from the environment when it is first imported: its renderer always runs in workers
         variables = {} if library is None else {"MUJOCO_GL": library}
-        for shard, done in run(task, missing, workers, variables):
+        for shard, done in runner(task, missing, workers, variables):
             if isinstance(done, Died):
                 raise done
             bar.update(len(layout.span(shard)))
