@@ -11,10 +11,27 @@ COLLECTION = "collection.json"
 
 
 def write(folder: Folder, name: str, clips: Mapping[str, int]) -> None:
-    """Writes collection.json: the folder of each dataset, and how many clips it has."""
+    """Writes collection.json: the folder of each dataset, and how many clips it has; sealed as a manifest is."""
     parts = [{"path": path, "clips": count} for path, count in sorted(clips.items())]
     value = {"format": "wsm_collection", "schema_version": records.SCHEMA_VERSION, "name": name, "datasets": parts}
-    folder.write({COLLECTION: records.dumps(value, indent=1)})
+    folder.write({COLLECTION: records.seal(value)})
+
+
+def load(folder: Folder) -> dict[str, int] | None:
+    """The datasets of a collection, by their folders in it, and how many clips each has; None for what is no collection.
+
+    Raises ValueError for a collection that is damaged.
+    """
+    raw = folder.read(COLLECTION)
+    if raw is None:
+        return None
+    try:
+        if not records.vouched(raw):
+            raise ValueError("its checksum does not match")
+        value: Any = json.loads(raw)
+        return {str(part["path"]): int(part["clips"]) for part in value["datasets"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{folder.name(COLLECTION)}: damaged ({error}); repair it, or name a dataset below it") from error
 
 
 def datasets(folder: Folder) -> list[str]:
@@ -22,11 +39,35 @@ def datasets(folder: Folder) -> list[str]:
 
     Raises ValueError for a collection that is damaged.
     """
-    raw = folder.read(COLLECTION)
-    if raw is None:
-        return [folder.path]
+    found = load(folder)
+    return [folder.path] if found is None else [f"{folder.path}/{path}" for path in found]
+
+
+def below(folder: Folder) -> list[str]:
+    """The folders right below that hold a dataset, finished or not, whatever the collection says."""
+    parts = [key.split("/") for key in folder.list()]
+    return sorted({part[0] for part in parts if len(part) == 2 and part[1] in (records.MANIFEST, records.BUILD)})
+
+
+def damaged(folder: Folder) -> bool:
+    """Whether there is no collection.json, or not the one that was written."""
     try:
-        value: Any = json.loads(raw)
-        return [f"{folder.path}/{part['path']}" for part in value["datasets"]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{folder.name(COLLECTION)}: damaged ({error}); restore it, or name a dataset below it") from error
+        return load(folder) is None
+    except ValueError:
+        return True
+
+
+def restore(folder: Folder) -> str:
+    """Writes a collection.json that is damaged or missing again, by the datasets below; says what came of it."""
+    key, clips, names = folder.name(COLLECTION), {}, set()
+    for path in below(folder):
+        try:
+            manifest = records.load(Folder(f"{folder.path}/{path}"))
+        except (ValueError, FileNotFoundError) as error:
+            return f"{key}: cannot be rebuilt: {error}"
+        clips[path] = manifest["counts"]["clips"]
+        names.add(manifest["name"].removesuffix(f"/{path}"))
+    if len(names) != 1:
+        return f"{key}: cannot be rebuilt: the datasets below are of {len(names)} collections ({', '.join(sorted(names))})"
+    write(folder, names.pop(), clips)
+    return f"{key}: rebuilt, by the {len(clips)} datasets that are there"
