@@ -231,7 +231,8 @@ def repair(arguments: list[str]) -> int:
     inputs, texts = [*values.inputs, *rest], caption.read(values.captions) if values.captions else {}
     root = Folder(values.data)
     several = [] if head(root.path) else [root.name(part) for part in collection.below(root)]
-    makers = {path: _maker(path, inputs, texts) for path in several or [root.path]}
+    seen: dict[Any, Any] = {}
+    makers = {path: _maker(path, inputs, texts, seen) for path in several or [root.path]}
     refused = [maker.refused for maker, _ in makers.values() if hasattr(maker, "refused")]
     if inputs and not refused:
         raise Usage(f"{COMMAND} repair: {root.path} is not made of recordings; got {', '.join(map(str, inputs))}")
@@ -247,7 +248,7 @@ def repair(arguments: list[str]) -> int:
     return 1 if problems else 0
 
 
-def _maker(path: str, inputs: list[str], texts: dict[str, list[str]]) -> tuple[Any, dict[str, Any]]:
+def _maker(path: str, inputs: list[str], texts: dict[str, list[str]], seen: dict[Any, Any]) -> tuple[Any, dict[str, Any]]:
     """What makes the clips of a dataset again (None: nothing does), and the arguments of `wsv.repair` that go with it."""
     from data_pipelines.ingest.remake import remake
     from data_pipelines.simulation.simulate import maker
@@ -260,7 +261,7 @@ def _maker(path: str, inputs: list[str], texts: dict[str, list[str]]) -> tuple[A
             simulated = maker(known)
             return simulated, {"environment": simulated.environment}
         if known and build.get("verb") == "ingest":
-            cut = remake(path, known, inputs, texts)
+            cut = remake(path, known, inputs, texts, seen)
             return cut, {"attached": cut.attached if inputs else None}
     except ValueError as error:
         print(error)

@@ -22,6 +22,8 @@ from data_pipelines.wsv import manifest as records
 from data_pipelines.wsv.clip import Clip
 from data_pipelines.wsv.folder import Folder
 
+Seen = dict[tuple[Candidate, Reading], tuple[tuple[str, str], ...]]
+"""(name, sha256) of the recordings of candidates that were read."""
 _NOTHING: Mapping[str, Sequence[str]] = {}
 
 
@@ -94,7 +96,7 @@ class Remake:
         if number not in self.places:
             raise ValueError(f"needed {source['name']} (sha256 {source['sha256']}), which was not given")
         candidate, index = self.places[number]
-        results = _scanned(candidate, self._how)
+        results = _scanned(candidate, self._how, source["sha256"])
         if isinstance(results, Rejection):
             raise ValueError(f"{candidate.name}: {results.reason}")
         found = next(one for one in results if one.number == index)
@@ -133,10 +135,12 @@ def remake(
     manifest: dict[str, Any],
     inputs: Sequence[str | Path],
     captions: Mapping[str, Sequence[str]] = _NOTHING,
+    seen: Seen | None = None,
 ) -> Remake:
     """What makes the clips of the ingested dataset at `path` again, by its manifest (or head), of the recordings in `inputs`.
 
-    `captions` are those that were given when it was built; needed only where all clips of a recording have lost theirs.
+    `captions` are those that were given when it was built; needed only where all clips of a recording have lost theirs. One
+    dict `seen` for several datasets has every input read once for its sha256.
     Raises FileNotFoundError for an input that is not there, ValueError for a dataset that tells too little of how it was built.
     """
     build = manifest["build"]
@@ -146,9 +150,11 @@ def remake(
     candidates, rejected = find(inputs) if inputs else ([], [])
     refused = {one.name: f"{one.name}: {one.reason}" for one in rejected}
     given: list[tuple[str, str, Candidate, int]] = []
+    seen = {} if seen is None else seen
     for candidate in candidates:
         try:
-            given += [(*one, candidate, index) for index, one in enumerate(_identities(candidate, how))]
+            seen[candidate, how] = seen.get((candidate, how)) or _identities(candidate, how)
+            given += [(*one, candidate, index) for index, one in enumerate(seen[candidate, how])]
         except Exception as error:  # whatever is wrong with one recording, the others may mend what they can
             refused[candidate.name] = f"{candidate.name}: {plain(str(error), candidate)}"
     places: dict[int, tuple[Candidate, int]] = {}
@@ -182,11 +188,11 @@ def _fits(bucket: Bucket, layout: records.Layout) -> bool:
 
 
 @functools.lru_cache(maxsize=4)
-def _scanned(candidate: Candidate, how: Reading) -> list[Found] | Rejection:
+def _scanned(candidate: Candidate, how: Reading, sha256: str) -> list[Found] | Rejection:
+    """A scan of a candidate while its bytes are those."""
     return scan(candidate, how, 0)
 
 
-@functools.lru_cache(maxsize=65536)
 def _identities(candidate: Candidate, how: Reading) -> tuple[tuple[str, str], ...]:
     """(name, sha256) of every recording of a candidate."""
     if candidate.kind == "video":
