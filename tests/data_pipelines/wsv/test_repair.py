@@ -244,6 +244,12 @@ def test_a_manifest_needs_what_vouches_for_its_shards(copy, how, with_it):
     left(copy, None, "manifest")
 
 
+def test_a_record_that_nothing_vouches_for_is_not_made_of_other_clips(copy):
+    damage(copy / "manifest.json", "remove")
+    damage(copy / KINDS["record"], "flip")
+    assert "is not what this release makes of its clips" in left(copy, other, "manifest")[0]
+
+
 def test_a_manifest_that_contradicts_the_records_is_not_written_over(copy):
     raw = (copy / "manifest.json").read_bytes()
     (copy / "manifest.json").write_bytes(raw.replace(b'"CC0-1.0"', b'"CC0-1.1"'))
@@ -385,6 +391,16 @@ def test_large_files_are_read_in_pieces(tmp_path, monkeypatch):
     for data, word in ((good[:-1], "truncated"), (good + b"x", "too long"), (good[:150], "truncated"), (b"", "truncated")):
         file.write_bytes(data)
         assert re.search(rf"{word}, {len(data)} bytes, needed {len(good)}; ", lost(path))
+
+
+def test_an_empty_file_that_is_gone_is_missed(tmp_path):
+    writer = create(tmp_path / "ds", LAYOUT, name="test", sources=SOURCES, build=BUILD, attached={"none.jsonl": b""})
+    for shard in writer.missing():
+        writer.write(shard, make(shard))
+    writer.finish()
+    assert verify(tmp_path / "ds", progress=False) == []
+    (tmp_path / "ds" / "none.jsonl").unlink()
+    assert "none.jsonl: missing" in lost(tmp_path / "ds")
 
 
 def test_clips_are_named_in_runs(tmp_path):
