@@ -114,6 +114,7 @@ def ingest(
         layout = job.layout(codec)
         sources = job.sources(licence)
         build = {"verb": "ingest", "buckets": sorted({m.bucket.name for m in members}), "derive": list(derive)}
+        build["chosen"] = [list(dataclasses.astuple(bucket)) for bucket in chosen]  # remake.py plans by these
         build |= {"how": dataclasses.asdict(how), "filters": dataclasses.asdict(filters)}
         arguments = {"name": f"{name}/{folder}" if folder else name, "sources": sources, "build": build, "attached": attached}
         path = f"{str(out).rstrip('/')}/{folder}" if folder else out

@@ -22,6 +22,7 @@ from data_pipelines.simulation.scene import ARENA_M, SLOTS, STORIES, Scene, draw
 from data_pipelines.simulation.style import Style
 from data_pipelines.workers import Died, Run, run
 from data_pipelines.wsv import Layout, Writer, create, finished
+from data_pipelines.wsv import manifest as records
 from wsm_jax.core.render import surface
 from wsm_jax.snapshot import STORED, TICK_HZ, WSV, Camera, Waves
 from wsm_jax.typing import Array, Float
@@ -242,7 +243,7 @@ def simulate(
         raise ValueError(f"pictures of {height}x{width}: scenes are framed for square pictures")
     if renderer == "mujoco" and recipe.event_stories:
         raise ValueError(f"stories {', '.join(recipe.event_stories)}: waves come and go in them; needed renderer 'wsm'")
-    library = mujoco_renderer.gl_library() if pixels and renderer == "mujoco" else None
+    variables = _variables(renderer if pixels else None)
     channels = () if not pixels else STORED if renderer == "wsm" else mujoco_renderer.CHANNELS_DRAWN
     layout = Layout(
         clips=scenes,
@@ -266,12 +267,10 @@ def simulate(
     if manifest := finished(out, layout, name=name, sources=[source], build=build):
         return manifest
     writer = create(out, layout, name=name, sources=[source], build=build)
-    task = _Task(writer, recipe, first_scene, height, width, renderer if pixels else None)
+    task = _Task(writer, Maker(recipe, layout, first_scene, renderer if pixels else None))
     missing = writer.missing()
     done = scenes - sum(len(layout.span(shard)) for shard in missing)
     with tqdm(total=scenes, initial=done, unit="scene", desc=f"simulate {name}", disable=not progress) as bar:
-        # MuJoCo takes its graphics library from the environment when it is first imported: its renderer always runs in workers
-        variables = {} if library is None else {"MUJOCO_GL": library}
         for shard, done in runner(task, missing, workers, variables):
             if isinstance(done, Died):
                 raise done
@@ -279,19 +278,59 @@ def simulate(
     return writer.finish()
 
 
-@dataclasses.dataclass(frozen=True)
-class _Task:
-    """Makes one shard; travels to the workers."""
+def _variables(renderer: str | None) -> dict[str, str]:
+    """What the processes of a renderer need in their environment. Raises ValueError where it cannot run.
 
-    writer: Writer
+    MuJoCo takes its graphics library from there when it is first imported: its renderer always runs in workers.
+    """
+    return {"MUJOCO_GL": mujoco_renderer.gl_library()} if renderer == "mujoco" else {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Maker:
+    """Makes the clips of the shards of one dataset; travels to the workers."""
+
     recipe: Recipe
+    layout: Layout
     first_scene: int
-    height: int
-    width: int
     renderer: str | None
 
+    def __call__(self, shard: int) -> list[WSV]:
+        """The clips of a shard, in order."""
+        size = self.layout.height, self.layout.width
+        return [make_clip(self.recipe, self.first_scene + i, *size, self.renderer) for i in self.layout.span(shard)]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the processes that call it need in their environment."""
+        return _variables(self.renderer)
+
+
+def maker(manifest: dict[str, Any]) -> Maker:
+    """What makes the clips of a simulated dataset again, by its manifest (its head does).
+
+    Raises ValueError for one whose arguments this release does not know.
+    """
+    build: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in manifest["build"].items()}
+    try:
+        if build.pop("command") != "simulate":
+            raise ValueError("it was not simulated")
+        first, renderer = int(build.pop("first_scene")), str(build.pop("renderer"))
+        recipe = Recipe(**build).check()
+        if renderer not in (*RENDERERS, "none"):
+            raise ValueError(f"renderer {renderer!r}")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{manifest['name']}: its scenes cannot be made again: build {manifest['build']} ({error})") from error
+    return Maker(recipe, records.layout_of(manifest), first, None if renderer == "none" else renderer)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Task:
+    """Makes and writes one shard; travels to the workers."""
+
+    writer: Writer
+    make: Maker
+
     def __call__(self, shard: int) -> int:
-        span = self.writer.layout.span(shard)
-        clips = [make_clip(self.recipe, self.first_scene + i, self.height, self.width, self.renderer) for i in span]
-        self.writer.write(shard, clips)
+        self.writer.write(shard, self.make(shard))
         return shard

@@ -2,7 +2,8 @@
 
 from data_pipelines.wsv.dataset import Dataset
 from data_pipelines.wsv.manifest import SCHEMA_VERSION, Layout
+from data_pipelines.wsv.repair import repair
 from data_pipelines.wsv.verify import verify
 from data_pipelines.wsv.writer import Writer, create, finished
 
-__all__ = ["SCHEMA_VERSION", "Dataset", "Layout", "Writer", "create", "finished", "verify"]
+__all__ = ["SCHEMA_VERSION", "Dataset", "Layout", "Writer", "create", "finished", "repair", "verify"]

@@ -11,20 +11,20 @@ COLLECTION, FORMAT = "collection.json", "wsm_collection"
 
 
 def write(folder: Folder, name: str, clips: Mapping[str, int]) -> None:
-    """Writes collection.json: the folder of each dataset, and how many clips it has."""
+    """Writes collection.json: the folder of each dataset, and how many clips it has; sealed as a manifest is."""
     parts = [{"path": path, "clips": count} for path, count in sorted(clips.items())]
     value = {"format": FORMAT, "schema_version": records.SCHEMA_VERSION, "name": name, "datasets": parts}
-    folder.write({COLLECTION: records.dumps(value, indent=1)})
+    folder.write({COLLECTION: records.seal(value)})
 
 
-def datasets(folder: Folder) -> list[str]:
-    """The paths of the datasets of a folder: its own where it is one, else those of its collection.
+def load(folder: Folder) -> dict[str, int] | None:
+    """The datasets of a collection, by their folders in it, and how many clips each has; None for what is no collection.
 
-    Raises ValueError for a collection that is damaged, or of a later version.
+    Raises ValueError for a collection that is damaged, NewerSchema (a ValueError) for one of a later version.
     """
-    raw = None if folder.read(records.MANIFEST) is not None else folder.read(COLLECTION)
+    raw = folder.read(COLLECTION)
     if raw is None:
-        return [folder.path]
+        return None
     try:
         value: Any = json.loads(raw)
         if value["format"] != FORMAT:
@@ -32,8 +32,49 @@ def datasets(folder: Folder) -> list[str]:
         if value["schema_version"] > records.SCHEMA_VERSION:
             text = f"{folder.name(COLLECTION)}: schema version {value['schema_version']}, this release reads up to version "
             raise records.NewerSchema(f"{text}{records.SCHEMA_VERSION}; update wsm_jax")
-        return [f"{folder.path}/{part['path']}" for part in value["datasets"]]
+        if not records.vouched(raw):
+            raise ValueError("its checksum does not match")
+        return {str(part["path"]): int(part["clips"]) for part in value["datasets"]}
     except records.NewerSchema:
         raise
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{folder.name(COLLECTION)}: damaged ({error}); restore it, or name a dataset below it") from error
+        raise ValueError(f"{folder.name(COLLECTION)}: damaged ({error}); repair it, or name a dataset below it") from error
+
+
+def datasets(folder: Folder) -> list[str]:
+    """The paths of the datasets of a folder: its own where it is one, else those of its collection.
+
+    Raises ValueError for a collection that is damaged, or of a later version.
+    """
+    found = None if folder.read(records.MANIFEST) is not None else load(folder)
+    return [folder.path] if found is None else [f"{folder.path}/{path}" for path in found]
+
+
+def below(folder: Folder) -> list[str]:
+    """The folders right below that hold a dataset, finished or not, whatever the collection says."""
+    parts = [key.split("/") for key in folder.list()]
+    return sorted({part[0] for part in parts if len(part) == 2 and part[1] in (records.MANIFEST, records.BUILD)})
+
+
+def damaged(folder: Folder) -> bool:
+    """Whether there is no collection.json, or not the one that was written."""
+    try:
+        return load(folder) is None
+    except ValueError:
+        return True
+
+
+def restore(folder: Folder) -> str:
+    """Writes a collection.json that is damaged or missing again, by the datasets below; says what came of it."""
+    key, clips, names = folder.name(COLLECTION), {}, set()
+    for path in below(folder):
+        try:
+            manifest = records.load(Folder(f"{folder.path}/{path}"))
+        except (ValueError, FileNotFoundError) as error:
+            return f"{key}: cannot be rebuilt: {error}"
+        clips[path] = manifest["counts"]["clips"]
+        names.add(manifest["name"].removesuffix(f"/{path}"))
+    if len(names) != 1:
+        return f"{key}: cannot be rebuilt: the datasets below are of {len(names)} collections ({', '.join(sorted(names))})"
+    write(folder, names.pop(), clips)
+    return f"{key}: rebuilt, by the {len(clips)} datasets that are there"

@@ -298,24 +298,35 @@ def seal(manifest: dict[str, Any]) -> bytes:
     return head + mark + _digest(blank)[0] + tail[64:]
 
 
+def vouched(raw: bytes) -> bool:
+    """Whether sealed bytes are those that were written."""
+    needed, found = _digest(raw)
+    return needed == found
+
+
+def contradicts(raw: bytes, sealed: bytes) -> bool:
+    """Whether damaged bytes were others than `sealed` once: they hold another digest, and differ in more than that."""
+    digest, (head, mark, tail) = _digest(sealed)[0], raw.partition(_SEAL)
+    return len(tail) >= 64 and tail[:64] != digest and head + mark + digest + tail[64:] != sealed
+
+
 def load(folder: Folder) -> dict[str, Any]:
     """Reads and checks manifest.json.
 
-    Raises FileNotFoundError (no dataset), ValueError (unfinished, damaged, of a newer schema, or of another channel table).
+    Raises FileNotFoundError (no dataset), ValueError (unfinished, Damaged, of a newer schema, or of another channel table).
     """
     raw = folder.read(MANIFEST)
     if raw is None:
         build = folder.read(BUILD)
         if build is None:
             raise FileNotFoundError(f"{folder.path}: no WSV dataset here ({MANIFEST} not found)")
-        arguments = _parse(folder, BUILD, build)["build"]
+        arguments = _parse(folder, BUILD, build).get("build")
         raise ValueError(
             f"{folder.path}: unfinished build; resume it with the arguments that began it: {json.dumps(arguments)}"
         )
     manifest = _parse(folder, MANIFEST, raw)
-    needed, found = _digest(raw)
-    if needed != found:
-        raise ValueError(f"{folder.name(MANIFEST)}: damaged, its checksum does not match; restore it from its source")
+    if not vouched(raw):
+        raise Damaged(f"{folder.name(MANIFEST)}: damaged, its checksum does not match; restore it from its source")
     for name, stored in manifest["channels"].items():
         if name not in CHANNELS:
             raise ValueError(f"{folder.path}: this release has no channel {name!r}; update wsm_jax, or rebuild it")
@@ -329,6 +340,10 @@ def load(folder: Folder) -> dict[str, Any]:
     return manifest
 
 
+class Damaged(ValueError):
+    """A file of records that is not the one that was written."""
+
+
 class NewerSchema(ValueError):
     """A dataset of a later version of the format: nothing that this release could judge."""
 
@@ -338,12 +353,12 @@ def _parse(folder: Folder, key: str, raw: bytes) -> dict[str, Any]:
     try:
         value = json.loads(raw)
     except ValueError as error:
-        raise ValueError(f"{folder.name(key)}: damaged, no JSON ({error}); restore it from its source") from error
+        raise Damaged(f"{folder.name(key)}: damaged, no JSON ({error}); restore it from its source") from error
     if not isinstance(value, dict) or value.get("format") != "wsm_wsv":
-        raise ValueError(f'{folder.name(key)}: no "format": "wsm_wsv" in it; damaged, or not a WSV dataset')
+        raise Damaged(f'{folder.name(key)}: no "format": "wsm_wsv" in it; damaged, or not a WSV dataset')
     found = value.get("schema_version")
     if not isinstance(found, int):
-        raise ValueError(f"{folder.name(key)}: schema version {found!r} is not a number; damaged")
+        raise Damaged(f"{folder.name(key)}: schema version {found!r} is not a number; damaged")
     if found > SCHEMA_VERSION:
         raise NewerSchema(
             f"{folder.name(key)}: schema version {found}, this release reads up to version {SCHEMA_VERSION}; update wsm_jax"

@@ -144,12 +144,23 @@ class Writer:
             raise ValueError(f"{folder.path}: the dataset is finished already")
         if missing := self.missing():
             raise ValueError(f"{folder.path}: {len(missing)} of {layout.shards} shards are missing: {missing[:20]}")
+        sealed = self.sealed()
+        if gone := sorted(set(json.loads(sealed)["files"]) - folder.list()):
+            raise ValueError(f"{folder.name(gone[0])}: gone; delete the record of its shard in shards/ and write it again")
+        if not folder.write_new(records.MANIFEST, sealed):
+            raise ValueError(f"{folder.path}: another process finished the dataset at the same time")
+        return json.loads(sealed)
+
+    def sealed(self, instead: Mapping[str, bytes] = _NOTHING) -> bytes:
+        """The bytes of manifest.json, by build.json and the records; what `instead` has by name stands for what is there."""
+        folder, layout = self.folder, self.layout
         files: dict[str, dict[str, Any]] = {}
         total = shards.moments(layout)
         counts = {"clips": 0, "frames": 0, "captions": 0, "events": 0}
         evenly = True
         for shard in range(layout.shards):
-            record = records.load_record(folder, shard)
+            key = records.record_file(shard)
+            record = json.loads(instead[key]) if key in instead else records.load_record(folder, shard)
             evenly &= record["even"]
             files |= record["files"]
             for key in counts:
@@ -159,17 +170,12 @@ class Writer:
         begun = records.load_build(folder) or {}
         singles = [records.BUILD, *(spec.metadata_file for spec in records.arrays(layout).values()), *begun["attached"]]
         for key in singles + [records.record_file(shard) for shard in range(layout.shards)]:
-            data = folder.read(key) or b""
+            data = instead[key] if key in instead else folder.read(key) or b""
             files[key] = {"bytes": len(data), "sha256": records.sha256(data)}
-        if gone := sorted(set(files) - folder.list()):
-            raise ValueError(f"{folder.name(gone[0])}: gone; delete the record of its shard in shards/ and write it again")
         counts |= {"even": evenly, "shards": layout.shards, "ticks": layout.clips * layout.ticks}
         counts |= {"files": len(files), "bytes": sum(value["bytes"] for value in files.values())}
         groups: dict[str, dict[str, Any]] = {"channels": {}, "core": {}}
         for key, value in total.items():
             group, _, field = key.partition("/")
             groups[group][field] = value.summary()
-        sealed = records.seal({**begun, "counts": counts, "statistics": groups, "files": files})
-        if not folder.write_new(records.MANIFEST, sealed):
-            raise ValueError(f"{folder.path}: another process finished the dataset at the same time")
-        return json.loads(sealed)
+        return records.seal({**begun, "counts": counts, "statistics": groups, "files": files})

@@ -138,7 +138,7 @@ def test_simulate(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "got nothing; needed one of the verbs simulate, ingest, inspect, verify"),
+        ([], "got nothing; needed one of the verbs simulate, ingest, inspect, verify, advise, repair"),
         (["paint"], "got 'paint'; needed one of the verbs"),
         (["ingest", "--licence=x", "--colour=red", "--out=set"], "Unknown command line flag 'colour'"),
         (["ingest", "--licence=x", "a.mp4"], "needed --out"),
@@ -155,6 +155,10 @@ def test_simulate(tmp_path, capsys):
         (["inspect", "nowhere", "--out=page.gif"], "--out=page.gif; needed a name that ends in .png"),
         (["inspect", "nowhere", "--clips=0"], "clips"),
         (["verify", "nowhere"], "no WSV dataset here"),
+        (["repair", "gone.mp4"], "needed --data"),
+        (["repair", "--data=nowhere"], "no WSV dataset here"),
+        (["repair", "--data=nowhere", "gone.mp4"], "nowhere is not made of recordings; got gone.mp4"),
+        (["repair", "--data=newer"], "schema version 3"),
         (["simulate"], "needed --out (the new dataset's directory or URL) and --scenes"),
         (["simulate", "--scenes=3", "--out=set", "--objects=few"], "--objects=few; needed LEAST-MOST"),
         (["simulate", "--scenes=3", "--out=set", "--cameras=drone"], "drone"),
@@ -207,3 +211,127 @@ def test_truncated_video_is_kept_only_on_demand(tmp_path, capsys, video):
     assert code == 0
     assert "clips" in out
     assert "it ends early: the container promises 36 frames" in out
+
+
+# Repair.
+
+
+def contents(root):
+    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3] ^= 4
+    path.write_bytes(data)
+
+
+def test_repair_of_a_simulated_dataset(tmp_path, capsys):
+    path = tmp_path / "set"
+    arguments = ["--scenes=3", "--seed=3", "--seconds=0.5", "--nopixels", "--workers=1", "--clips-per-shard=2", "--noprogress"]
+    assert run(capsys, "simulate", f"--out={path}", *arguments)[0] == 0
+    before = contents(path)
+    for key in ("build.json", "core/zarr.json", "text/000001.jsonl", "shards/000000.json", "core/c.1.0.0.0"):
+        flip(path / key)
+    (path / "core" / "c.0.0.0.0").unlink()
+    code, out, err = run(capsys, "repair", f"--data={path}", "--workers=1", "--noprogress")
+    assert (code, err) == (0, "")
+    assert out.count(": rebuilt (was ") == 6 and out.endswith(f"{path}: sound\n")
+    assert contents(path) == before
+    flip(path / "manifest.json")
+    (path / "text" / "000000.jsonl").unlink()
+    code, out, err = run(capsys, "repair", f"--data={path}", "--workers=2", "--noprogress")
+    assert (code, err) == (0, "")
+    assert "manifest.json: rebuilt, by build.json" in out
+    assert contents(path) == before
+    code, out, err = run(capsys, "repair", f"--data={path}", "a.mp4", "--noprogress")
+    assert code == 2 and "is not made of recordings; got a.mp4" in err
+
+
+@pytest.fixture
+def films(tmp_path):
+    """Two films with captions, and what is none."""
+    (tmp_path / "films").mkdir()
+    for seed, name in enumerate(("a", "b")):
+        pictures = np.random.default_rng(seed).integers(0, 256, (36, 4, 6, 3), dtype=np.uint8).repeat(8, 1).repeat(8, 2)
+        write_video(tmp_path / "films" / f"{name}.mp4", pictures, 24)
+    (tmp_path / "films" / "b.txt").write_text("film b")
+    (tmp_path / "films" / "c.mp4").write_text("no video")
+    return tmp_path / "films"
+
+
+@pytest.fixture
+def ingested(tmp_path, capsys, films, monkeypatch):
+    """Their dataset, two clips a shard: the second shard holds clips of both."""
+    monkeypatch.setattr("data_pipelines.ingest.build.SHARD_BYTES", 2 * 4 * 16 * 24 * 3)
+    arguments = ["--licence=x", "--size=16x24", "--clip-seconds=0.5", "--noshots", "--workers=1", "--noprogress"]
+    (tmp_path / "captions.json").write_text('{"a.mp4": ["film a"]}')
+    path = tmp_path / "set"
+    code, out, _ = run(capsys, "ingest", f"--out={path}", f"--captions={tmp_path}/captions.json", *arguments, films)
+    assert code == 0 and "6 clips" in out
+    return path
+
+
+def test_repair_of_an_ingested_dataset(tmp_path, capsys, films, ingested):
+    path, before = ingested, contents(ingested)
+    assert len([key for key in before if key.startswith("text/")]) == 3
+    damaged = [key for key in before if ".1." in key or "000001" in key] + [
+        "rejected.jsonl",
+        "build.json",
+        "frame_time/zarr.json",
+    ]
+    for key in damaged:
+        flip(path / key)
+    arguments = ["repair", f"--data={path}", "--workers=1", "--noprogress"]
+    code, out, err = run(capsys, *arguments)
+    assert (code, err) == (1, "")
+    assert out.count(": rebuilt") == 2 and out.count("needed films/a.mp4 (sha256") == len(damaged) - 3
+    assert "rejected.jsonl: cannot be rebuilt" in out and out.endswith(f"{path}: {len(damaged) - 2} problems are left\n")
+
+    (tmp_path / "moved").mkdir()
+    (tmp_path / "moved" / "a.mp4").write_bytes((films / "b.mp4").read_bytes())
+    code, out, _ = run(capsys, *arguments, tmp_path / "moved" / "a.mp4")
+    assert code == 1 and "needed films/a.mp4 (sha256" in out
+
+    flip(tmp_path / "moved" / "a.mp4")
+    code, out, _ = run(capsys, *arguments, tmp_path / "moved" / "a.mp4")
+    assert code == 1 and "a.mp4: not used; is another than the dataset was made of, needed " in out
+
+    code, out, _ = run(capsys, *arguments, films / "b.mp4", films / "a.mp4")
+    assert code == 1 and "rejected.jsonl: cannot be rebuilt: this release makes other bytes" in out
+    assert {key for key, data in contents(path).items() if data != before[key]} == {"rejected.jsonl"}
+
+    code, out, err = run(capsys, *arguments, films)
+    assert (code, err) == (0, "")
+    assert "c.mp4: not used; no clip of the dataset is of it; its sha256 is" in out
+    assert contents(path) == before
+
+
+def test_captions_come_from_what_is_left_or_are_given_again(tmp_path, capsys, films, ingested):
+    path, before = ingested, contents(ingested)
+    for shard in range(3):
+        (path / "text" / f"{shard:06d}.jsonl").unlink()
+    arguments = ["repair", f"--data={path}", "--workers=1", "--noprogress", films]
+    code, out, _ = run(capsys, *arguments)
+    assert code == 1
+    assert [f"{shard:06d}.jsonl: rebuilt" in out for shard in range(3)] == [False, False, True], "film b has them beside it"
+    code, _, err = run(capsys, *arguments, f"--captions={tmp_path}/captions.json")
+    assert (code, err) == (0, "")
+    assert contents(path) == before
+
+
+def test_repair_of_a_collection(tmp_path, capsys, films):
+    path = tmp_path / "all"
+    arguments = ["--licence=x", "--buckets=16x24@8x1,16x24@8x0.5", "--noshots", "--workers=1", "--noprogress"]
+    assert run(capsys, "ingest", f"--out={path}", *arguments, films)[0] == 0
+    before = contents(path)
+    damaged = [key for key in before if key.endswith(("bytes/000000", "text/000000.jsonl", "rejected.jsonl"))]
+    assert len(damaged) == 6
+    for key in damaged:
+        flip(path / key)
+    (path / "collection.json").unlink()
+    code, out, err = run(capsys, "repair", f"--data={path}", "--noprogress", "--workers=1", films)
+    assert (code, err) == (0, "")
+    assert out.count(": rebuilt") == 7 and "collection.json: rebuilt, by the 2 datasets" in out
+    assert out.count("c.mp4: not used") == 1
+    assert contents(path) == before

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from data_pipelines.simulation import mujoco_renderer, simulate
 from data_pipelines.simulation.camera_path import CAMERA_KINDS
 from data_pipelines.simulation.captions import named, parse
 from data_pipelines.simulation.simulate import Recipe, make_clip, make_scene, record
-from data_pipelines.wsv import Dataset, verify
+from data_pipelines.wsv import Dataset, repair, verify
 from wsm_jax.snapshot import STORED, WSV, store
 
 SMALL = {"seed": 5, "height": 16, "width": 16, "seconds": 0.5, "workers": 1, "clips_per_shard": 2, "progress": False}
@@ -47,6 +48,20 @@ def test_everything_is_there_and_sound(built):
         objects = {(one.shape, one.colour) for one in named(core[0])}
         for text in dataset.captions(index):
             assert {(one.shape, one.colour) for one in parse(text)} == objects
+
+
+def test_a_manifest_tells_how_its_clips_are_made_again(built, tmp_path):
+    copy = Path(shutil.copytree(built, tmp_path / "three"))
+    keys = [str(path.relative_to(copy)) for path in copy.rglob("*") if path.name.startswith(("c.0", "000000"))]
+    for key in keys:
+        (copy / key).unlink()
+    make = simulate.maker(Dataset(built).manifest)
+    assert len(repair(copy, make, progress=False)) == len(keys) > 10
+    assert all((copy / key).read_bytes() == (built / key).read_bytes() for key in keys)
+    manifest = Dataset(built).manifest
+    for changes in ({"command": "film"}, {"renderer": "paint"}, {"seconds": 0.0}, {"wind": 3}):
+        with pytest.raises(ValueError, match="three: its scenes cannot be made again"):
+            simulate.maker({**manifest, "build": {**manifest["build"], **changes}})
 
 
 def test_a_scene_does_not_depend_on_its_neighbours_or_on_the_pixels(built, tmp_path):
