@@ -108,10 +108,9 @@ def measure(team: Sequence[Child], frames: int, rounds: int, seconds: float) -> 
     """Medians of the turns of each contender, and whether the system forgot the files."""
     warm: dict[str, list[dict]] = {child.name: [] for child in team}
     cold: dict[str, list[dict]] = {child.name: [] for child in team}
-    for turn in range(rounds + 1):
+    for _ in range(rounds):
         for child in team:
-            found = child.ask(frames=frames, seconds=seconds if turn else 0.0, cold=False)
-            warm[child.name] += [found] * bool(turn)
+            warm[child.name].append(child.ask(frames=frames, seconds=seconds, cold=False))
     for _ in range(rounds):
         for child in team:
             cold[child.name].append(child.ask(frames=frames, seconds=seconds, cold=True))
@@ -191,7 +190,7 @@ def main(arguments: list[str]) -> int:
     flags.DEFINE_integer("batch", 8, "clips of a batch", lower_bound=1, flag_values=values)
     flags.DEFINE_integer("threads", 0, "of Grain, for ours and ArrayRecord", lower_bound=0, flag_values=values)
     flags.DEFINE_integer("rounds", 3, "turns whose median counts", lower_bound=1, flag_values=values)
-    flags.DEFINE_float("seconds", 0.15, "of a turn, at least", lower_bound=0.0, flag_values=values)
+    flags.DEFINE_float("seconds", 0.1, "of a turn, at least", lower_bound=0.0, flag_values=values)
     flags.DEFINE_integer("clips", 512, "clips after which all begin anew", lower_bound=1, flag_values=values)
     flags.DEFINE_integer("episodes", 4, "simulated scenes", lower_bound=1, flag_values=values)
     flags.DEFINE_string(

@@ -86,10 +86,6 @@ Clips = tuple[Iterator, Callable[[], int], Callable[[], object]]
 Windows = Iterator[tuple[int, int]]
 
 
-def _nothing() -> None:
-    return None
-
-
 def _tensorstore_bytes() -> int:
     import tensorstore as ts
 
@@ -109,7 +105,7 @@ def _read(path: Path, windows: Windows, frames: int) -> Clips:
 
     dataset = Dataset(path)
     clips = (dataset.read(clip, ["rgb"], slice(first, first + frames))["rgb"] for clip, first in windows)
-    return clips, _tensorstore_bytes, _nothing
+    return clips, _tensorstore_bytes, lambda: None
 
 
 def _zstd(path: Path, windows: Windows, frames: int) -> Clips:
@@ -135,7 +131,7 @@ def _zstd(path: Path, windows: Windows, frames: int) -> Clips:
         parts = [decode(data[offset : offset + length - 4], max_output_size=size) for offset, length in found]
         return [np.frombuffer(part, np.uint8).reshape(shape) for part in parts]
 
-    return itertools.starmap(clip, windows), Counter(), _nothing
+    return itertools.starmap(clip, windows), Counter(), lambda: None
 
 
 def _array_record(path: Path, windows: np.ndarray, shape: tuple[int, ...], frames: int, batch: int, threads: int) -> Contender:
@@ -171,7 +167,7 @@ def _tar(path: Path, windows: Windows, frames: int) -> Clips:
             decoded = itertools.islice(film.decode(video=0), first, first + frames)
             return np.stack([frame.to_ndarray(format="rgb24") for frame in decoded])
 
-    return itertools.starmap(clip, windows), count, _nothing
+    return itertools.starmap(clip, windows), count, lambda: None
 
 
 def _npy(folder: Path, windows: Windows, frames: int) -> Clips:
@@ -183,7 +179,7 @@ def _npy(folder: Path, windows: Windows, frames: int) -> Clips:
         count.bytes += sizes[number]
         return np.load(files[number])[first : first + frames]
 
-    return itertools.starmap(clip, windows), count, _nothing
+    return itertools.starmap(clip, windows), count, lambda: None
 
 
 def _memmap(shape: tuple[int, ...], path: Path, windows: Windows, frames: int) -> Clips:
@@ -258,6 +254,15 @@ def files(path: Path) -> list[Path]:
     return [path] if path.is_file() else sorted(found for found in path.rglob("*") if found.is_file())
 
 
+def warm(root: Path) -> None:
+    """Has the system read the files, into little memory of ours: freed, much of it would teach malloc to keep such pieces."""
+    buffer = bytearray(2**16)
+    for path in files(root):
+        with path.open("rb", buffering=0) as file:
+            while file.readinto(buffer):
+                pass
+
+
 def drop(root: Path) -> bool:
     """Tells the system to forget the files; whether it did, as the end of the largest tells."""
     paths = files(root)
@@ -286,6 +291,7 @@ def main(arguments: list[str]) -> int:
         if frames not in opened:
             opened.clear()
             opened[frames] = open_contender(name, root, frames, batch, threads)
+            warm(opened[frames].path)
             next(opened[frames].batches)
         before = resident()
         found = turn(opened[frames], asked["seconds"], asked["cold"], threads)
