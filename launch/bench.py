@@ -1,4 +1,4 @@
-"""Measures parts of wsm_jax on this machine: python -m launch.bench render|physics|fit  (VERB --help: its flags)."""
+"""Measures parts of wsm_jax on this machine: python -m launch.bench render|physics|fit|loader  (VERB --help: its flags)."""
 
 from launch import command
 
@@ -26,7 +26,14 @@ def fit(arguments: list[str]) -> int | None:
     return measure(arguments)
 
 
-VERBS: dict[str, command.Main] = {"render": render, "physics": physics, "fit": fit}
+def loader(arguments: list[str]) -> int:
+    """The loader: clips a second, CPU time, bytes and memory, beside ArrayRecord, tar of mp4, npy and memmap."""
+    from launch.bench_loader import main as measure
+
+    return measure(arguments)
+
+
+VERBS: dict[str, command.Main] = {"render": render, "physics": physics, "fit": fit, "loader": loader}
 
 
 def main(arguments: list[str]) -> int | None:

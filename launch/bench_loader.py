@@ -1,0 +1,242 @@
+"""What `python -m launch.bench loader` measures: clips out of storage, by our loader and by what others use.
+
+Every contender has a process of its own and goes through the same clips in the same order, in batches; they take turns, and
+medians of the turns are told. "Warm": the system holds all files; "cold": it was told to forget them, and one batch is read.
+CPU time is that of all threads of the process, its share of the system's work with it. What is read is counted by TensorStore
+for ours, else the sizes of the records or files; "amplified" is that over what the frames of the clip take there on average.
+Memory is what the process holds after a batch at most, and of it what it held before the first turn of the row.
+
+The files are made anew, or kept in --data=FOLDER for the next run; see `launch.bench_loader_files`.
+"""
+
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from absl import flags
+
+from launch import command
+from launch.bench_loader_contender import files
+
+REAL = Path(__file__).parents[2] / "shared" / "data" / "video"
+"""The recordings that tests use, where they are there."""
+
+ROWS = {
+    "simulated": ("loader rgb", "loader core", "read rgb", "array_record", "tar", "npy", "memmap", "zstd rgb"),
+    "real": (
+        "loader jpeg", "loader h264", "read jpeg", "read h264", "array_record", "tar", "npy", "memmap", "sequential mp4",
+    ),
+}  # fmt: skip
+TOLD = {
+    "loader": "our loader",
+    "loader core": "our loader, with core and captions",
+    "read": "our Dataset.read",
+    "array_record": "ArrayRecord, a pickle an episode, Grain",
+    "tar": "tar of mp4, PyAV",
+    "npy": "np.load of an episode",
+    "memmap": "np.memmap",
+    "zstd": "bound: zstd alone, of our chunks",
+    "sequential": "bound: PyAV, mp4 frame after frame",
+}
+CODECS = {"simulated": ("rgb", "core"), "real": ("jpeg", "h264")}
+HEAD = (
+    "frames", "contender", "frames/s", "MB/s", "CPU ms / clip", "/ memmap", "cold frames/s", "cold CPU ms", "KiB read / clip",
+    "amplified", "MiB", "MiB before", "load",
+)  # fmt: skip
+
+
+class Child(NamedTuple):
+    """A contender's process."""
+
+    name: str
+    process: subprocess.Popen
+    say: IO[str]
+    hear: IO[str]
+
+    def ask(self, **wanted: Any) -> dict[str, Any]:
+        """One turn. Raises RuntimeError when the process died."""
+        self.say.write(json.dumps(wanted) + "\n")
+        self.say.flush()
+        line = self.hear.readline()
+        if not line:
+            raise RuntimeError(f"{self.name}: its process ended with {self.process.wait()}; what it said is above")
+        return json.loads(line)
+
+
+@contextlib.contextmanager
+def children(names: Sequence[str], root: Path, batch: int, threads: int) -> Iterator[list[Child]]:
+    """A process for each contender, waiting."""
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    started = []
+    try:
+        for name in names:
+            line = [sys.executable, "-m", "launch.bench_loader_contender", name, str(root), str(batch), str(threads)]
+            pipe = subprocess.PIPE
+            process = subprocess.Popen(line, stdin=pipe, stdout=pipe, text=True, env=environment)
+            assert process.stdin and process.stdout
+            started.append(Child(name, process, process.stdin, process.stdout))
+        yield started
+    finally:
+        for child in started:
+            child.say.close()
+            child.process.wait()
+            child.hear.close()
+
+
+def stored(root: Path, name: str) -> int:
+    """Bytes that the pixels of all episodes take where a contender keeps them."""
+    kind, _, dataset = name.partition(" ")
+    place = {
+        "array_record": "clips.array_record",
+        "tar": "clips.tar",
+        "npy": "npy",
+        "memmap": "frames.raw",
+        "sequential": "clips.tar",
+    }
+    path = root / (place.get(kind) or f"{dataset}/channels")
+    return sum(file.stat().st_size for file in files(path))
+
+
+def measure(team: Sequence[Child], frames: int, rounds: int, seconds: float) -> tuple[dict[str, dict[str, Any]], bool]:
+    """Medians of the turns of each contender, and whether the system forgot the files."""
+    warm: dict[str, list[dict]] = {child.name: [] for child in team}
+    cold: dict[str, list[dict]] = {child.name: [] for child in team}
+    for _ in range(rounds):
+        for child in team:
+            warm[child.name].append(child.ask(frames=frames, seconds=seconds, cold=False))
+    for _ in range(rounds):
+        for child in team:
+            cold[child.name].append(child.ask(frames=frames, seconds=seconds, cold=True))
+    found = {}
+    for child in team:
+        hot, new = warm[child.name], cold[child.name]
+        row = {key: statistics.median(one[key] for one in hot) for key in ("clips_s", "cpu_ms", "read", "load")}
+        row |= {f"cold_{key}": statistics.median(one[key] for one in new) for key in ("clips_s", "cpu_ms")}
+        row |= {"rss": max(one["rss"] for one in hot + new), "before": hot[0]["before"]}
+        found[child.name] = row
+    return found, all(one["forgot"] for turns in cold.values() for one in turns)
+
+
+def row(name: str, found: dict[str, Any], frames: int, size: int, floor: float, kept: float) -> list[str]:
+    """A line of the table; `kept` is what a frame takes in storage, bytes."""
+    kind = name.partition(" ")[0]
+    bound = kind in ("zstd", "sequential")
+    rate = frames * found["clips_s"]
+    read = [] if not bound else ["-", "-"]
+    read = read or [f"{found['read'] / 2**10:.1f}", f"{found['read'] / (kept * frames):.2f}"]
+    cold = ["-", "-"] if bound else [f"{frames * found['cold_clips_s']:.0f}", f"{found['cold_cpu_ms']:.3f}"]
+    told = TOLD.get(name) or TOLD[kind] + (f", {name.partition(' ')[2]}" if kind in ("loader", "read") else "")
+    return [
+        str(frames), told, f"{rate:.0f}", f"{rate * size * size * 3 / 1e6:.1f}", f"{found['cpu_ms']:.3f}",
+        f"{found['cpu_ms'] / floor:.1f}", *cold, *read,
+        f"{found['rss'] / 2**20:.0f}", f"{found['before'] / 2**20:.0f}", f"{found['load']:.1f}",
+    ]  # fmt: skip
+
+
+def table(kind: str, root: Path, size: int, values: flags.FlagValues) -> None:
+    """Prints what was measured of one kind of video at one size."""
+    from launch.bench_loader_files import EPISODE, windows
+
+    names = [name for name in ROWS[kind] if name != "zstd rgb" or _has_zstandard()]
+    lengths = [int(text) for text in values.frames]
+    for frames in lengths:
+        windows(root, CODECS[kind], frames, values.clips)
+    episodes = len(files(root / "npy"))
+    print(f"\n{kind} video, {size} x {size} pixels; {episodes} episodes of {EPISODE} frames\n")
+    print("| " + " | ".join(HEAD) + " |\n|---:|---|" + "---:|" * (len(HEAD) - 2))
+    forgotten = True
+    with children(names, root, values.batch, values.threads) as team:
+        for frames in lengths:
+            found, forgot = measure(team, frames, values.rounds, values.seconds)
+            forgotten &= forgot
+            for name in names:
+                kept = stored(root, name) / (episodes * EPISODE)
+                print(
+                    "| " + " | ".join(row(name, found[name], frames, size, found["memmap"]["cpu_ms"], kept)) + " |", flush=True
+                )
+    if not forgotten:
+        print("\nThe system kept files that it was told to forget: its columns for cold are of files that are partly warm.")
+
+
+def originals(videos: Path, values: flags.FlagValues) -> None:
+    """Prints how fast PyAV decodes the real videos as they are."""
+    with children(["sequential originals"], videos, 1, 0) as (child,):
+        turns = [child.ask(frames=16, seconds=values.seconds, cold=False) for _ in range(values.rounds + 1)][1:]
+    rate, cpu = (statistics.median(one[key] for one in turns) for key in ("clips_s", "cpu_ms"))
+    print(f"\nThe videos as they are, PyAV, frame after frame, as RGB: {16 * rate:.0f} frames/s, {cpu / 16:.2f} CPU ms a frame")
+
+
+def _has_zstandard() -> bool:
+    try:
+        import zstandard  # noqa: F401
+    except ImportError:
+        print("zstd alone is left out: the package zstandard is not installed")
+        return False
+    return True
+
+
+def main(arguments: list[str]) -> int:
+    """Prints the tables, in Markdown."""
+    values = flags.FlagValues()
+    flags.DEFINE_list("sizes", ["64", "128", "256"], "sides of the square pictures, pixels", flag_values=values)
+    flags.DEFINE_list("frames", ["8", "16", "64"], "lengths of the clips", flag_values=values)
+    flags.DEFINE_integer("batch", 8, "clips of a batch", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("threads", 0, "of Grain, for ours and ArrayRecord", lower_bound=0, flag_values=values)
+    flags.DEFINE_integer("rounds", 3, "turns whose median counts", lower_bound=1, flag_values=values)
+    flags.DEFINE_float("seconds", 0.1, "of a turn, at least", lower_bound=0.0, flag_values=values)
+    flags.DEFINE_integer("clips", 512, "clips after which all begin anew", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("episodes", 4, "simulated scenes", lower_bound=1, flag_values=values)
+    flags.DEFINE_string(
+        "videos", None, "folder of real .mp4; without it the project's recordings, if there", flag_values=values
+    )
+    flags.DEFINE_string("data", None, "folder in which the files stay for the next run", flag_values=values)
+    flags.DEFINE_bool("quick", False, "one size, one length, two scenes, two videos", flag_values=values)
+    command.parse("python -m launch.bench loader", values, arguments)
+    if values.quick:
+        values.sizes, values.frames, values.episodes = ["64"], ["16"], 2
+    sizes, lengths = _numbers(values.sizes, "--sizes"), _numbers(values.frames, "--frames")
+    if any(size % 2 for size in sizes):
+        raise command.Usage(f"--sizes={','.join(values.sizes)}; needed even numbers, for H.264")
+    with contextlib.ExitStack() as stack:
+        root = Path(values.data or stack.enter_context(tempfile.TemporaryDirectory()))
+        return _run(root, sizes, lengths, values)
+
+
+def _run(root: Path, sizes: list[int], lengths: list[int], values: flags.FlagValues) -> int:
+    from launch import bench_loader_files as made
+    from launch.bench_render import machine
+
+    if max(lengths) > made.EPISODE:
+        raise command.Usage(f"--frames={','.join(values.frames)}; episodes have {made.EPISODE} frames")
+    folder = Path(values.videos) if values.videos else REAL
+    videos = sorted(folder.glob("*.mp4"))[: 2 if values.quick else None]
+    if values.videos and not videos:
+        raise FileNotFoundError(f"--videos={folder}: no .mp4 there")
+    print(machine())
+    print(f"batches of {values.batch}, {values.threads} threads of Grain; medians of {values.rounds} turns")
+    largest = max(sizes)
+    sources = {"simulated": made.simulated(root / f"simulated_{values.episodes}_{largest}", values.episodes, largest)}
+    if videos:
+        sources["real"] = made.real(root / f"real_{len(videos)}_{largest}", videos, largest)
+    for kind, source in sources.items():
+        for size in sizes:
+            place = made.write(Path(f"{source.folder.path}_at_{size}"), source, size, CODECS[kind])
+            os.sync()  # what is not on the disk yet cannot be forgotten
+            table(kind, place, size, values)
+    if videos:
+        originals(folder, values)
+    return 0
+
+
+def _numbers(texts: list[str], flag: str) -> list[int]:
+    """Positive numbers. Raises Usage."""
+    if not texts or not all(text.isdecimal() and int(text) for text in texts):
+        raise command.Usage(f"{flag}={','.join(texts)}; needed whole numbers above 0, by comma")
+    return [int(text) for text in texts]

@@ -1,0 +1,176 @@
+"""The same episodes as every contender of `python -m launch.bench loader` keeps them: one folder for each kind and size.
+
+    rgb/  core/         WSV of simulated video, lossless: rgb alone, and with cameras, core and captions
+    jpeg/  h264/        WSV of real video
+    clips.array_record  a record an episode: the pickle of {"raw_video": bytes, "sequence_length": T}, as Jasmine keeps its
+    clips.tar           an .mp4 an episode, as WebDataset keeps them
+    npy/00000.npy ...   an array an episode
+    frames.raw          the bytes of all frames, one after another
+    windows_16.npy      [W 2]: (episode, first frame) of the clips of 16 frames, in the order in which our loader asks for them
+
+Both kinds are made once, at the largest size; the smaller ones are means over its pixels. Episodes are repeated until there
+are 64 MiB of pixels, more than the caches of a processor hold.
+"""
+
+import dataclasses
+import io
+import itertools
+import json
+import pickle
+import tarfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from unittest import mock
+
+import av
+import numpy as np
+
+from data_pipelines import wsv
+from data_pipelines.ingest.bucket import Bucket
+from data_pipelines.ingest.build import ingest
+from data_pipelines.loading.loader import Loader, Source, loader
+from data_pipelines.simulation.simulate import simulate
+from data_pipelines.wsv.clip import Clip
+from wsm_jax.snapshot import TICK_HZ, resize
+
+EPISODE = 160
+"""Frames of an episode: a record of Jasmine."""
+REPEATED_BYTES = 2**26
+_SIMULATED_HZ, _REAL_HZ = 8.0, 24.0
+_MP4 = {"crf": "18", "preset": "medium"}
+
+
+def simulated(path: Path, episodes: int, size: int) -> wsv.Dataset:
+    """The dataset of simulated scenes at `path`, made where it is not there yet."""
+    simulate(
+        path,
+        scenes=episodes,
+        seed=0,
+        height=size,
+        width=size,
+        frame_hz=_SIMULATED_HZ,
+        seconds=EPISODE / _SIMULATED_HZ,
+        workers=2,
+        clips_per_shard=1,
+        progress=False,
+    )
+    return wsv.Dataset(path)
+
+
+def real(path: Path, videos: Sequence[Path], size: int) -> wsv.Dataset:
+    """The lossless dataset of real videos at `path`, made where it is not there yet."""
+    bucket = Bucket(size, size, _REAL_HZ, EPISODE / _REAL_HZ)
+    # the licence is a matter of who hands them on, and these files are deleted, or stay with those who own the videos
+    given = {"name": "real", "licence": "as the videos", "buckets": [bucket], "codec": "array", "progress": False}
+    ingest([str(video) for video in videos], path, **given)
+    return wsv.Dataset(path)
+
+
+def write(root: Path, source: wsv.Dataset, size: int, codecs: Sequence[str]) -> Path:
+    """The folder of all contenders' files of the episodes of a lossless dataset; one that is finished stays as it is."""
+    done = root / "done.json"
+    wanted = {"source": source.name, "clips": len(source), "codecs": list(codecs), "repeated": REPEATED_BYTES}
+    if done.exists() and json.loads(done.read_text()) == wanted:
+        return root
+    (root / "npy").mkdir(parents=True, exist_ok=True)
+    frames = [resize("rgb", source.read(clip, ["rgb"])["rgb"], size, size) for clip in range(len(source))]
+    copies = -(-REPEATED_BYTES // sum(episode.nbytes for episode in frames))
+    order = list(range(len(source))) * copies
+    _write_datasets(root, source, frames, order, codecs)
+    films = [encode_mp4(episode, source.layout.frame_hz) for episode in frames]
+    _write_array_record(root / "clips.array_record", (frames[clip] for clip in order))
+    with tarfile.open(root / "clips.tar", "w") as tar:
+        for number, clip in enumerate(order):
+            member = tarfile.TarInfo(f"{number:05d}.mp4")
+            member.size = len(films[clip])
+            tar.addfile(member, io.BytesIO(films[clip]))
+    with (root / "frames.raw").open("wb") as raw:
+        for number, clip in enumerate(order):
+            raw.write(frames[clip].tobytes())
+            np.save(root / "npy" / f"{number:05d}.npy", frames[clip])
+    done.write_text(json.dumps(wanted))
+    return root
+
+
+def _write_datasets(
+    root: Path, source: wsv.Dataset, frames: Sequence[np.ndarray], order: Sequence[int], codecs: Sequence[str]
+) -> None:
+    held = source.layout
+    changes = {"clips": len(order), "height": frames[0].shape[1], "width": frames[0].shape[2], "channels": ("rgb",)}
+    changes |= {"clips_per_shard": 16, "measures": (), "derived": (), "captions": False, "camera": False, "ticks": 0}
+    for name in codecs:
+        layout = dataclasses.replace(held, **changes, rgb_codec="array" if name in ("rgb", "core") else name)
+        if name == "core":
+            layout = dataclasses.replace(layout, captions=held.captions, camera=held.camera, ticks=held.ticks)
+        if (root / name / "manifest.json").exists():
+            continue
+        writer = wsv.create(root / name, layout, name="bench", sources=source.manifest["sources"], build={"of": source.name})
+        for shard in writer.missing():
+            writer.write(shard, [_clip(source, order[i], frames[order[i]], name == "core") for i in layout.span(shard)])
+        writer.finish()
+
+
+def _clip(source: wsv.Dataset, clip: int, frames: np.ndarray, whole: bool) -> Clip:
+    if not whole:
+        return Clip({"rgb": frames}, source.frame_time(clip))
+    core, core_time = source.core(clip) or (None, None)
+    text = source.captions(clip), source.events(clip)
+    return Clip({"rgb": frames}, source.frame_time(clip), source.camera(clip), core, core_time, *text)
+
+
+def _write_array_record(path: Path, episodes: Iterable[np.ndarray]) -> None:
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    writer = ArrayRecordWriter(str(path), "group_size:1")
+    for episode in episodes:
+        writer.write(pickle.dumps({"raw_video": episode.tobytes(), "sequence_length": len(episode)}))
+    writer.close()
+
+
+def encode_mp4(frames: np.ndarray, frame_hz: float) -> bytes:
+    """An .mp4 file of H.264 with the key frames that its encoder sets: one in 250 frames, and at cuts."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=round(frame_hz), options=_MP4)
+        stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], "yuv420p"
+        for picture in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    return buffer.getvalue()
+
+
+def our_loader(path: Path, frames: int, batch: int, threads: int) -> Loader:
+    """Our loader of clips of so many frames, with as many ticks of the core as last as long, where there is a core."""
+    layout = wsv.Dataset(path).layout
+    return loader(
+        [Source(path)],
+        channels=("rgb",),
+        frames=frames,
+        frame_hz=None,
+        height=layout.height,
+        width=layout.width,
+        ticks=round(frames * TICK_HZ / layout.frame_hz) if layout.ticks else 0,
+        waves=max(layout.waves, 1),
+        batch_size=batch,
+        seed=0,
+        threads=threads,
+    )
+
+
+def windows(root: Path, codecs: Sequence[str], frames: int, count: int) -> np.ndarray:
+    """(episode, first frame) of the first `count` clips that our loader reads; all of our datasets are read alike."""
+    path = root / f"windows_{frames}.npy"
+    if path.exists() and len(found := np.load(path)) == count:
+        return found
+    asked: list[tuple[int, int]] = []
+
+    def read(dataset: wsv.Dataset, clip: int, channels: Sequence[str], steps: slice) -> dict[str, np.ndarray]:
+        asked.append((int(clip), steps.start))
+        shape = steps.stop - steps.start, dataset.layout.height, dataset.layout.width, 3
+        return {name: np.zeros(shape, np.uint8) for name in channels}
+
+    with mock.patch.object(wsv.Dataset, "read", read):
+        for _ in itertools.islice(our_loader(root / codecs[0], frames, 1, 0), count):
+            pass
+    np.save(path, np.array(asked))
+    return np.array(asked)

@@ -1,0 +1,153 @@
+"""All contenders of the loader's bench give the same clips, and count the bytes that they read."""
+
+import itertools
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_pipelines import wsv
+from data_pipelines.wsv.clip import Clip
+from launch import bench_loader, bench_loader_files
+from launch.bench_loader_contender import drop, files, open_contender
+from wsm_jax.snapshot import Camera
+from wsm_jax.snapshot.waves import empty
+
+SIZE, FRAMES, BATCH, BATCHES = 16, 16, 3, 5
+EXACT = ("loader rgb", "loader core", "read rgb", "array_record", "npy", "memmap")
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> wsv.Dataset:
+    """Three episodes of moving colours, twice as large as what is made of them, with core, cameras and captions."""
+    path, side, time = tmp_path_factory.mktemp("bench") / "source", 2 * SIZE, np.arange(40) / 8.0
+    layout = wsv.Layout(
+        clips=3, frames=40, height=side, width=side, frame_hz=8.0, ticks=40, waves=2, channels=("rgb",), rgb_codec="array",
+        clips_per_shard=2, frames_per_chunk=8, camera=True, captions=True,
+    )  # fmt: skip
+    writer = wsv.create(path, layout, name="source", sources=[{"name": "test", "licence": "CC0-1.0"}], build={})
+    zeros, level = np.zeros((40, 3), np.float32), np.tile(np.float32([1, 0, 0, 0]), (40, 1))
+    camera = Camera(zeros, level, np.ones(40, np.float32), zeros[:, :2])
+    row, column = np.mgrid[:side, :side] / side
+
+    def clip(number: int) -> Clip:
+        phase = time[:, None, None] + number
+        rgb = np.stack([np.sin(phase + 3 * row), np.cos(phase + 2 * column), np.sin(2 * phase + row * column)], -1)
+        return Clip({"rgb": np.uint8(127 + 120 * rgb)}, time, camera, empty(2, (40,)), time, (f"clip {number}",))
+
+    for shard in writer.missing():
+        writer.write(shard, [clip(number) for number in layout.span(shard)])
+    writer.finish()
+    return wsv.Dataset(path)
+
+
+@pytest.fixture(scope="module")
+def root(source, tmp_path_factory) -> Path:
+    """The files of all contenders, of both kinds of video, with every episode twice."""
+    path = tmp_path_factory.mktemp("bench") / "files"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bench_loader_files, "REPEATED_BYTES", 2 * 3 * 40 * SIZE * SIZE * 3)
+        bench_loader_files.write(path, source, SIZE, ("rgb", "core", "jpeg", "h264"))
+    for frames in (FRAMES, 40):
+        bench_loader_files.windows(path, ("rgb",), frames, 50)
+    return path
+
+
+def clips(root: Path, name: str, threads: int = 0) -> np.ndarray:
+    """The first clips that a contender gives."""
+    return np.concatenate(list(itertools.islice(open_contender(name, root, FRAMES, BATCH, threads).batches, BATCHES)))
+
+
+@pytest.fixture(scope="module")
+def expected(root, source) -> np.ndarray:
+    """The same, cut out of the source by hand."""
+    found = []
+    for episode, first in np.load(root / f"windows_{FRAMES}.npy")[: BATCH * BATCHES]:
+        large = source.read(int(episode) % 3, ["rgb"], slice(first, first + FRAMES))["rgb"].astype(np.float32)
+        found.append(np.rint(large.reshape(FRAMES, SIZE, 2, SIZE, 2, 3).mean((2, 4))).astype(np.uint8))
+    return np.stack(found)
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_lossless_contenders_give_the_same_clips(root, expected, name):
+    np.testing.assert_array_equal(clips(root, name), expected)
+
+
+@pytest.mark.parametrize("name", ["loader rgb", "array_record"])
+def test_threads_change_no_clip(root, expected, name):
+    np.testing.assert_array_equal(clips(root, name, threads=2), expected)
+
+
+@pytest.mark.parametrize("name", ["loader jpeg", "loader h264", "read jpeg", "read h264", "tar"])
+def test_lossy_contenders_give_nearly_the_same_clips(root, expected, name):
+    found = clips(root, name)
+    assert found.shape == expected.shape and found.dtype == np.uint8
+    off = np.abs(found.astype(int)[:, None] - expected).mean((2, 3, 4, 5))  # of each from each
+    assert off.diagonal().max() < 12
+    np.testing.assert_array_equal(off.diagonal(), off.min(1))
+
+
+def test_bare_zstd_decodes_the_chunks_of_the_clips(root, expected):
+    pytest.importorskip("zstandard")
+    windows = np.load(root / f"windows_{FRAMES}.npy")
+    batch = next(open_contender("zstd rgb", root, FRAMES, BATCH).batches)
+    for chunks, (_, first), clip in zip(batch, windows, expected, strict=False):
+        np.testing.assert_array_equal(np.concatenate(chunks)[first % 8 : first % 8 + FRAMES], clip)
+        assert len(chunks) == -(-(first % 8 + FRAMES) // 8)
+
+
+def test_sequential_decoding_goes_through_every_episode(root):
+    found = open_contender("sequential mp4", root, 40, 1).batches
+    stacks = np.array([next(found)[0] for _ in range(6)], int)
+    for number, episode in enumerate(stacks):
+        exact = np.load(root / "npy" / f"{number:05d}.npy").astype(int)
+        assert np.abs(episode - exact).mean() < 12
+
+
+@pytest.mark.parametrize(("name", "share"), [("array_record", 40 / 16), ("npy", 40 / 16), ("memmap", 1.0)])
+def test_what_is_read_is_counted(root, name, share):
+    contender = open_contender(name, root, FRAMES, BATCH)
+    before = contender.read()
+    next(contender.batches)
+    own = bench_loader.stored(root, name) * FRAMES / (6 * 40)
+    assert (contender.read() - before) / BATCH == pytest.approx(share * own, rel=0.01)
+
+
+def test_tensorstore_counts_at_least_the_chunks_of_the_clips(root):
+    contender = open_contender("read rgb", root, FRAMES, BATCH)
+    next(contender.batches)  # opens the array
+    before = contender.read()
+    next(contender.batches)
+    assert contender.read() - before > 0.5 * BATCH * bench_loader.stored(root, "read rgb") * FRAMES / (6 * 40)
+
+
+def test_finished_files_stay(root, source):
+    before = {path: path.stat().st_mtime_ns for path in files(root)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bench_loader_files, "REPEATED_BYTES", 2 * 3 * 40 * SIZE * SIZE * 3)
+        bench_loader_files.write(root, source, SIZE, ("rgb", "core", "jpeg", "h264"))
+    assert {path: path.stat().st_mtime_ns for path in files(root)} == before
+
+
+def test_dropped_files_are_whole(root):
+    os.sync()
+    path = root / "frames.raw"
+    before = path.read_bytes()
+    assert drop(path) in (True, False)
+    assert path.read_bytes() == before
+
+
+def test_the_table_has_a_row_a_contender(root):
+    with bench_loader.children(["memmap", "npy"], root, BATCH, 0) as team:
+        found, _ = bench_loader.measure(team, FRAMES, 1, 0.0)
+    for name, measured in found.items():
+        cells = bench_loader.row(name, measured, FRAMES, SIZE, found["memmap"]["cpu_ms"], 1.0)
+        assert len(cells) == len(bench_loader.HEAD) and cells[0] == str(FRAMES)
+
+
+@pytest.mark.parametrize("arguments", [["--sizes=15"], ["--sizes=a"], ["--frames=0"], ["--frames=161"], ["--videos=nowhere"]])
+def test_what_makes_no_sense_is_refused_before_anything_is_made(arguments, tmp_path):
+    with pytest.raises((ValueError, FileNotFoundError)):
+        bench_loader.main([*arguments, f"--data={tmp_path}"])
+    assert not list(tmp_path.iterdir())
