@@ -2,7 +2,7 @@
 
 Every contender has a process of its own and goes through the same clips in the same order, in batches; they take turns, and
 medians of the turns are told. "Warm": the system holds all files; "cold": it was told to forget them, and one batch is read.
-CPU time is that of all threads of the process, its share of the system's work with it. What is read is counted by TensorStore
+CPU time is that of all threads of the process, its share of the system's work with it. What is read is counted by the system
 for ours, else the sizes of the records or files; "amplified" is that over what the frames of the clip take there on average.
 Memory is what the process holds after a batch at most, and of it what it held before the first turn of the row.
 
@@ -29,7 +29,9 @@ REAL = Path(__file__).parents[2] / "shared" / "data" / "video"
 """The recordings that tests use, where they are there."""
 
 ROWS = {
-    "simulated": ("loader rgb", "loader core", "read rgb", "array_record", "tar", "npy", "memmap", "zstd rgb"),
+    "simulated": (
+        "loader rgb", "loader raw", "loader core", "read rgb", "read raw", "array_record", "tar", "npy", "memmap", "zstd rgb",
+    ),
     "real": (
         "loader jpeg", "loader h264", "read jpeg", "read h264", "array_record", "tar", "npy", "memmap", "sequential mp4",
     ),
@@ -37,6 +39,8 @@ ROWS = {
 TOLD = {
     "loader": "our loader",
     "loader core": "our loader, with core and captions",
+    "loader raw": "our loader, chunks not compressed",
+    "read raw": "our Dataset.read, chunks not compressed",
     "read": "our Dataset.read",
     "array_record": "ArrayRecord, a pickle an episode, Grain",
     "tar": "tar of mp4, PyAV",
@@ -45,7 +49,7 @@ TOLD = {
     "zstd": "bound: zstd alone, of our chunks",
     "sequential": "bound: PyAV, mp4 frame after frame",
 }
-CODECS = {"simulated": ("rgb", "core"), "real": ("jpeg", "h264")}
+CODECS = {"simulated": ("rgb", "raw", "core"), "real": ("jpeg", "h264")}
 HEAD = (
     "frames", "contender", "frames/s", "MB/s", "CPU ms / clip", "/ memmap", "cold frames/s", "cold CPU ms", "KiB read / clip",
     "amplified", "MiB", "MiB before", "load",

@@ -99,7 +99,9 @@ def _write_datasets(
     changes = {"clips": len(order), "height": frames[0].shape[1], "width": frames[0].shape[2], "channels": ("rgb",)}
     changes |= {"clips_per_shard": 16, "measures": (), "derived": (), "captions": False, "camera": False, "ticks": 0}
     for name in codecs:
-        layout = dataclasses.replace(held, **changes, rgb_codec="array" if name in ("rgb", "core") else name)
+        plain = name in ("rgb", "core", "raw")
+        layout = dataclasses.replace(held, **changes, rgb_codec="array" if plain else name)
+        layout = dataclasses.replace(layout, compression="none" if name == "raw" else "zstd")
         if name == "core":
             layout = dataclasses.replace(layout, captions=held.captions, camera=held.camera, ticks=held.ticks)
         if (root / name / "manifest.json").exists():

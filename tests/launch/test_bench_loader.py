@@ -48,7 +48,7 @@ def root(source, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("bench") / "files"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bench_loader_files, "REPEATED_BYTES", 2 * 3 * 40 * SIZE * SIZE * 3)
-        bench_loader_files.write(path, source, SIZE, ("rgb", "core", "jpeg", "h264"))
+        bench_loader_files.write(path, source, SIZE, ("rgb", "raw", "core", "jpeg", "h264"))
     for frames in (FRAMES, 40):
         bench_loader_files.windows(path, ("rgb",), frames, 50)
     return path
@@ -114,7 +114,7 @@ def test_what_is_read_is_counted(root, name, share):
     assert (contender.read() - before) / BATCH == pytest.approx(share * own, rel=0.01)
 
 
-def test_tensorstore_counts_at_least_the_chunks_of_the_clips(root):
+def test_the_system_counts_at_least_the_chunks_of_the_clips(root):
     contender = open_contender("read rgb", root, FRAMES, BATCH)
     next(contender.batches)  # opens the array
     before = contender.read()
@@ -126,7 +126,7 @@ def test_finished_files_stay(root, source):
     before = {path: path.stat().st_mtime_ns for path in files(root)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bench_loader_files, "REPEATED_BYTES", 2 * 3 * 40 * SIZE * SIZE * 3)
-        bench_loader_files.write(root, source, SIZE, ("rgb", "core", "jpeg", "h264"))
+        bench_loader_files.write(root, source, SIZE, ("rgb", "raw", "core", "jpeg", "h264"))
     assert {path: path.stat().st_mtime_ns for path in files(root)} == before
 
 

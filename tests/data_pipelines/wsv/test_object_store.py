@@ -273,7 +273,9 @@ def test_what_is_not_there_is_said(store, monkeypatch):
         Dataset("s3://bucket/x")
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
     for verb in (Dataset, verify, lambda url: disk.begin(url, FULL), lambda url: loader([Source(url)], **ASK)):
-        with pytest.raises(OSError, match=r"s3://bucket/x/(manifest|collection).json: cannot be read at http://127.0.0.1:9 .*connect"):
+        with pytest.raises(
+            OSError, match=r"s3://bucket/x/(manifest|collection).json: cannot be read at http://127.0.0.1:9 .*connect"
+        ):
             verb("s3://bucket/x")
     there = Folder("s3://bucket/x")
     for use in (there.list, lambda: there.remove("a"), lambda: there.write_new("a", b""), lambda: there.write({"a": b""})):
