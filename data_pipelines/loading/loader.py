@@ -252,7 +252,7 @@ def loader(
     block = order.turns(order.mixture(tuple(float(source.weight) for source in sources)))
     rates = [source.frame_hz or (frame_hz,) for source in sources]
     readers = [
-        [Reader(dataset, dataclasses.replace(window, frame_hz=hz)) for hz in some]
+        [Reader(dataset, dataclasses.replace(window, frame_hz=hz), own=transform is not None) for hz in some]
         for dataset, some in zip(opened, rates, strict=True)
     ]
     examples = sys.maxsize if epochs is None else order.position_of(epochs * counts[0], 0, block)
@@ -291,7 +291,7 @@ class _Rows:
             examples = [self.example(*one) for one in work]
         else:
             examples = list(_remote().map(lambda one: self.example(*one), work))
-        return jax.tree.map(lambda *parts: np.stack(parts), *examples)
+        return jax.tree.map(_stacked, *examples)
 
     def example(self, position: int, source: int, clip: int, rate: float, draws: tuple[float, ...]) -> dict[str, Any]:
         """One example, with "clip" and "source"."""
@@ -309,6 +309,14 @@ class _Rows:
                 clip = int(self.order(np.array([position]), attempt + 1)[1][0])
         found |= {"clip": np.int64(clip), "source": np.int32(source)}
         return found if self.transform is None else self.transform(found)
+
+
+def _stacked(*parts: np.ndarray) -> np.ndarray:
+    """The parts along a first axis; those that are one array, as what is not there is, cost no copying together."""
+    first = parts[0]
+    if all(part is first for part in parts[1:]):
+        return np.broadcast_to(first, (len(parts), *np.shape(first))).copy()
+    return np.stack(parts)
 
 
 @functools.lru_cache(maxsize=1)

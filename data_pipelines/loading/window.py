@@ -158,14 +158,20 @@ def cut(size: tuple[int, int], height: int, width: int, across: float, down: flo
 
 
 class Reader:
-    """Examples of one dataset by a window at some rate; for threads."""
+    """Examples of one dataset by a window at some rate; for threads.
 
-    def __init__(self, dataset: Dataset, window: Window):
-        self.dataset, self.window = dataset, window
+    What a dataset does not have is the same arrays in all of them, unless they are to be their `own`, for one who writes.
+    """
+
+    def __init__(self, dataset: Dataset, window: Window, own: bool = False):
+        self.dataset, self.window, self._own = dataset, window, own
         layout = dataset.layout
         self._hz = window.frame_hz or layout.frame_hz
         self._even: dict[int, Choices] = {}
         self._frames = bool(layout.frames and window.frames)
+        self._no_camera = self._lensed(_no_camera(window.frames))
+        self._no_core = _arrays(empty(window.waves, (window.ticks,)))
+        self._no_text = encode_caption("", "")
         self._core = bool(layout.ticks and window.ticks)
 
     def choices(self, clip: int) -> Choices:
@@ -226,10 +232,10 @@ class Reader:
         return {
             "channels": {name: channels[name] if name in channels else _zeros(name, window) for name in window.channels},
             "known": known,
-            "camera": self._lensed(_no_camera(window.frames) if camera is None else camera),
+            "camera": self._absent(self._no_camera) if camera is None else self._lensed(camera),
             "frame_time": shown.astype(np.float32),
             **self._state(clip, tick, start, where),
-            "caption": encode_caption(text, where),
+            "caption": encode_caption(text, where) if text or self._own else self._no_text,
             "signals": {
                 name: np.asarray(signals[name].at(shown + start), np.float32)
                 if name in signals
@@ -237,6 +243,9 @@ class Reader:
                 for name, width in window.signals
             },
         }
+
+    def _absent(self, fields: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {name: values.copy() for name, values in fields.items()} if self._own else fields
 
     def _lensed(self, camera: Camera) -> dict[str, np.ndarray]:
         """The fields of the cameras."""
@@ -261,10 +270,12 @@ class Reader:
         window = self.window
         core = self.dataset.core(clip, slice(tick, tick + window.ticks)) if self._core else None
         if core is None:
-            waves, time = empty(window.waves, (window.ticks,)), np.arange(window.ticks) / TICK_HZ
-        else:
-            waves, time = fit_waves(core[0], window.waves, where), core[1] - start
-        return {"core": _arrays(waves), "core_time": np.asarray(time, np.float32)}
+            return {
+                "core": self._absent(self._no_core),
+                "core_time": np.arange(window.ticks, dtype=np.float32) / np.float32(TICK_HZ),
+            }
+        waves = fit_waves(core[0], window.waves, where)
+        return {"core": _arrays(waves), "core_time": np.asarray(core[1] - start, np.float32)}
 
 
 def read(

@@ -86,12 +86,12 @@ class Chunks:
         return lambda: np.stack([values[0] for values in later()])
 
     def _fetch(self, shard: int, places: list[list[int]]) -> Callable[[], list[np.ndarray]]:
-        """Some chunks (offset, bytes) of a shard; those that lie side by side are read at once."""
+        """Some chunks (offset, bytes) of a shard; those that lie side by side in a bucket are one request."""
         if any(offset == _MISSING for offset, _ in places):
             raise ValueError("a chunk is missing")
         runs: list[list[int]] = []
         for offset, length in places:
-            if runs and runs[-1][0] + runs[-1][1] == offset:
+            if runs and runs[-1][0] + runs[-1][1] == offset and not self._folder.local:
                 runs[-1][1] += length
             else:
                 runs.append([offset, length])
