@@ -311,7 +311,7 @@ class _Rows:
         return found if self.transform is None else self.transform(found)
 
 
-def _stacked(*parts: np.ndarray) -> np.ndarray:
+def _stacked(*parts: Any) -> np.ndarray:
     """The parts along a first axis; those that are one array, as what is not there is, cost no copying together."""
     first = parts[0]
     if all(part is first for part in parts[1:]):
