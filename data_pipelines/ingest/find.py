@@ -69,6 +69,36 @@ def find(inputs: Sequence[str | Path], apart: Sequence[Path] = ()) -> tuple[list
     return candidates, rejected
 
 
+def with_masks(candidates: Sequence[Candidate], folder: Path) -> tuple[list[Candidate], list[Rejection]]:
+    """Videos and folders of frames with their masks: folder/x/a of the input's x/a.mp4, or folder/a where one alone is called so.
+
+    Folders of masks that are of no recording are rejected. Raises FileNotFoundError where there is no folder, KeyError for masks
+    that may be of several recordings.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder; needed masks, FOLDER/a/*.png of a.mp4")
+    taken: dict[Path, str] = {}
+    found = []
+    for candidate in candidates:
+        parts = Path(candidate.name).parts
+        last = parts[-1] if candidate.kind == "frames" else Path(parts[-1]).stem
+        places = [folder.joinpath(*parts[1:-1], last), folder / last] if candidate.kind in ("video", "frames") else []
+        masks = next((place for place in places if place.is_dir()), None)
+        if masks is not None:
+            if masks in taken:
+                raise KeyError(
+                    f"masks: {masks} may be of {taken[masks]} and of {candidate.name}; needed one folder each, by the path "
+                    "within the input"
+                )
+            taken[masks] = candidate.name
+        found.append(dataclasses.replace(candidate, masks=masks))
+    above = {parent for masks in taken for parent in masks.parents}
+    with os.scandir(folder) as entries:
+        spare = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    left = [name for name in spare if folder / name not in taken and folder / name not in above]
+    return found, [Rejection(f"{readable(folder.name)}/{readable(name)}", "masks of no recording") for name in left]
+
+
 def readable(name: str) -> str:
     """A name of a file as text: names that are no UTF-8 have their bytes spelled out."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")

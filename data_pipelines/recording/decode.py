@@ -29,8 +29,8 @@ _UNTAGGED = 2  # AVCOL_SPC_UNSPECIFIED
 class Reader:
     """Iterates over (time s, duration s, frame); time counts from the first frame and increases strictly.
 
-    Afterwards `lost` says what the container promised and did not hold: bytes, packets or seconds; it is empty for a whole
-    file. Raises FileNotFoundError or ValueError, naming the path, for what is no video in one of FORMATS.
+    Afterwards `lost` says what the container promised and did not hold: bytes, packets or seconds, and where a picture is
+    damaged, which ends the video; it is empty for a whole file. `notes` says what was changed or left out. Raises FileNotFoundError or ValueError, naming the path, for what is no video in one of FORMATS.
     """
 
     def __init__(self, path: Path):
@@ -38,6 +38,10 @@ class Reader:
             raise FileNotFoundError(f"{path}: no such file; {WANTED}")
         self.path = path
         self.lost = ""
+        self.late = 0.0
+        """When the first frame is shown, s from the start of the stream: later, where those before it need what is cut off."""
+        self._dropped = 0
+        self._first: av.VideoFrame | None = None
         try:
             self._size, self._promised = promised_bytes(path)
             self._container: Any = av.open(str(path))
@@ -87,16 +91,23 @@ class Reader:
         start, last, count, hidden, end, damage = None, -1.0, 0, 0, 0.0, ""
 
         def decoded(packet: Any) -> Iterator[tuple[float, float, av.VideoFrame]]:
-            nonlocal start, last, count
+            nonlocal start, last, count, damage
             for frame in packet.decode() if packet is not None else _flush(stream):
-                count += 1
                 if frame.pts is None:
-                    raise ValueError(f"{self.path}: frame {count - 1} has no presentation time; re-encode the video")
-                start = frame.pts if start is None else start
+                    raise ValueError(f"{self.path}: frame {count} has no presentation time; re-encode the video")
+                if start is None:
+                    start, self._first = frame.pts, frame
+                    self.late = float((start - (stream.start_time or 0)) * stream.time_base)
                 seconds = float((frame.pts - start) * stream.time_base)
+                if frame.is_corrupt:  # the decoder made up a part of it, and what follows is made of it
+                    damage = f"the picture at {seconds:.3f} s is damaged"
+                    return
+                count += 1
                 if seconds > last:
                     last = seconds
                     yield seconds, float(frame.duration * stream.time_base) if frame.duration else period, frame
+                else:
+                    self._dropped += 1
 
         try:
             for packet in container.demux():
@@ -109,11 +120,25 @@ class Reader:
                     break
                 hidden += packet.is_discard
                 yield from decoded(packet)
+                if damage:
+                    break
         except FFmpegError as error:
             damage = f"decoding stops with {error.strerror!r}"
-        if damage:
+        if damage and "picture" not in damage:
             yield from decoded(None)
         self.lost = self._judge(promised, count, hidden, end, period, damage)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was changed or left out of the frames that were given, a line each."""
+        found = [f"{self._dropped} frames that are shown no later than the one before are left out"] * (self._dropped > 0)
+        if self._first is not None:
+            clear = any(part.is_alpha for part in self._first.format.components)
+            if clear or self._stream.metadata.get("alpha_mode") == "1":
+                found.append("its transparency is left out")
+            if self._first.color_trc in _HDR:
+                found.append("its colours of high dynamic range are converted to sRGB")
+        return tuple(found)
 
     def _judge(self, promised: int, count: int, hidden: int, end: float, period: float, damage: str) -> str:
         length = float(self._container.duration or 0) / av.time_base
