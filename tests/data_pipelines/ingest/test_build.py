@@ -141,7 +141,7 @@ def test_a_truncated_video_is_refused_or_kept_in_part(tmp_path):
             ["a.mp4"],
             {"bucket": Bucket(16, 16, 8, 2)},
         ),
-        (ValueError, r"a\.mp4: is the same recording as a\.mp4", ["a.mp4", "a.mp4"], {}),
+        (ValueError, r"2/a\.mp4: is the same recording as 1/a\.mp4", ["a.mp4", "a.mp4"], {}),
         (
             ValueError,
             r"a\.mp4: has 24 frames a second; needed at least the 60",
