@@ -73,7 +73,7 @@ def clip(
             time = np.asarray(recording.time, np.float64)[list(frames)]
             channels["motion"] = store("motion", motion(depth, camera, time if np.all(np.diff(time) > 0) else even))
     span = (start, start + len(frames) / bucket.frame_hz)
-    signals = {name: _within(signal, *span) for name, signal in recording.signals.items()} if recording.kind == "video" else {}
+    signals = {name: within(signal, *span) for name, signal in recording.signals.items()} if recording.kind == "video" else {}
     if len(kept) == len(frames):
         channels.pop("rgb")
     return Clip(channels, even, camera, signals=signals, pictures=kept if len(kept) == len(frames) else None)
@@ -87,7 +87,7 @@ def _joined(cameras: list[Camera]) -> Camera:
     return Camera(*fields, distortion=np.stack(bent) if bent else None)
 
 
-def _within(signal: Signal, start: float, end: float) -> Signal:
+def within(signal: Signal, start: float, end: float) -> Signal:
     """What is given from `start` to `end` (s), and the last before that, which still holds; times from `start`."""
     time = np.asarray(signal.time)
     first = max(int(np.searchsorted(time, start + 1e-6, side="right")) - 1, 0)

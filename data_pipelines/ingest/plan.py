@@ -38,7 +38,7 @@ class Filters:
 
     def check(self) -> "Filters":
         """Returns itself; raises ValueError for limits that nothing can keep."""
-        if min(self.sharpness, self.change, self.duplicates) < 0 or self.duplicates > 1:
+        if not (0 <= self.sharpness and 0 <= self.change and 0 <= self.duplicates <= 1):  # nor NaN
             raise ValueError(f"ingest: {self}; needed limits of 0 or more, and a share of duplicates up to 1")
         return self
 
@@ -161,7 +161,7 @@ def _windows(index: int, found: Found, buckets: tuple[Bucket, ...], filters: Fil
                     clips.append(Cut(index, bucket, frames, at, measures))
                 at += bucket.seconds
         left = end - at
-        if left > 0.5 / choice[-1].frame_hz:
+        if left > 0.5 / choice[-1].frame_hz or at == time[first]:
             shortest, whole = choice[-1], first == 0 and len(starts) == 1 and at == 0
             why = (
                 f"lasts {left:.3f} s, {_count(left, shortest)} frames at {shortest.frame_hz:g} Hz; needed {shortest.frames} "
