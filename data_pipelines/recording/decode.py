@@ -40,7 +40,7 @@ class Reader:
         self.lost = ""
         self.late = 0.0
         """When the first frame is shown, s from the start of the stream: later, where those before it need what is cut off."""
-        self._dropped = 0
+        self._dropped = self._size = self._promised = 0
         self._first: av.VideoFrame | None = None
         try:
             self._size, self._promised = promised_bytes(path)
@@ -210,6 +210,7 @@ def _promised_boxes(file: Any, size: int) -> int:
 
 
 def _promised_ebml(file: Any) -> int:
+    end = 0
     for kind in (b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"):  # EBML header, Segment
         if file.read(4) != kind:
             return 0
@@ -221,5 +222,8 @@ def _promised_ebml(file: Any) -> int:
         length = int.from_bytes(digits, "big")
         if length == 2 ** (7 * (extra + 1)) - 1:  # all ones: written as a stream, size unknown
             return 0
-        file.seek(length, 1)
-    return file.tell()
+        end = file.tell() + length
+        if end > 2**62:
+            return end
+        file.seek(end)
+    return end
