@@ -32,6 +32,8 @@ def encoded(
     with av.open(str(path), "w", options=container or {}) as file:
         stream = file.add_stream(codec, rate=Fraction(fps).limit_denominator(1000), options={"g": str(group)})
         stream.height, stream.width, stream.pix_fmt = *pictures.shape[1:3], pixels
+        if pixels.startswith("gray"):
+            stream.codec_context.color_range = 2  # full, as grey pictures have
         for picture in pictures:
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24" if picture.shape[-1] == 3 else "rgba")
             file.mux(stream.encode(frame))
