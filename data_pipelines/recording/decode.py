@@ -30,13 +30,15 @@ class Reader:
     """Iterates over (time s, duration s, frame); time counts from the first frame and increases strictly.
 
     Afterwards `lost` says what the container promised and did not hold: bytes, packets or seconds, and where a picture is
-    damaged, which ends the video; it is empty for a whole file. `notes` says what was changed or left out. Raises FileNotFoundError or ValueError, naming the path, for what is no video in one of FORMATS.
+    damaged, which ends the video; it is empty for a whole file. `notes` says what was changed or left out. Without `threads`
+    every damaged picture is noticed: they hand over pictures before it is known of all that they are sound. Raises FileNotFoundError or ValueError, naming the path, for what is no video in one of FORMATS.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, threads: bool = True):
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file; {WANTED}")
         self.path = path
+        self._threads = threads
         self.lost = ""
         self.late = 0.0
         """When the first frame is shown, s from the start of the stream: later, where those before it need what is cut off."""
@@ -79,7 +81,10 @@ class Reader:
             raise ValueError(f"{self.path}: is of format {kind!r}; {WANTED}")
         for stream in self._container.streams.video:
             if not stream.disposition & Disposition.attached_pic and stream.codec_context is not None:
-                stream.thread_type = "AUTO"
+                if self._threads:
+                    stream.thread_type = "AUTO"
+                else:
+                    stream.codec_context.thread_count = 1
                 return stream
         raise ValueError(f"{self.path}: {self._why_not('has no video stream')}; {WANTED}")
 

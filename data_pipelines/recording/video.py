@@ -79,7 +79,7 @@ def scan(
     height = width = 0
     aspect = 1.0
     end = 0.0
-    with Reader(path) as reader:
+    with Reader(path, threads=False) as reader:
         for seconds, length, frame in reader:
             level = quarter_turns(frame, path) % 2 == 0
             size = (frame.height, frame.width) if level else (frame.width, frame.height)

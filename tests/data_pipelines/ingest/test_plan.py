@@ -87,6 +87,13 @@ def test_no_clip_crosses_a_shot_and_frames_are_those_on_screen(drawn, text):
     assert planned(recording, text)[0] == clips
 
 
+def test_a_frame_that_is_just_not_of_the_shot_is_not_taken():
+    """Its clip has its sixth frame on screen for 0.9 ms, less than by how much a frame may be late."""
+    time = np.concatenate([np.arange(6), 5.055 + np.arange(8)]) / 60
+    clips, _ = planned(found(time, change=np.where(np.arange(14) == 6, 200.0, 3.0)), "64x64@60x0.1")
+    assert [clip.frames for clip in clips] == [tuple(range(6)), tuple(range(6, 12))]
+
+
 def test_one_shot_or_all_with_noshots():
     time = np.arange(48) / 24
     change = np.where(np.arange(48) == 20, 200.0, 3.0)
