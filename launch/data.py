@@ -98,7 +98,9 @@ def ingest(arguments: list[str]) -> int:
     flags.DEFINE_string(
         "captions", None, '.json {"a.mp4": ["text", ...]}, or .jsonl of {"file": ..., "caption": ...}', flag_values=values
     )
-    flags.DEFINE_string("masks", None, "folder of folders of png masks, as FOLDER/a/*.png of a.mp4: instances", flag_values=values)
+    flags.DEFINE_string(
+        "masks", None, "folder of folders of png masks, as FOLDER/a/*.png of a.mp4: instances", flag_values=values
+    )
     flags.DEFINE_float("folder_fps", None, "frames a second of recordings without times: folders, episodes", flag_values=values)
     flags.DEFINE_float("depth_unit", None, "one step of RGB-D depth in m, as 0.001", flag_values=values)
     flags.DEFINE_list("intrinsics", None, "fx,fy,cx,cy of RGB-D pictures, pixels", flag_values=values)

@@ -110,14 +110,14 @@ def ingest(
         whole = [one for one in rejected if one.start is None]
         if not cuts or (strict and whole):
             raise ValueError(_reasons(whole or rejected))
+        groups = _groups(found, cuts)
+        _check_place(Folder(out), groups)
     except ValueError:
         if hosts == 1:  # another host would wait for them for ever
             scans.clear()
         raise
     attached = {REJECTED: b"".join(records.dumps(dataclasses.asdict(one)) + b"\n" for one in rejected)}
     manifests = {}
-    groups = _groups(found, cuts)
-    _check_place(Folder(out), groups)
     for folder, members in groups.items():
         job = _Job(tuple(candidates), tuple(found), tuple(members), how, derive, _texts(members, found, texts))
         layout = job.layout(codec)

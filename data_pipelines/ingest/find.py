@@ -70,10 +70,10 @@ def find(inputs: Sequence[str | Path], apart: Sequence[Path] = ()) -> tuple[list
 
 
 def with_masks(candidates: Sequence[Candidate], folder: Path) -> tuple[list[Candidate], list[Rejection]]:
-    """Videos and folders of frames with their masks: folder/x/a of the input's x/a.mp4, or folder/a where one alone is called so.
+    """Videos and folders of frames with their masks: folder/x/a of the input's x/a.mp4, or folder/a where one is called so.
 
-    Folders of masks that are of no recording are rejected. Raises FileNotFoundError where there is no folder, KeyError for masks
-    that may be of several recordings.
+    Folders of masks that are of no recording are rejected. Raises FileNotFoundError where there is no folder, KeyError for
+    masks that may be of several recordings.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; needed masks, FOLDER/a/*.png of a.mp4")

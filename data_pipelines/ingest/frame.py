@@ -48,7 +48,9 @@ def clip(
         size = (int(recording.size[index][0]), int(recording.size[index][1]))
         if found is None or any(found[name].shape[:2] != size for name in recording.channels):
             got = "no picture" if found is None else f"pictures of {[found[name].shape for name in recording.channels]}"
-            raise ValueError(f"{recording.name}: frame {index} has {got}, needed {size[0]} x {size[1]}; did it change meanwhile?")
+            raise ValueError(
+                f"{recording.name}: frame {index} has {got}, needed {size[0]} x {size[1]}; did it change meanwhile?"
+            )
         top, left, rows, cols = middle(size, height, width, recording.pixel_aspect)
         whole = (rows, cols) == (height, width) == size
         if last is None or last[0] != index:  # a frame that is shown twice is fitted once

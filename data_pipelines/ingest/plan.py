@@ -38,7 +38,7 @@ class Filters:
 
     def check(self) -> "Filters":
         """Returns itself; raises ValueError for limits that nothing can keep."""
-        if not (0 <= self.sharpness and 0 <= self.change and 0 <= self.duplicates <= 1):  # nor NaN
+        if not (self.sharpness >= 0 and self.change >= 0 and 0 <= self.duplicates <= 1):  # nor NaN
             raise ValueError(f"ingest: {self}; needed limits of 0 or more, and a share of duplicates up to 1")
         return self
 

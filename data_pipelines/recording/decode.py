@@ -31,7 +31,8 @@ class Reader:
 
     Afterwards `lost` says what the container promised and did not hold: bytes, packets or seconds, and where a picture is
     damaged, which ends the video; it is empty for a whole file. `notes` says what was changed or left out. Without `threads`
-    every damaged picture is noticed: they hand over pictures before it is known of all that they are sound. Raises FileNotFoundError or ValueError, naming the path, for what is no video in one of FORMATS.
+    every damaged picture is noticed: they hand over pictures before it is known of all that they are sound.
+    Raises FileNotFoundError or ValueError, naming the path, for what is no video in one of FORMATS.
     """
 
     def __init__(self, path: Path, threads: bool = True):

@@ -58,7 +58,8 @@ def mask_picture(file: Path) -> Shaped[np.ndarray, "H W 1"]:
         verify(file, image)
         if image.format != "PNG" or image.mode not in _MODES:
             raise ValueError(f"is a {image.format} of mode {image.mode}; needed a png, indexed or grey without transparency")
-        raw = image.tile[0][3] if image.tile else ""  # before it is decoded
+        tiles: Any = getattr(image, "tile", ())  # before it is decoded
+        raw = tiles[0][3] if tiles else ""
         values = np.asarray(image).astype(np.int64) // _SPREAD.get(str(raw), 1)
         return np.clip(values, 0, 65535).astype(np.uint16)[..., None]
 

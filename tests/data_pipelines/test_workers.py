@@ -90,7 +90,7 @@ def test_a_death_by_chance_costs_one_more_try(tmp_path):
 
 @pytest.mark.parametrize(("kind", "error"), [("plain", ValueError), ("odd", RuntimeError)])
 def test_errors_come_through(kind, error):
-    with pytest.raises(error, match="three is wrong|Odd: this and that"):
+    with pytest.raises(error, match=r"three is wrong|Odd: this and that"):
         list(run(functools.partial(failing, kind), range(6), 2))
 
 

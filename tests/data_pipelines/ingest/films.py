@@ -35,7 +35,9 @@ def encoded(
         if pixels.startswith("gray"):
             stream.codec_context.color_range = 2  # full, as grey pictures have
         for picture in pictures:
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24" if picture.shape[-1] == 3 else "rgba")
+            frame = av.VideoFrame.from_ndarray(
+                np.ascontiguousarray(picture), format="rgb24" if picture.shape[-1] == 3 else "rgba"
+            )
             file.mux(stream.encode(frame))
         file.mux(stream.encode())
     return path

@@ -27,9 +27,7 @@ def off(bucket: Bucket, height: int, width: float) -> float:
     return abs(math.log(bucket.width / bucket.height) - math.log(width / height))
 
 
-@pytest.mark.parametrize(
-    ("text", "bucket"), [("256x320@8x2", Bucket(256, 320, 8, 2)), (" 1x1@0.5x4 ", Bucket(1, 1, 0.5, 4))]
-)
+@pytest.mark.parametrize(("text", "bucket"), [("256x320@8x2", Bucket(256, 320, 8, 2)), (" 1x1@0.5x4 ", Bucket(1, 1, 0.5, 4))])
 def test_buckets_are_parsed(text, bucket):
     assert Bucket.parse(text) == bucket
     assert bucket.frames == round(bucket.frame_hz * bucket.seconds)

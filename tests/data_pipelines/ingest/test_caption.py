@@ -6,7 +6,14 @@ import pytest
 
 from data_pipelines.ingest.caption import CAPTION_BYTES, beside, checked, read
 
-TEXTS = ("ein roter Ball rollt", "一个红色的球在滚动", "كرة حمراء تتدحرج", "👩‍👩‍👧‍👦 spielen 🎾", "e\u0301 und é", "a\u2028b\u0085c\x0bd")
+TEXTS = (
+    "ein roter Ball rollt",
+    "一个红色的球在滚动",
+    "كرة حمراء تتدحرج",
+    "👩‍👩‍👧‍👦 spielen 🎾",
+    "e\u0301 und é",
+    "a\u2028b\u0085c\x0bd",
+)
 
 
 def test_json_and_lines_hold_any_language(tmp_path):
@@ -79,7 +86,9 @@ def test_text_beside_a_recording(tmp_path):
     path = tmp_path / "a.b.mp4"
     path.touch()
     assert beside(path) == ()
-    (tmp_path / "a.b.txt").write_text("\ufeff" + "\r\n".join([TEXTS[0], "", f"  {TEXTS[3]}  ", TEXTS[1]]), encoding="utf-8", newline="")
+    (tmp_path / "a.b.txt").write_text(
+        "\ufeff" + "\r\n".join([TEXTS[0], "", f"  {TEXTS[3]}  ", TEXTS[1]]), encoding="utf-8", newline=""
+    )
     assert beside(path) == (TEXTS[0], TEXTS[3], TEXTS[1])
     (tmp_path / "a.b.txt").write_bytes("Straße".encode("latin1"))
     with pytest.raises(ValueError, match=r"a\.b\.txt: is no text in UTF-8 .*; mend or remove it"):

@@ -127,7 +127,9 @@ def test_jpeg_bytes_are_kept_only_where_nothing_is_changed():
 def test_views_of_several_sizes_come_to_one():
     sizes = [(30, 40), (40, 30), (20, 20)]
     camera = cameras(3, False)
-    views = recording([{"rgb": np.full((*size, 3), 9 * i, np.uint8)} for i, size in enumerate(sizes)], camera=camera, kind="views")
+    views = recording(
+        [{"rgb": np.full((*size, 3), 9 * i, np.uint8)} for i, size in enumerate(sizes)], camera=camera, kind="views"
+    )
     found = made(views, 16, 16, (0, 1, 2))
     assert found.channels["rgb"].shape == (3, 16, 16, 3)
     np.testing.assert_array_equal(found.frame_time, [0, 1, 2])

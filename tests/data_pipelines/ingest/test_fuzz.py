@@ -65,7 +65,15 @@ def emptied(data: bytes, rng) -> bytes:
 
 
 def reheaded(data: bytes, rng) -> bytes:
-    heads = [b"\x1a\x45\xdf\xa3", b"\0\0\0\x20ftypisom", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"RIFF", b"#EXTM3U\n", bytes(8)]
+    heads = [
+        b"\x1a\x45\xdf\xa3",
+        b"\0\0\0\x20ftypisom",
+        b"\x89PNG\r\n\x1a\n",
+        b"\xff\xd8\xff\xe0",
+        b"RIFF",
+        b"#EXTM3U\n",
+        bytes(8),
+    ]
     head = heads[rng.integers(len(heads))]
     return head + data[len(head) :]
 
@@ -156,7 +164,11 @@ def test_names_that_lie(tmp_path, sources):
     """Files of another kind than their name says: read for what they are, or named."""
     story = "once upon a time\n" * 40
     lies = {"story.mp4": story.encode(), "empty.mp4": b"", "empty.mkv": b"", "list.mp4": b"#EXTM3U\nhttp://localhost/a.mp4\n"}
-    lies |= {"picture.mp4": (sources["png"] / "0.png").read_bytes(), "script.mov": b"file 'a.mp4'\n", "page.webm": b"<html>" * 99}
+    lies |= {
+        "picture.mp4": (sources["png"] / "0.png").read_bytes(),
+        "script.mov": b"file 'a.mp4'\n",
+        "page.webm": b"<html>" * 99,
+    }
     for name, data in lies.items():
         (tmp_path / name).write_bytes(data)
         candidate = Candidate(tmp_path / name, "video", name)

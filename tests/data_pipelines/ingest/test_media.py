@@ -130,7 +130,7 @@ def test_a_video_that_changes_its_size_is_left_out(tmp_path):
 
 
 def test_frames_late_in_a_video_that_begins_in_the_middle(tmp_path):
-    """Cut without its first key frame, it shows nothing at first: what is sought by time is still the frame that was scanned."""
+    """Cut without its first key frame, it shows nothing at first: what is sought by time is what was scanned."""
     film = flat(30 + np.arange(96) * 2)
     whole = encoded(tmp_path / "whole.mkv", film, 12, group=6)
     with av.open(str(whole)) as given, av.open(str(tmp_path / "a.mkv"), "w") as out:

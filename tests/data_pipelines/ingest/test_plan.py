@@ -1,6 +1,7 @@
 """Plans: clips stay within shots, every second is in a clip or left out with a reason, and filters leave out what they say."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -43,9 +44,11 @@ RECORDINGS = st.builds(
 
 
 @settings(max_examples=150, deadline=None)
-@given(RECORDINGS, st.sampled_from([("64x64@4x1",), ("64x64@4x2", "64x64@4x0.5"), ("64x64@60x0.5",), ("64x64@8x2", "64x64@2x5")]))
+@given(
+    RECORDINGS, st.sampled_from([("64x64@4x1",), ("64x64@4x2", "64x64@4x0.5"), ("64x64@60x0.5",), ("64x64@8x2", "64x64@2x5")])
+)
 def test_every_second_is_in_a_clip_or_left_out(drawn, texts):
-    """To within a step of a shot: a last frame that is on screen for 5 % of a step is a frame, and less than half a step no loss."""
+    """To within a step a shot: a last frame on screen for 5 % of a step is a frame, and less than half a step no loss."""
     time, cuts, tail = drawn
     change = np.full(len(time), 3.0)
     begins = sorted(i for i in cuts if i < len(time))
@@ -61,7 +64,7 @@ def test_every_second_is_in_a_clip_or_left_out(drawn, texts):
     spans.sort()
     step = 1 / min(bucket.frame_hz for bucket in {clip.bucket for clip in clips} | {Bucket.parse(text) for text in texts})
     assert sum(seconds for _, seconds in spans) == pytest.approx(recording.seconds, abs=(len(begins) + 1) * step)
-    for (start, seconds), (following, _) in zip(spans, spans[1:]):
+    for (start, seconds), (following, _) in itertools.pairwise(spans):
         assert following >= start + seconds - step, "nothing is in two places"
         assert following <= start + seconds + step, "nothing is in none"
 
@@ -132,7 +135,9 @@ def test_still_blurred_and_repeated_clips_are_left_out_and_counted():
     assert len(planned(recording, "64x64@24x1")[0]) == 4, "filters are off unless asked for"
 
 
-@pytest.mark.parametrize("bad", [{"sharpness": -1}, {"change": -1}, {"duplicates": -0.1}, {"duplicates": 1.5}, {"sharpness": float("nan")}])
+@pytest.mark.parametrize(
+    "bad", [{"sharpness": -1}, {"change": -1}, {"duplicates": -0.1}, {"duplicates": 1.5}, {"sharpness": float("nan")}]
+)
 def test_limits_that_nothing_keeps_are_refused(bad):
     with pytest.raises(ValueError, match="needed limits of 0 or more"):
         Filters(**bad).check()
