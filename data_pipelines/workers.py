@@ -2,9 +2,12 @@
 
 import concurrent.futures
 import contextlib
+import itertools
 import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import pickle
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
@@ -21,6 +24,10 @@ class Died(RuntimeError):
     """A process ended while it worked at an item: killed by the system (memory), or by a fault of compiled code."""
 
 
+_task: Any = None
+"""What this process works at: it is sent once, for it may hold what is known of 100,000 recordings."""
+
+
 def run(
     task: Callable[[Item], Result],
     items: Sequence[Item],
@@ -31,45 +38,77 @@ def run(
 ) -> Iterator[tuple[Item, Result | Died]]:
     """(item, result) as they are done, in `workers` spawned processes; 1 works in this process, unless `alone`.
 
-    What a task raises is raised here. Where a process dies, what it may have been at is tried again, an item a process; the
-    one that kills its process again comes with `Died`.
+    What a task raises is raised here. Where a process dies, what it may have been at is tried again, one after the other; the
+    item that its process dies at again comes with `Died`. Processes end with the one that started them.
     """
     if workers == 1 and not environment and not alone:
         yield from ((item, task(item)) for item in items)
         return
-    given = {} if environment is None else environment
-    done: set[int] = set()
-    with _environment(given):
-        try:
-            for index, result in _pooled(task, items, range(len(items)), workers):
-                done.add(index)
-                yield items[index], result
-            return
-        except BrokenProcessPool:
-            pass
-        for index in (i for i in range(len(items)) if i not in done):
+    left = dict(enumerate(items))
+    with _environment({} if environment is None else environment):
+        while left:
             try:
-                for _, result in _pooled(task, items, [index], 1):
-                    yield items[index], result
+                for index, result in _pooled(task, left, workers):
+                    yield left.pop(index), result
             except BrokenProcessPool:
-                yield items[index], Died(f"the process that worked at {items[index]} died")
+                suspects = dict(itertools.islice(left.items(), workers))  # tasks begin in order
+                for index, result in _one_by_one(task, suspects):
+                    yield left.pop(index), result
 
 
-def _pooled(
-    task: Callable[[Item], Result], items: Sequence[Item], indices: Sequence[int], workers: int
-) -> Iterator[tuple[int, Result]]:
+def _pooled(task: Callable[[Item], Result], items: Mapping[int, Item], workers: int) -> Iterator[tuple[int, Result]]:
+    """Index and result as they are done. Raises BrokenProcessPool where a process dies."""
     pool = concurrent.futures.ProcessPoolExecutor(
-        max(min(workers, len(indices)), 1),
+        max(min(workers, len(items)), 1),
         multiprocessing.get_context("spawn"),
-        begin,
-        (os.cpu_count() or 1, workers, jax.config.jax_compilation_cache_dir),  # type: ignore[attr-defined]
+        _begin,
+        (task, os.cpu_count() or 1, workers, jax.config.jax_compilation_cache_dir),  # type: ignore[attr-defined]
     )
     try:
-        futures = {pool.submit(task, items[index]): index for index in indices}
-        for future in concurrent.futures.as_completed(futures):
-            yield futures[future], future.result()
+        futures = {pool.submit(_work, item): index for index, item in items.items()}
+        broken: BrokenProcessPool | None = None
+        for future in concurrent.futures.as_completed(list(futures)):
+            index, error = futures.pop(future), future.exception()
+            if isinstance(error, BrokenProcessPool):  # it comes for all that are left; what is done may come after it
+                broken = error
+            else:
+                yield index, future.result()
+        if broken:
+            raise broken
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _one_by_one(task: Callable[[Item], Result], items: Mapping[int, Item]) -> Iterator[tuple[int, Result | Died]]:
+    """As `_pooled`, one at a time, so that it is known which one a process dies at."""
+    left = dict(items)
+    while left:
+        try:
+            for index, result in _pooled(task, left, 1):
+                del left[index]
+                yield index, result
+        except BrokenProcessPool:
+            index = next(iter(left))
+            yield index, Died(f"the process that worked at {left.pop(index)} died")
+
+
+def _work(item: Any) -> Any:
+    try:
+        return _task(item)
+    except Exception as error:
+        try:
+            pickle.loads(pickle.dumps(error))
+        except Exception:  # it would break the pool on its way back, as if the process had died
+            raise RuntimeError(f"{type(error).__name__}: {error}") from None
+        raise
+
+
+def _begin(task: Any, cores: int, workers: int, compilations: str | None) -> None:
+    """Takes the task into a worker, once for all its items; the worker ends with its parent."""
+    global _task
+    _task = task
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    begin(cores, workers, compilations)
 
 
 def begin(cores: int, workers: int, compilations: str | None) -> None:
@@ -82,6 +121,14 @@ def begin(cores: int, workers: int, compilations: str | None) -> None:
     if workers >= cores:
         given = [os.environ["XLA_FLAGS"]] if "XLA_FLAGS" in os.environ else []
         os.environ["XLA_FLAGS"] = " ".join([*given, "--xla_cpu_multi_thread_eigen=false"])
+
+
+def _end_with_parent() -> None:
+    """Ends this process when the one that started it is gone: nobody else would, and what it writes would meet a new run's."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 @contextlib.contextmanager

@@ -125,6 +125,9 @@ def ingest(arguments: list[str]) -> int:
     flags.DEFINE_string(
         "captions", None, '.json {"a.mp4": ["text", ...]}, or .jsonl of {"file": ..., "caption": ...}', flag_values=values
     )
+    flags.DEFINE_string(
+        "masks", None, "folder of folders of png masks, as FOLDER/a/*.png of a.mp4: instances", flag_values=values
+    )
     flags.DEFINE_float("folder_fps", None, "frames a second of recordings without times: folders, episodes", flag_values=values)
     flags.DEFINE_float("depth_unit", None, "one step of RGB-D depth in m, as 0.001", flag_values=values)
     flags.DEFINE_list("intrinsics", None, "fx,fy,cx,cy of RGB-D pictures, pixels", flag_values=values)
@@ -162,6 +165,7 @@ def ingest(arguments: list[str]) -> int:
         codec=values.codec,
         derive=tuple(values.derive),
         captions=caption.read(values.captions) if values.captions else None,
+        masks=values.masks,
         how=Reading(values.folder_fps, values.allow_truncated, values.allow_missing, values.depth_unit, lens),
         filters=Filters(values.shots, values.min_sharpness, values.min_change, values.max_duplicates),
         strict=values.strict,
@@ -199,7 +203,10 @@ def _print_report(report: "Report", out: str) -> None:
         first = next(one for one in report.rejected if one.reason.startswith(reason))
         print(f"left out: {first.name}" + (f" and {count - 1} more" if count > 1 else "") + f": {reason}")
     if len(reasons) > _SHOWN:
-        print(f"left out: {len(reasons) - _SHOWN} more reasons; rejected.jsonl in the dataset lists all")
+        print(f"left out: {len(reasons) - _SHOWN} more reasons")
+    if report.rejected:
+        whole = sum(one.start is None for one in report.rejected)
+        print(f"left out in all: {whole} whole, {len(report.rejected) - whole} parts; rejected.jsonl lists them")
     for folder, manifest in report.manifests.items():
         path = f"{out}/{folder}" if folder else out
         print(f"{path}: {manifest['counts']['clips']} clips, {manifest['counts']['bytes'] / 2**20:.2f} MiB")

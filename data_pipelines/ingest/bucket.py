@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-_FORM = re.compile(r"(\d+)x(\d+)@([0-9.]+)x([0-9.]+)")
+_FORM = re.compile(r"(\d{1,6})x(\d{1,6})@(\d+\.?\d*|\.\d+)x(\d+\.?\d*|\.\d+)")
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -52,7 +52,7 @@ class Bucket:
         return f"{self.height}x{self.width}_{self.frame_hz:g}hz_{self.seconds:g}s"
 
 
-def fitting(buckets: tuple[Bucket, ...], height: int, width: int | float, frame_hz: float) -> list[Bucket]:
+def fitting(buckets: tuple[Bucket, ...], height: int, width: int | float, frame_hz: float | int) -> list[Bucket]:
     """The buckets for pictures of a size and rate, longest first: those of the aspect nearest to theirs, and of these the
     largest that does not enlarge them (the smallest where all do), at the highest rate that they have.
 

@@ -7,7 +7,7 @@ all are of one, the dataset is at `out`; else each is in a folder below it, and 
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from data_pipelines import wsv
 from data_pipelines.ingest import frame
 from data_pipelines.ingest.bucket import Bucket
 from data_pipelines.ingest.caption import checked
-from data_pipelines.ingest.find import Candidate, Rejection, find
+from data_pipelines.ingest.find import Candidate, Rejection, find, with_masks
 from data_pipelines.ingest.plan import MEASURES, Cut, Filters, Found, plan
 from data_pipelines.ingest.scan import Reading, Scans, reopened
 from data_pipelines.workers import Died, Run, run
@@ -63,6 +63,7 @@ def ingest(
     codec: str = "jpeg",
     derive: tuple[str, ...] = (),
     captions: Mapping[str, Sequence[str]] | None = None,
+    masks: str | Path | None = None,
     how: Reading | None = None,
     filters: Filters | None = None,
     strict: bool = False,
@@ -86,7 +87,10 @@ def ingest(
     how, filters = how or Reading(), (filters or Filters()).check()
     chosen = tuple(bucket.check() for bucket in buckets)
     _check(inputs, name, licence, chosen, host, hosts)
-    candidates, rejected = find(inputs)
+    candidates, rejected = find(inputs, [] if masks is None else [Path(masks)])
+    if masks is not None:
+        candidates, left = with_masks(candidates, Path(masks))
+        rejected += left
     if how.fps is not None and not any(c.kind in _RATED for c in candidates):
         raise ValueError(
             f"ingest: fps={how.fps:g} is the rate of folders of frames, robot episodes and RGB-D frames without times, and no "
@@ -103,12 +107,14 @@ def ingest(
         whole = [one for one in rejected if one.start is None]
         if not cuts or (strict and whole):
             raise ValueError(_reasons(whole or rejected))
+        groups = _groups(found, cuts)
+        _check_place(Folder(out), groups)
     except ValueError:
-        scans.clear()
+        if hosts == 1:  # another host would wait for them for ever
+            scans.clear()
         raise
     attached = {REJECTED: b"".join(records.dumps(dataclasses.asdict(one)) + b"\n" for one in rejected)}
     manifests = {}
-    groups = _groups(found, cuts)
     for folder, members in groups.items():
         job = _Job(tuple(candidates), tuple(found), tuple(members), how, derive, _texts(members, found, texts))
         layout = job.layout(codec)
@@ -121,7 +127,8 @@ def ingest(
         try:
             manifests[folder] = _written(path, layout, arguments, job, workers, host, hosts, runner, progress)
         except ValueError:
-            scans.clear()
+            if hosts == 1:
+                scans.clear()
             raise
     if list(manifests) != [""]:
         collection.write(Folder(out), name, {key: value["counts"]["clips"] for key, value in manifests.items()})
@@ -140,6 +147,15 @@ def _check(inputs: Sequence[Any], name: str, licence: str, buckets: tuple[Bucket
         raise ValueError("ingest: no buckets; needed one size, rate and length of clips at least")
     if not 0 <= host < hosts:
         raise ValueError(f"ingest: host {host} of {hosts}; needed one of 0 .. hosts - 1")
+
+
+def _check_place(out: Folder, groups: Iterable[str]) -> None:
+    """Raises ValueError where a collection would get other files, or files of another build, among its own."""
+    known = {collection.COLLECTION, *groups}
+    if "" not in known:
+        other = sorted(key for key in out.list() if key.split("/")[0] not in known)
+        if other:
+            raise ValueError(f"{out.path}: the folder holds other files ({other[0]}, ...); name a new or an empty one")
 
 
 def _reasons(rejected: Sequence[Rejection]) -> str:
@@ -169,8 +185,10 @@ def _do(
             bar.update()
     if hosts > 1:
         with tqdm(desc=f"{what}: waiting for other hosts", disable=not progress) as bar:
-            while missing():
+            left = missing()
+            while left:
                 time.sleep(_WAIT_S)
+                left = task.missing(left) if isinstance(task, Scans) else missing()
                 bar.update()
 
 
@@ -270,7 +288,9 @@ class _Job:
         length = max(len(cut.frames) for cut in self.cuts)
         seconds = 1.0 if of.kind == "views" else float(bucket.seconds)
         steps = {
-            name: max(self._steps(cut, name, seconds) for cut in self.cuts) for name, _, _ in of.signals if of.kind != "views"
+            name: max(self.found[cut.found].steps(name, cut.start, cut.start + seconds) for cut in self.cuts)
+            for name, _, _ in of.signals
+            if of.kind != "views"
         }
         channels = (*of.channels, *self.extra)
         pixel = sum(channel(name).components * np.dtype(channel(name).dtype).itemsize for name in channels)
@@ -296,15 +316,11 @@ class _Job:
             derived=self.extra,
         )
 
-    def _steps(self, cut: Cut, name: str, seconds: float) -> int:
-        """An upper bound of the steps of a signal within a clip."""
-        of = self.found[cut.found]
-        steps = next(count for key, _, count in of.signals if key == name)
-        return min(steps, int(np.ceil(2 * seconds * steps / of.seconds)) + 2)
-
     def sources(self, licence: str) -> list[dict[str, Any]]:
         """Where the clips come from, for the manifest; names no directory."""
-        counts = {number: [cut for cut in self.cuts if cut.found == number] for number in self.numbers}
+        counts: dict[int, list[Cut]] = {number: [] for number in self.numbers}
+        for cut in self.cuts:
+            counts[cut.found].append(cut)
         rows = []
         for number, cuts in counts.items():
             of = self.found[number]

@@ -44,8 +44,13 @@ def clip(
     cameras: list[Camera] = []
     last: tuple[int, dict[str, Any]] | None = None
     for index in frames:
-        found = next(pictures)
+        found = next(pictures, None)
         size = (int(recording.size[index][0]), int(recording.size[index][1]))
+        if found is None or any(found[name].shape[:2] != size for name in recording.channels):
+            got = "no picture" if found is None else f"pictures of {[found[name].shape for name in recording.channels]}"
+            raise ValueError(
+                f"{recording.name}: frame {index} has {got}, needed {size[0]} x {size[1]}; did it change meanwhile?"
+            )
         top, left, rows, cols = middle(size, height, width, recording.pixel_aspect)
         whole = (rows, cols) == (height, width) == size
         if last is None or last[0] != index:  # a frame that is shown twice is fitted once
@@ -70,7 +75,7 @@ def clip(
             time = np.asarray(recording.time, np.float64)[list(frames)]
             channels["motion"] = store("motion", motion(depth, camera, time if np.all(np.diff(time) > 0) else even))
     span = (start, start + len(frames) / bucket.frame_hz)
-    signals = {name: _within(signal, *span) for name, signal in recording.signals.items()} if recording.kind == "video" else {}
+    signals = {name: within(signal, *span) for name, signal in recording.signals.items()} if recording.kind == "video" else {}
     if len(kept) == len(frames):
         channels.pop("rgb")
     return Clip(channels, even, camera, signals=signals, pictures=kept if len(kept) == len(frames) else None)
@@ -84,7 +89,7 @@ def _joined(cameras: list[Camera]) -> Camera:
     return Camera(*fields, distortion=np.stack(bent) if bent else None)
 
 
-def _within(signal: Signal, start: float, end: float) -> Signal:
+def within(signal: Signal, start: float, end: float) -> Signal:
     """What is given from `start` to `end` (s), and the last before that, which still holds; times from `start`."""
     time = np.asarray(signal.time)
     first = max(int(np.searchsorted(time, start + 1e-6, side="right")) - 1, 0)

@@ -14,7 +14,7 @@ HEIGHT = 144
 """Rows of the small pictures that are measured."""
 _CUT = 24.0
 """A cut changes the mean pixel by this, in levels of 255, ..."""
-_JUMP = 4.0
+_JUMP = 3.0
 """... and by this many times what the frames around it change by."""
 _AROUND = 6
 

@@ -4,6 +4,7 @@ A plan is a pure function of what the scans found, so every worker and host come
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,11 +13,14 @@ import numpy as np
 from data_pipelines.ingest.bucket import Bucket, fitting
 from data_pipelines.ingest.find import Rejection
 from data_pipelines.ingest.measure import cuts
+from data_pipelines.recording.recording import Signal
 
 MEASURES = ("seconds", "sharpness", "change")
 """What every clip of a dataset is measured by; see measure.py. `change` is per second."""
 _SAME = 0.05
 """Frames that differ by less than this (mean level of 255) are one frame, shown twice."""
+_BIN_S = 0.125
+"""Steps of signals are counted in bins of this length."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Filters:
 
     def check(self) -> "Filters":
         """Returns itself; raises ValueError for limits that nothing can keep."""
-        if min(self.sharpness, self.change, self.duplicates) < 0 or self.duplicates > 1:
+        if not (self.sharpness >= 0 and self.change >= 0 and 0 <= self.duplicates <= 1):  # nor NaN
             raise ValueError(f"ingest: {self}; needed limits of 0 or more, and a share of duplicates up to 1")
         return self
 
@@ -57,8 +61,8 @@ class Found:
     camera: bool
     lens: bool
     pixel_aspect: float
-    signals: tuple[tuple[str, int, int], ...]
-    """(name, components, steps)."""
+    signals: tuple[tuple[str, int, tuple[int, ...]], ...]
+    """(name, components, steps in each eighth of a second)."""
     text: tuple[str, ...]
     notes: tuple[str, ...]
     sha256: str
@@ -74,6 +78,19 @@ class Found:
     def form(self) -> tuple[Any, ...]:
         """Recordings of one form can stand in one dataset."""
         return self.kind, self.channels, self.camera, self.lens, tuple((name, parts) for name, parts, _ in self.signals)
+
+    def steps(self, signal: str, start: float, end: float) -> int:
+        """An upper bound of the steps of a signal from `start` to `end` (s), and of the one before, which still holds."""
+        count = next(count for name, _, count in self.signals if name == signal)
+        first, last = (int(np.clip(np.floor(t / _BIN_S), 0, len(count) - 1)) for t in (start - 1e-3, end + 1e-3))
+        return min(sum(count[first : last + 1]) + 1, sum(count))
+
+
+def steps(signal: Signal, seconds: float) -> tuple[int, ...]:
+    """The steps of a signal in each eighth of a second; those before the first count there, those after the last there."""
+    bins = max(math.ceil(seconds / _BIN_S), 1)
+    place = np.clip(np.floor(np.asarray(signal.time) / _BIN_S), 0, bins - 1).astype(np.int64)
+    return tuple(int(count) for count in np.bincount(place, minlength=bins))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,11 +149,11 @@ def _windows(index: int, found: Found, buckets: tuple[Bucket, ...], filters: Fil
     ends = [*(float(time[i]) for i in begins), found.seconds]
     clips: list[Cut] = []
     rejected: list[Rejection] = []
-    for first, end in zip(starts, ends, strict=True):
+    for first, last, end in zip(starts, [*begins, len(time)], ends, strict=True):
         at = float(time[first])
         for bucket in choice:
             while _count(end - at, bucket) >= bucket.frames:
-                frames = _frames(time, at, bucket, found.frame_hz)
+                frames = _frames(time[:last], at, bucket, found.frame_hz)
                 measures, why = _measured(found, frames, bucket, filters)
                 if why:
                     rejected.append(Rejection(found.name, why, at, bucket.seconds))
@@ -144,7 +161,7 @@ def _windows(index: int, found: Found, buckets: tuple[Bucket, ...], filters: Fil
                     clips.append(Cut(index, bucket, frames, at, measures))
                 at += bucket.seconds
         left = end - at
-        if left > 0.5 / choice[-1].frame_hz:
+        if left > 0.5 / choice[-1].frame_hz or at == time[first]:
             shortest, whole = choice[-1], first == 0 and len(starts) == 1 and at == 0
             why = (
                 f"lasts {left:.3f} s, {_count(left, shortest)} frames at {shortest.frame_hz:g} Hz; needed {shortest.frames} "

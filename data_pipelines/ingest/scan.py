@@ -8,20 +8,23 @@ import dataclasses
 import functools
 import hashlib
 import json
+import math
 import os
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from data_pipelines.ingest.caption import CAPTION_BYTES, beside
-from data_pipelines.ingest.find import Candidate, Rejection
+from data_pipelines.ingest.caption import CAPTION_BYTES, beside, sidecar_of
+from data_pipelines.ingest.find import Candidate, Rejection, readable
 from data_pipelines.ingest.measure import Measure
-from data_pipelines.ingest.plan import Found
+from data_pipelines.ingest.plan import Found, steps
 from data_pipelines.recording import video
 from data_pipelines.recording.colmap import read_colmap
 from data_pipelines.recording.lerobot import read_lerobot
+from data_pipelines.recording.mask import mask_files, mask_picture, masked
 from data_pipelines.recording.opensfm import read_opensfm
 from data_pipelines.recording.recording import Recording
 from data_pipelines.recording.redwood import read_redwood
@@ -78,10 +81,10 @@ def reopened(candidate: Candidate, how: Reading, found: Found) -> Recording:
     """A recording that was scanned before, without reading it again."""
     if candidate.kind not in ("video", "frames"):
         return _opened(candidate, how)[found.number]
-    (size,) = found.size
+    size = found.size[0]
     files = video.folder_files(candidate.path) if candidate.kind == "frames" else ()
     film = video.Video(candidate.path, np.asarray(found.time), found.seconds, *size, "", files, found.pixel_aspect)
-    return video.film(film, found.name)
+    return _masked(video.film(film, found.name), candidate)
 
 
 def scan(candidate: Candidate, how: Reading, number: int) -> list[Found] | Rejection:
@@ -91,7 +94,11 @@ def scan(candidate: Candidate, how: Reading, number: int) -> list[Found] | Rejec
             measure = Measure()
             fps = how.fps if candidate.kind == "frames" else None
             film = video.film(video.scan(candidate.path, fps, how.allow_truncated, watch=measure.add), candidate.name)
-            return [_found(_captioned(film, candidate.path), measure, number, 0)]
+            film = _masked(_captioned(film, candidate.path), candidate)
+            if candidate.masks is not None:
+                for file in mask_files(candidate.masks):
+                    mask_picture(file)
+            return [_found(film, measure, number, 0)]
         results = []
         for index, recording in enumerate(recordings(candidate, how)):
             measure = Measure()
@@ -105,6 +112,10 @@ def scan(candidate: Candidate, how: Reading, number: int) -> list[Found] | Rejec
         return Rejection(candidate.name, kind + plain(str(error), candidate))
 
 
+def _masked(film: Recording, candidate: Candidate) -> Recording:
+    return film if candidate.masks is None else masked(film, candidate.masks)
+
+
 def _captioned(film: Recording, path: Path) -> Recording:
     """With the captions of the text file beside it; those that are too long are left out, and noted."""
     given = beside(path)
@@ -115,14 +126,19 @@ def _captioned(film: Recording, path: Path) -> Recording:
 
 
 def plain(message: str, candidate: Candidate) -> str:
-    """A message about a candidate without directories of the machine."""
+    """A message about a candidate without directories of the machine, as text."""
     message = message.replace(str(candidate.path), candidate.name)
-    return message.replace(str(candidate.path.parent) + os.sep, "")
+    places = [candidate.path.parent, *([candidate.masks.parent] if candidate.masks else [])]
+    for place in places:
+        message = message.replace(str(place) + os.sep, "")
+    return readable(message)
 
 
 def _found(recording: Recording, measure: Measure, candidate: int, number: int) -> Found:
     camera = recording.camera
     size = np.asarray(recording.size)
+    if not 0 < recording.seconds < math.inf:
+        raise ValueError(f"{recording.name}: lasts {recording.seconds} s; needed a positive length")
     return Found(
         candidate=candidate,
         number=number,
@@ -135,7 +151,7 @@ def _found(recording: Recording, measure: Measure, candidate: int, number: int) 
         camera=camera is not None,
         lens=camera is not None and camera.distortion is not None,
         pixel_aspect=float(recording.pixel_aspect),
-        signals=tuple((name, int(s.values.shape[1]), len(s.time)) for name, s in recording.signals.items()),
+        signals=tuple((name, int(s.values.shape[1]), steps(s, recording.seconds)) for name, s in recording.signals.items()),
         text=recording.text,
         notes=recording.notes,
         sha256=digest(recording.files),
@@ -175,10 +191,11 @@ class Scans:
             value = {"found": [dataclasses.asdict(one) for one in result]}
         self.folder.write({self._key(number): records.dumps({**value, "of": self._of(number)})})
 
-    def missing(self) -> list[int]:
-        """The candidates that are not scanned yet, or are no more what they were."""
+    def missing(self, among: Iterable[int] | None = None) -> list[int]:
+        """The candidates (of some, or of all) that are not scanned yet, or are no more what they were."""
         there = self.folder.list()
-        return [n for n in range(len(self.candidates)) if self._key(n) not in there or self._load(n) is None]
+        numbers = range(len(self.candidates)) if among is None else among
+        return [n for n in numbers if self._key(n) not in there or self._load(n) is None]
 
     def results(self) -> list[list[Found] | Rejection]:
         """All of them, in the order of the candidates. Raises ValueError where one is missing."""
@@ -200,24 +217,34 @@ class Scans:
     def _of(self, number: int) -> list[Any]:
         """What a scan is of: another file, or other options, make another scan."""
         candidate = self.candidates[number]
-        try:
-            state = candidate.path.stat()
-            stamp = [state.st_size, state.st_mtime_ns]
-        except OSError:
-            stamp = []
-        return json.loads(records.dumps([candidate.name, candidate.kind, stamp, dataclasses.asdict(self.how)]))
+        given = (candidate.path, sidecar_of(candidate.path), candidate.masks)
+        stamps = [_stamp(path) for path in given if path is not None]
+        return json.loads(records.dumps([candidate.name, candidate.kind, stamps, dataclasses.asdict(self.how)]))
 
     def _load(self, number: int) -> list[Found] | Rejection | None:
         raw = self.folder.read(self._key(number))
         try:
             value = json.loads(raw or b"")
-        except ValueError:
+            if value["of"] != self._of(number):
+                return None
+            if "rejected" in value:
+                return Rejection(**value["rejected"])
+            return [Found(**{key: _tuples(part) for key, part in one.items()}) for one in value["found"]]
+        except (ValueError, KeyError, TypeError):  # of another version
             return None
-        if value["of"] != self._of(number):
-            return None
-        if "rejected" in value:
-            return Rejection(**value["rejected"])
-        return [Found(**{key: _tuples(part) for key, part in one.items()}) for one in value["found"]]
+
+
+def _stamp(path: Path) -> list[int]:
+    """What changes where a file does, or a file in a folder."""
+    try:
+        state = path.stat()
+        if not stat.S_ISDIR(state.st_mode):
+            return [state.st_size, state.st_mtime_ns]
+        with os.scandir(path) as entries:
+            inside = [entry.stat() for entry in entries if entry.is_file()]
+        return [len(inside), sum(one.st_size for one in inside), max((one.st_mtime_ns for one in inside), default=0)]
+    except OSError:
+        return []
 
 
 def _tuples(value: Any) -> Any:

@@ -29,15 +29,22 @@ _UNTAGGED = 2  # AVCOL_SPC_UNSPECIFIED
 class Reader:
     """Iterates over (time s, duration s, frame); time counts from the first frame and increases strictly.
 
-    Afterwards `lost` says what the container promised and did not hold: bytes, packets or seconds; it is empty for a whole
-    file. Raises FileNotFoundError or ValueError, naming the path, for what is no video in one of FORMATS.
+    Afterwards `lost` says what the container promised and did not hold: bytes, packets or seconds, and where a picture is
+    damaged, which ends the video; it is empty for a whole file. `notes` says what was changed or left out. Without `threads`
+    every damaged picture is noticed: they hand over pictures before it is known of all that they are sound.
+    Raises FileNotFoundError or ValueError, naming the path, for what is no video in one of FORMATS.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, threads: bool = True):
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file; {WANTED}")
         self.path = path
+        self._threads = threads
         self.lost = ""
+        self.late = 0.0
+        """When the first frame is shown, s from the start of the stream: later, where those before it need what is cut off."""
+        self._dropped = self._size = self._promised = 0
+        self._first: av.VideoFrame | None = None
         try:
             self._size, self._promised = promised_bytes(path)
             self._container: Any = av.open(str(path))
@@ -75,7 +82,10 @@ class Reader:
             raise ValueError(f"{self.path}: is of format {kind!r}; {WANTED}")
         for stream in self._container.streams.video:
             if not stream.disposition & Disposition.attached_pic and stream.codec_context is not None:
-                stream.thread_type = "AUTO"
+                if self._threads:
+                    stream.thread_type = "AUTO"
+                else:
+                    stream.codec_context.thread_count = 1
                 return stream
         raise ValueError(f"{self.path}: {self._why_not('has no video stream')}; {WANTED}")
 
@@ -87,16 +97,23 @@ class Reader:
         start, last, count, hidden, end, damage = None, -1.0, 0, 0, 0.0, ""
 
         def decoded(packet: Any) -> Iterator[tuple[float, float, av.VideoFrame]]:
-            nonlocal start, last, count
+            nonlocal start, last, count, damage
             for frame in packet.decode() if packet is not None else _flush(stream):
-                count += 1
                 if frame.pts is None:
-                    raise ValueError(f"{self.path}: frame {count - 1} has no presentation time; re-encode the video")
-                start = frame.pts if start is None else start
+                    raise ValueError(f"{self.path}: frame {count} has no presentation time; re-encode the video")
+                if start is None:
+                    start, self._first = frame.pts, frame
+                    self.late = float((start - (stream.start_time or 0)) * stream.time_base)
                 seconds = float((frame.pts - start) * stream.time_base)
+                if frame.is_corrupt:  # the decoder made up a part of it, and what follows is made of it
+                    damage = f"the picture at {seconds:.3f} s is damaged"
+                    return
+                count += 1
                 if seconds > last:
                     last = seconds
                     yield seconds, float(frame.duration * stream.time_base) if frame.duration else period, frame
+                else:
+                    self._dropped += 1
 
         try:
             for packet in container.demux():
@@ -109,11 +126,25 @@ class Reader:
                     break
                 hidden += packet.is_discard
                 yield from decoded(packet)
+                if damage:
+                    break
         except FFmpegError as error:
             damage = f"decoding stops with {error.strerror!r}"
-        if damage:
+        if damage and "picture" not in damage:
             yield from decoded(None)
         self.lost = self._judge(promised, count, hidden, end, period, damage)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was changed or left out of the frames that were given, a line each."""
+        found = [f"{self._dropped} frames that are shown no later than the one before are left out"] * (self._dropped > 0)
+        if self._first is not None:
+            clear = any(part.is_alpha for part in self._first.format.components)
+            if clear or self._stream.metadata.get("alpha_mode") == "1":
+                found.append("its transparency is left out")
+            if self._first.color_trc in _HDR:
+                found.append("its colours of high dynamic range are converted to sRGB")
+        return tuple(found)
 
     def _judge(self, promised: int, count: int, hidden: int, end: float, period: float, damage: str) -> str:
         length = float(self._container.duration or 0) / av.time_base
@@ -185,6 +216,7 @@ def _promised_boxes(file: Any, size: int) -> int:
 
 
 def _promised_ebml(file: Any) -> int:
+    end = 0
     for kind in (b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"):  # EBML header, Segment
         if file.read(4) != kind:
             return 0
@@ -196,5 +228,8 @@ def _promised_ebml(file: Any) -> int:
         length = int.from_bytes(digits, "big")
         if length == 2 ** (7 * (extra + 1)) - 1:  # all ones: written as a stream, size unknown
             return 0
-        file.seek(length, 1)
-    return file.tell()
+        end = file.tell() + length
+        if end > 2**62:
+            return end
+        file.seek(end)
+    return end

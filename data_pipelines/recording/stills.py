@@ -53,11 +53,14 @@ def natural_order(name: str) -> list[tuple[int, int, str]]:
 @contextlib.contextmanager
 def opened(file: Path) -> Iterator[Image.Image]:
     """The picture of a file, not yet decoded. Raises ValueError, naming the file, for whatever fails while it is open."""
+    if file.exists() and not file.is_file():  # a pipe would be waited for
+        raise ValueError(f"{file}: is no file")
     try:
         with Image.open(file, formats=_FORMATS) as image:
             yield image
     except UnidentifiedImageError as error:
-        raise ValueError(f"{file}: is no jpg, png or webp picture") from error
+        what = "is no jpg, png or webp picture" if file.stat().st_size else "is empty"
+        raise ValueError(f"{file}: {what}") from error
     except Exception as error:  # Pillow raises a dozen kinds for damaged files, SyntaxError among them
         raise ValueError(f"{file}: cannot be read as a picture ({error})") from error
 
@@ -83,6 +86,7 @@ def picture_head(file: Path) -> Head:
 def folder_picture(file: Path) -> UInt8[np.ndarray, "H W 3"]:
     """One frame, upright (EXIF orientation applied), sRGB. Raises ValueError, naming the file, for what is no whole picture."""
     with opened(file) as image:
+        verify(file, image)
         image.load()
         return upright(_rgb(image), _orientation(image))
 
@@ -90,7 +94,15 @@ def folder_picture(file: Path) -> UInt8[np.ndarray, "H W 3"]:
 def stored_picture(file: Path) -> UInt8[np.ndarray, "H W 3"]:
     """As `folder_picture`, but the way the file stores it, not turned."""
     with opened(file) as image:
+        verify(file, image)
         return _rgb(image)
+
+
+def verify(file: Path, image: Image.Image) -> None:
+    """Checks the checksums of a png, which Pillow decodes without them. Raises what Pillow does."""
+    if image.format == "PNG":
+        with Image.open(file, formats=("PNG",)) as again:
+            again.verify()
 
 
 def upright(picture: np.ndarray, orientation: int) -> np.ndarray:

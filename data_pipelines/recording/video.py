@@ -20,12 +20,14 @@ from av.video.reformatter import Colorspace
 from data_pipelines.recording.decode import WANTED, Reader, quarter_turns, upright
 from data_pipelines.recording.recording import Recording
 from data_pipelines.recording.segment import Segment
-from data_pipelines.recording.stills import folder_files, folder_picture
+from data_pipelines.recording.stills import folder_files, folder_picture, picture_head
 from wsm_jax.snapshot import WSV, resize, restore
 from wsm_jax.typing import Float, Int, UInt8
 
 _SEEK_S = 2.0
 """Frames that begin later than this are sought."""
+_ASPECT = 16
+"""Pixels that are wider or higher than this are damage."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +48,8 @@ class Video:
     """The frames of a folder, in order; empty for a video file."""
     pixel_aspect: float = 1.0
     """Width over height of a pixel as it is shown."""
+    notes: tuple[str, ...] = ()
+    """What is not as the file has it."""
 
     @property
     def fps(self) -> float:
@@ -75,12 +79,18 @@ def scan(
     height = width = 0
     aspect = 1.0
     end = 0.0
-    with Reader(path) as reader:
+    with Reader(path, threads=False) as reader:
         for seconds, length, frame in reader:
+            level = quarter_turns(frame, path) % 2 == 0
+            size = (frame.height, frame.width) if level else (frame.width, frame.height)
             if not time:
-                level = quarter_turns(frame, path) % 2 == 0
-                height, width = (frame.height, frame.width) if level else (frame.width, frame.height)
+                height, width = size
                 aspect = reader.pixel_aspect if level else 1 / reader.pixel_aspect
+            elif size != (height, width):
+                raise ValueError(
+                    f"{path}: its pictures are {height} x {width} pixels, from {seconds:.3f} s on {size[0]} x {size[1]}; "
+                    "needed one size: cut it there"
+                )
             if until is not None and seconds >= until:
                 end = seconds
                 break
@@ -88,14 +98,16 @@ def scan(
             end = seconds + length
             if watch is not None:
                 watch(frame)
-        lost = reader.lost
+        lost, notes = reader.lost, reader.notes
+    if not 1 / _ASPECT <= aspect <= _ASPECT:
+        raise ValueError(f"{path}: has pixels {aspect:g} times as wide as high; needed 1/{_ASPECT} .. {_ASPECT}")
     if len(time) > 1 and end - time[-1] < 0.5 * (gap := float(np.median(np.diff(time)))):
         end = time[-1] + gap  # at a varying rate many files give the last frame one tick of their clock
     if lost and not allow_truncated:
         raise ValueError(f"{path}: ends early: {lost}; get the whole file, or keep what is there with allow_truncated")
     if len(time) < 2:
         raise ValueError(f"{path}: has {len(time)} frame{'s' * (len(time) != 1)}; {WANTED} with at least 2 frames")
-    return Video(path, np.asarray(time), end, height, width, lost, (), aspect)
+    return Video(path, np.asarray(time), end, height, width, lost, (), aspect, notes)
 
 
 def _scan_folder(path: Path, fps: float | int | None, watch: Callable[[av.VideoFrame | np.ndarray], None] | None) -> Video:
@@ -106,16 +118,18 @@ def _scan_folder(path: Path, fps: float | int | None, watch: Callable[[av.VideoF
         )
     if len(files) < 2:
         raise ValueError(f"{path}: has {len(files)} jpg/png frame{'s' * (len(files) != 1)}; needed at least 2")
-    height = width = 0
+    height = width = clear = 0
     for file in files:
         picture = folder_picture(file)
+        clear += picture_head(file).alpha
         rows, columns = picture.shape[:2]
         height, width = height or rows, width or columns
         if (rows, columns) != (height, width):
             raise ValueError(f"{file}: is {rows} x {columns} pixels, the folder's first frame {height} x {width}; needed one")
         if watch is not None:
             watch(picture)
-    return Video(path, np.arange(len(files)) / fps, len(files) / fps, height, width, "", files)
+    notes = (f"{clear} frames are transparent in parts, which are black",) if clear else ()
+    return Video(path, np.arange(len(files)) / fps, len(files) / fps, height, width, "", files, notes=notes)
 
 
 def sample(video: Video, frame_hz: float | int) -> Int[np.ndarray, " T"]:
@@ -184,7 +198,7 @@ def middle(size: Sequence[int], height: int, width: int, pixel_aspect: float = 1
 def film(video: Video, name: str) -> Recording:
     """The recording that a scanned video is."""
     size = np.tile(np.array([[video.height, video.width]]), (len(video.time), 1))
-    notes = (f"it ends early: {video.lost}",) if video.lost else ()
+    notes = (*video.notes, *([f"it ends early: {video.lost}"] if video.lost else []))
     files = video.files or (video.path,)
     rest = {"pixel_aspect": video.pixel_aspect, "notes": notes}
     return Recording(name, "video", video.time, video.seconds, size, ("rgb",), Frames(video), files, **rest)
@@ -201,7 +215,9 @@ class Frames:
         if not self.video.files and len(indices) and self.video.time[indices[0]] > _SEEK_S:
             near = 0.25 * float(np.min(np.diff(self.video.time)))
             try:
-                for found in Segment(self.video.path, self.video.time, near)(indices):
+                with Reader(self.video.path) as reader:
+                    next(iter(reader), None)
+                for found in Segment(self.video.path, self.video.time + reader.late, near)(indices):
                     yield found
                     given += 1
                 return

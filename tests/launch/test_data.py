@@ -213,6 +213,23 @@ def test_truncated_video_is_kept_only_on_demand(tmp_path, capsys, video):
     assert "it ends early: the container promises 36 frames" in out
 
 
+def test_what_is_left_out_is_counted_and_listed(tmp_path, capsys, video):
+    for name in ("b", "c", "d"):
+        (tmp_path / f"{name}.mp4").write_bytes(b"no video" * 9)
+    (tmp_path / "e.mp4").write_bytes(video.read_bytes())
+    (tmp_path / "masks" / "a").mkdir(parents=True)
+    for i in range(36):
+        Image.fromarray(np.full((32, 48), i, np.uint8)).save(tmp_path / "masks" / "a" / f"{i}.png")
+    arguments = ["ingest", f"--out={tmp_path}/set", "--licence=CC0-1.0", "--size=16x24", "--clip-seconds=0.5", "--noprogress"]
+    code, out, err = run(capsys, *arguments, f"--masks={tmp_path}/masks", "--max-duplicates=0.5", tmp_path)
+    assert (code, err) == (0, "")
+    assert out.count("left out: ") == 3
+    for name in ("b", "c", "d"):
+        assert f"{tmp_path.name}/{name}.mp4: is no video" in out
+    assert "left out in all: 3 whole, 0 parts; rejected.jsonl lists them" in out
+    assert f"{tmp_path}/set" in out
+
+
 # Repair.
 
 

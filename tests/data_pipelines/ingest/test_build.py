@@ -141,7 +141,7 @@ def test_a_truncated_video_is_refused_or_kept_in_part(tmp_path):
             ["a.mp4"],
             {"bucket": Bucket(16, 16, 8, 2)},
         ),
-        (ValueError, r"a\.mp4: is the same recording as a\.mp4", ["a.mp4", "a.mp4"], {}),
+        (ValueError, r"2/a\.mp4: is the same recording as 1/a\.mp4", ["a.mp4", "a.mp4"], {}),
         (
             ValueError,
             r"a\.mp4: has 24 frames a second; needed at least the 60",
@@ -178,3 +178,66 @@ def test_real_video(tmp_path, real_data):
     assert 0.1 < pictures.mean() < 0.9
     assert np.abs(np.diff(pictures, axis=1)).mean() > 1e-3  # something moves
     assert wsv.verify(tmp_path / "out", progress=False) == []
+
+
+def test_text_beside_a_video_is_its_captions(tmp_path):
+    for name in ("a", "b", "c"):
+        film(tmp_path / f"{name}.mp4", 15, ord(name))
+    (tmp_path / "a.txt").write_text("ein Ball 🎾\n\nbola merah\n", encoding="utf-8")
+    (tmp_path / "b.txt").write_text("long " * 200 + "\nshort", encoding="utf-8")
+    manifest = ingest([tmp_path], tmp_path / "out", captions={"c.mp4": ["كرة"]})
+    dataset = wsv.Dataset(tmp_path / "out")
+    assert [dataset.captions(i) for i in range(3)] == [("ein Ball 🎾", "bola merah"), ("short",), ("كرة",)]
+    assert [source["notes"] for source in manifest["sources"]] == [[], ["1 captions of more than 512 bytes are left out"], []]
+    (tmp_path / "a.txt").write_bytes(b"\xff")
+    with pytest.raises(ValueError, match=r"a\.txt: is no text in UTF-8"):
+        ingest([tmp_path / "a.mp4"], tmp_path / "other")
+
+
+def test_a_collection_is_not_laid_among_other_files(tmp_path):
+    """Two shapes make a folder each, below a folder that holds nothing else; called again, both stay."""
+    both = [Bucket(16, 16, 8, 0.5), Bucket(16, 28, 8, 0.5)]
+    film(tmp_path / "wide.mp4", 24)
+    write_video(tmp_path / "square.mp4", np.zeros((24, 32, 32, 3), np.uint8), 24)
+    given = {"buckets": both, "filters": Filters(shots=False), **ARGUMENTS}
+    inputs = [tmp_path / "wide.mp4", tmp_path / "square.mp4"]
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "mine.txt").write_text("x")
+    ingest(inputs[:1], tmp_path / "one")
+    for name, other in (("taken", "mine.txt"), ("one", "build.json|channels|manifest.json|rejected.jsonl")):
+        with pytest.raises(ValueError, match=rf"{name}: the folder holds other files \(({other})"):
+            build.ingest(inputs, tmp_path / name, **given)
+    report = build.ingest(inputs, tmp_path / "both", **given)
+    assert sorted(report.manifests) == ["16x16_8hz_0.5s", "16x28_8hz_0.5s"]
+    assert json.loads((tmp_path / "both" / "collection.json").read_bytes())["datasets"] == [
+        {"path": "16x16_8hz_0.5s", "clips": 2},
+        {"path": "16x28_8hz_0.5s", "clips": 2},
+    ]
+    assert build.ingest(inputs, tmp_path / "both", **given).manifests == report.manifests
+    assert not list(tmp_path.glob("*.scan"))
+    with pytest.raises(ValueError, match="2 datasets were made"):
+        print(report.manifest)
+
+
+def test_a_burst_of_a_signal_fits(tmp_path, monkeypatch):
+    """1000 steps in a tenth of a second, none in the rest: more than its mean rate gives any clip."""
+    from data_pipelines.ingest import scan as scans
+    from data_pipelines.recording.recording import Recording, Signal
+
+    def given(_candidate, _how):
+        burst = Signal(np.concatenate([[0.0], 4 + np.arange(1000) * 1e-4]), np.ones((1001, 3), np.float32))
+
+        def pictures(indices):
+            yield from ({"rgb": np.full((16, 16, 3), i, np.uint8)} for i in indices)
+
+        size = np.full((80, 2), 16)
+        yield Recording("r", "video", np.arange(80) / 8, 10.0, size, ("rgb",), pictures, (), signals={"imu": burst})
+
+    monkeypatch.setattr(scans, "recordings", given)
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "transforms.json").touch()
+    ingest([tmp_path / "x"], tmp_path / "out")
+    assert wsv.verify(tmp_path / "out", progress=False) == []
+    found = wsv.Dataset(tmp_path / "out").clip(8).signals["imu"]
+    np.testing.assert_allclose(found.time, np.arange(1000) * 1e-4, atol=1e-9)
+    np.testing.assert_allclose(wsv.Dataset(tmp_path / "out").clip(7).signals["imu"].time, [-3.5], atol=1e-9)
