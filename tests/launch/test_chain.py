@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 
 from data_pipelines import wsv
+from data_pipelines.wsv.collection import datasets
+from data_pipelines.wsv.folder import Folder
 from launch import bench, convert, data, evaluate, fit, quickstart, sample, train, view
 from launch.command import status
 from tests.conftest import TINY
@@ -215,11 +217,13 @@ def test_a_full_disk_stops_a_training_with_one_message(workdir, tmp_path, capsys
 
 
 def test_real_video_beside_simulated(workdir, real_data, tmp_path, capsys):
-    """Ingest real videos, train the mix a little, perceive one: channels beside the frames come out as a video."""
+    """Ingest recordings of every kind, train the mix a little, perceive a video: channels beside the frames come out."""
     folder = tmp_path / "mixed"
     video = real_data / "video" / "blocks.mp4"
-    assert status(data.main, ["ingest", f"--out={folder}/data/real", "--licence=Apache-2.0", "--size=16x16", "--fps=4",
-                              "--clip-seconds=1", "--noprogress", str(video)]) == 0  # fmt: skip
+    inputs = [str(video), *(str(real_data / name) for name in ("rgbd", "posed_photos", "robot"))]
+    assert status(data.main, ["ingest", f"--out={folder}/data/real", "--licence=mixed", "--size=16x16", "--fps=4",
+                              "--clip-seconds=1", "--folder-fps=5", "--workers=1", "--noprogress", *inputs]) == 0  # fmt: skip
+    assert len(datasets(Folder(folder / "data" / "real"))) == 4
     settings = {key: value for key, value in SETTINGS.items() if not key.startswith("simulate")}
     settings["bridge.sources"] = ((str(workdir / "data" / "train"), 2.0), ("data/real", 1.0))
     command = [f"--config={ROOT / 'experiments/mixed.py'}", f"--workdir={folder}", "--stages=bridge", "--noprogress"]
