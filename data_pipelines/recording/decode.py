@@ -31,7 +31,9 @@ class Reader:
 
     Afterwards `lost` says what the container promised and did not hold: bytes, packets or seconds, and where a picture is
     damaged, which ends the video; it is empty for a whole file. `notes` says what was changed or left out. Without `threads`
-    every damaged picture is noticed: they hand over pictures before it is known of all that they are sound.
+    what is noticed follows from the file alone; with them it depends on their number, and with eight once on chance (measured).
+    Not all damage is noticed: of 60 places of an H.264 file, 40 bytes of zeros were in 19.
+
     Raises FileNotFoundError or ValueError, naming the path, for what is no video in one of FORMATS.
     """
 

@@ -28,9 +28,10 @@ def encoded(
     group: int = 12,
     container: dict[str, str] | None = None,
 ) -> Path:
-    """A video through PyAV alone."""
+    """A video through PyAV alone; of one thread, for with more x264 writes other bytes every time."""
     with av.open(str(path), "w", options=container or {}) as file:
         stream = file.add_stream(codec, rate=Fraction(fps).limit_denominator(1000), options={"g": str(group)})
+        stream.codec_context.thread_count = 1
         stream.height, stream.width, stream.pix_fmt = *pictures.shape[1:3], pixels
         if pixels.startswith("gray"):
             stream.codec_context.color_range = 2  # full, as grey pictures have
