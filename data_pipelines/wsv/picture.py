@@ -11,6 +11,7 @@ from typing import Any
 
 import av
 import numpy as np
+import simplejpeg
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from PIL import Image
 
@@ -60,7 +61,7 @@ def _encode_jpeg(frames: np.ndarray) -> bytes:
 
 
 def _decode_jpeg(data: bytes) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(data)))[None]
+    return simplejpeg.decode_jpeg(data, "RGB")[None]  # Pillow's pixels, in a half of its time
 
 
 def _encode_h264(frames: np.ndarray) -> bytes:
