@@ -38,7 +38,7 @@ def table(use: Use, stored_frames: int, clips_s: float, latency_ms: float, bandw
 
 def _assumed(use: Use, costs: Costs, latency_ms: float, bandwidth_mib_s: float) -> str:
     return (
-        f"{costs.clip_ms:g} ms of a core a clip, {costs.chunk_ms:g} ms a chunk, {costs.mib_ms[use.codec]:g} ms a "
+        f"{costs.clip_ms:g} ms of a core a clip, {costs.chunk_ms[use.codec]:g} ms a chunk, {costs.mib_ms[use.codec]:g} ms a "
         f"MiB of pixels; stored bytes are 1/{costs.ratio[use.codec]:g} of raw; a read takes {latency_ms:g} ms and its bytes at "
         f"{bandwidth_mib_s:g} MiB/s; indices of shards are kept. launch.bench loader measures the costs of a machine"
     )

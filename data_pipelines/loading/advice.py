@@ -9,19 +9,24 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
+_SHORTEST_RUN = 8
+"""Frames of a run of h264, whose first picture refers to no other."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Costs:
     """Processor time of a read; `launch.bench loader` measures them, these are of BENCHMARKS.md."""
 
-    clip_ms: float = 0.16
+    clip_ms: float = 0.09
     """Of a clip, whatever its size."""
-    chunk_ms: float = 0.014
-    """Of a chunk: a system call, two checks, a slice."""
-    mib_ms: dict[str, float] = dataclasses.field(default_factory=lambda: {"none": 0.35, "zstd": 1.4, "jpeg": 11.0, "h264": 8.0})
+    chunk_ms: dict[str, float] = dataclasses.field(
+        default_factory=lambda: {"none": 0.014, "zstd": 0.014, "jpeg": 0.035, "h264": 1.6}
+    )
+    """Of a chunk, a picture, or a run of pictures, whose decoder is opened anew."""
+    mib_ms: dict[str, float] = dataclasses.field(default_factory=lambda: {"none": 0.51, "zstd": 0.46, "jpeg": 3.1, "h264": 3.9})
     """Of a MiB of pixels, decoded."""
-    ratio: dict[str, float] = dataclasses.field(default_factory=lambda: {"none": 1.0, "zstd": 5.0, "jpeg": 8.0, "h264": 70.0})
-    """Raw over stored bytes: zstd of simulated channels, the others of real video of 256 x 256."""
+    ratio: dict[str, float] = dataclasses.field(default_factory=lambda: {"none": 1.0, "zstd": 20.0, "jpeg": 5.0, "h264": 50.0})
+    """Raw over stored bytes of rgb: zstd of simulated scenes, the others of real video."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,16 +70,17 @@ def reading(use: Use, chunk: int, costs: Costs) -> Reading:
     touched = float(use.frames) if single else touched
     frames = float(use.frames) if single else touched * chunk
     raw_mib = frames * use.height * use.width * use.channels / 2**20
-    cpu = costs.clip_ms + costs.chunk_ms * touched * use.arrays + costs.mib_ms[use.codec] * raw_mib
+    cpu = costs.clip_ms + costs.chunk_ms[use.codec] * touched * use.arrays + costs.mib_ms[use.codec] * raw_mib
     requests = use.arrays + (1.0 if use.codec in ("jpeg", "h264") else 0.0)
     kib = raw_mib * 1024 / costs.ratio[use.codec]
     return Reading(chunk, frames / use.frames, touched, requests, kib, cpu)
 
 
 def candidates(use: Use, stored_frames: int, costs: Costs) -> list[Reading]:
-    """The chunks that divide a stored clip evenly, from one frame to all."""
+    """The chunks that divide a stored clip evenly, up to twice a window; of h264 none so short that it saves no bytes."""
     sizes = sorted({math.ceil(stored_frames / parts) for parts in range(1, stored_frames + 1)})
-    return [reading(use, size, costs) for size in sizes if size <= 2 * use.frames]
+    least = min(_SHORTEST_RUN, stored_frames) if use.codec == "h264" else 1
+    return [reading(use, size, costs) for size in sizes if least <= size <= max(2 * use.frames, least)]
 
 
 def best(found: Sequence[Reading], latency_ms: float, bandwidth_mib_s: float, most: float = 1.1) -> Reading:

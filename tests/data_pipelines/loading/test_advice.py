@@ -30,7 +30,7 @@ def test_the_best_chunk_reads_little_and_costs_least():
 def test_the_load_is_littles_law():
     one = reading(Use(16, 256, 256, codec="jpeg", arrays=2), 8, Costs())
     found = load(one, 100.0, 20.0, 500.0)
-    np.testing.assert_allclose(found.mib_s, 100 * 16 * 256 * 256 * 3 / 8 / 2**20)
+    np.testing.assert_allclose(found.mib_s, 100 * 16 * 256 * 256 * 3 / Costs().ratio["jpeg"] / 2**20)
     np.testing.assert_allclose(found.in_flight, 100 * (0.02 + one.kib / 1024 / 500))
     np.testing.assert_allclose(found.cores, 0.1 * one.cpu_ms)
     assert found.requests_s == 300
