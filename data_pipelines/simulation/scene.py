@@ -14,7 +14,7 @@ from data_pipelines.simulation.camera_path import CAMERA_KINDS, CameraPath, draw
 from data_pipelines.simulation.style import Style, draw_style
 from wsm_jax.core import superquadric
 from wsm_jax.snapshot import SEMANTIC_CLASSES, Waves
-from wsm_jax.snapshot.waves import empty
+from wsm_jax.snapshot.waves import COLOURS, empty
 from wsm_jax.typing import Float
 
 SLOTS = 6
@@ -24,18 +24,8 @@ ARENA_M = (3.6, 3.6, 1.8)
 SCENE_DIAGONAL_M = float(np.linalg.norm(ARENA_M))
 """Nominal size of a scene, for errors relative to it."""
 
-COLOURS: dict[str, tuple[float, float, float]] = {
-    "red": (0.85, 0.14, 0.12),
-    "green": (0.14, 0.62, 0.20),
-    "blue": (0.14, 0.28, 0.86),
-    "yellow": (0.93, 0.83, 0.14),
-    "purple": (0.55, 0.18, 0.70),
-    "orange": (0.95, 0.50, 0.08),
-    "cyan": (0.18, 0.78, 0.82),
-    "white": (0.92, 0.92, 0.92),
-}
-"""Name -> sRGB; at least 0.32 apart, drawn with +-0.05 a component."""
 COLOUR_JITTER = 0.05
+"""Colours are those that have a name, and up to this a component."""
 
 SIZES: dict[str, float] = {"small": 0.28, "large": 0.45}
 """Name -> radius, m; drawn with +-10 %."""
