@@ -84,6 +84,7 @@ class Loader(Iterator[dict[str, Any]]):
 
     def __init__(self, batches: grain.MapDataset, threads: int, order: dict[str, Any], skipped: list[str]):
         self._batches, self._threads, self._order = batches, threads, order
+        self._bytes = 0
         self.skipped = skipped
         """The errors of damaged clips that were passed over."""
         self._live: list[grain.DatasetIterator] = []
@@ -109,7 +110,13 @@ class Loader(Iterator[dict[str, Any]]):
             self._seek(self._step)  # Grain would go on behind the batch that failed; asked again, we fail again
             raise
         self._step += 1
+        self._bytes = sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(batch))
         return batch
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the batches that are made ahead, at most, by the size of the last one."""
+        return self._bytes * (self._threads + 2 if self._threads else 1)
 
     def get_state(self) -> dict[str, Any]:
         """Where the loader stands, for JSON: valid for any host_count, threads and machine."""
@@ -209,6 +216,7 @@ def loader(
     batch_size: int,
     seed: int,
     signals: tuple[tuple[str, int], ...] = (),
+    events: tuple[str, ...] = (),
     crop: str = "middle",
     aligned: bool = False,
     host_index: int = 0,
@@ -244,7 +252,8 @@ def loader(
     sources = expanded(sources)
     opened = [Dataset(source.path) for source in sources]
     lens = any(dataset.layout.lens for dataset in opened) and bool(frames)
-    window = Window(channels, frames, frame_hz, height, width, ticks, waves, first_caption, signals, crop, aligned, lens)
+    window = Window(channels, frames, frame_hz, height, width, ticks, waves, first_caption, signals)
+    window = dataclasses.replace(window, events=events, crop=crop, aligned=aligned, lens=lens)
     for dataset, source in zip(opened, sources, strict=True):
         _check(dataset, source, window)
     chosen = tuple(_chosen(dataset, source) for dataset, source in zip(opened, sources, strict=True))

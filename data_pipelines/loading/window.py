@@ -41,6 +41,10 @@ class Window:
     """The first caption of a clip, the plain one, instead of a random one."""
     signals: tuple[tuple[str, int], ...] = ()
     """(name, components) of actions and other numbers, as they hold at each frame."""
+    events: tuple[str, ...] = ()
+    """The kinds of events that are told, ..."""
+    most_events: int = 8
+    """... and how many of an example, at most: the first ones."""
     crop: str = "middle"
     """Where a picture of another aspect is cut: in the "middle", or at "random", the same for all frames of an example."""
     aligned: bool = False
@@ -207,7 +211,8 @@ class Reader:
 
         {"channels": {name: [T H W C] stored}, "known": {name, "camera", "core", "text": bool}, "camera": {field: [T ...]},
         "frame_time": [T], "core": {field: [K N ...]}, "core_time": [K], "caption": uint8 [CAPTION_BYTES],
-        "signals": {name: [T d]}}
+        "signals": {name: [T d]}, "events": {"kind": [M] index into the kinds asked for, -1: none; "time": [M], "instances":
+        [M 2], 0: none}, of those that happen within the window (only where kinds are asked for)}
         Raises ValueError, naming the dataset, for what does not fit (see `choices`, `fit_waves`) and for damaged files.
         """
         dataset, window, layout = self.dataset, self.window, self.dataset.layout
@@ -235,6 +240,7 @@ class Reader:
             "camera": self._absent(self._no_camera) if camera is None else self._lensed(camera),
             "frame_time": shown.astype(np.float32),
             **self._state(clip, tick, start, where),
+            **({"events": self._events(clip, start)} if window.events else {}),
             "caption": encode_caption(text, where) if text or self._own else self._no_text,
             "signals": {
                 name: np.asarray(signals[name].at(shown + start), np.float32)
@@ -243,6 +249,24 @@ class Reader:
                 for name, width in window.signals
             },
         }
+
+    def _events(self, clip: int, start: float) -> dict[str, np.ndarray]:
+        """What happens from the start of the window to its last frame or tick."""
+        window = self.window
+        ends = [(window.frames - 1) / self._hz if self._frames else 0.0, (window.ticks - 1) / TICK_HZ if self._core else 0.0]
+        found = [
+            event
+            for event in self.dataset.events(clip)
+            if event["kind"] in window.events and -1e-6 <= event["time"] - start <= max(ends) + 1e-6
+        ]
+        most = window.most_events
+        kind, time = np.full(most, -1, np.int32), np.zeros(most, np.float32)
+        instances = np.zeros((most, 2), np.int32)
+        for row, event in enumerate(sorted(found, key=lambda event: event["time"])[:most]):
+            kind[row], time[row] = window.events.index(event["kind"]), event["time"] - start
+            some = event.get("instances", ())[:2]
+            instances[row, : len(some)] = some
+        return {"kind": kind, "time": time, "instances": instances}
 
     def _absent(self, fields: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         return {name: values.copy() for name, values in fields.items()} if self._own else fields

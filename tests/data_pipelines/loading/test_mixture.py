@@ -4,6 +4,7 @@ import dataclasses
 import logging
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -180,6 +181,31 @@ def test_where_every_clip_is_damaged_the_run_ends(tmp_path):
     (path / arrays(layout)["channels/rgb"].file(0)).write_bytes(b"")
     with pytest.raises(ValueError, match="damaged"):
         next(loader([Source(path)], **ASK, damaged="skip"))
+
+
+def test_events_are_those_within_the_window(tmp_path):
+    layout = dataclasses.replace(VIDEO, signals=(), measures=(), ragged=False, clips=4)
+    writer = create(tmp_path / "ds", layout, name="ds", sources=[], build={})
+    happened = [{"kind": kind, "time": 0.2 * k, "instances": [k, 9][: 1 + k % 2]} for k, kind in enumerate("abcabcabca")]
+    clip = dataclasses.replace(make(dataclasses.replace(VIDEO, signals=(), measures=()), 6), events=tuple(happened))
+    writer.write(0, [clip] * 4)
+    writer.finish()
+    for batch, row in rows(loader([Source(tmp_path / "ds")], **ASK, events=("c", "a")), 8):
+        first = int(batch["channels"]["rgb"][row, 0, 0, 0, 1])
+        wanted = [(k, happened[k]) for k in range(first, first + 3) if happened[k]["kind"] in "ac"]
+        found = {name: values[row] for name, values in batch["events"].items()}
+        assert found["kind"].tolist() == ["ca".index(e["kind"]) for _, e in wanted] + [-1] * (8 - len(wanted))
+        np.testing.assert_allclose(found["time"][: len(wanted)], [0.2 * (k - first) for k, _ in wanted], atol=1e-6)
+        assert [list(x) for x in found["instances"][: len(wanted)]] == [[k, 9 * (k % 2)] for k, _ in wanted]
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_what_is_held_is_a_bound(video, threads):
+    batches = loader([Source(video)], **ASK, threads=threads)
+    assert batches.held_bytes == 0
+    batch = next(batches)
+    size = sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(batch))
+    assert batches.held_bytes == size * (threads + 2 if threads else 1)
 
 
 def test_aligned_windows_begin_with_a_chunk(video):
