@@ -32,6 +32,8 @@ SHARD_BYTES = 64 * 2**20
 """Pixels of a shard, at most (or one clip): what a worker holds in memory, a few times, and loses when it is killed."""
 
 REJECTED = "rejected.jsonl"
+_RUN = 8
+"""Frames that are kept together, at most: a window that begins anywhere reads up to so many more than its own."""
 _WAIT_S = 1.0
 _RATED = ("frames", "rlds", "redwood")
 
@@ -305,7 +307,7 @@ class _Job:
             channels=tuple(channels),
             rgb_codec=codec,
             clips_per_shard=int(np.clip(SHARD_BYTES // (length * bucket.height * bucket.width * pixel), 1, 64)),
-            frames_per_chunk=max(1, min(length, round(bucket.frame_hz) if of.kind == "video" else 1)),
+            frames_per_chunk=max(1, min(length, _RUN, round(bucket.frame_hz) if of.kind == "video" else 1)),
             camera=of.camera,
             captions=any(self.texts.values()),
             over="time" if of.kind == "video" else "views",

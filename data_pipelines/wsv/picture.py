@@ -5,6 +5,7 @@ read at random, at the rate of a sequential decoder. Colours are BT.709, limited
 """
 
 import io
+import threading
 import zlib
 from fractions import Fraction
 from typing import Any
@@ -84,17 +85,29 @@ def _encode_h264(frames: np.ndarray) -> bytes:
     return b"".join(parts)
 
 
+class _Decoder(threading.local):
+    """What a thread decodes with, kept from run to run: opening a decoder costs as much as a run of small pictures."""
+
+    def __init__(self) -> None:
+        self.context: Any = av.CodecContext.create("h264", "r")
+        self.context.thread_count = 1  # the loader's threads each decode a run
+        self.convert = VideoReformatter()  # each frame's own would plan the conversion anew, 0.3 ms
+
+
+_decoder = _Decoder()
+
+
 def _decode_h264(data: bytes, size: tuple[int, int]) -> np.ndarray:
-    context: Any = av.CodecContext.create("h264", "r")
-    context.thread_count = 1  # the loader's threads each decode a run
-    frames = []
-    for packet in [*context.parse(data), *context.parse(None)]:
-        frames += context.decode(packet)
-    frames += context.decode(None)
+    context, frames = _decoder.context, []
+    try:
+        for packet in [*context.parse(data), *context.parse(None)]:
+            frames += context.decode(packet)
+        frames += context.decode(None)
+    finally:
+        context.flush_buffers()
     result = np.empty((len(frames), *size, 3), np.uint8)
-    convert = VideoReformatter()  # one for all: each frame's own would plan the conversion anew, 0.3 ms
     for index, frame in enumerate(frames):
-        picture = convert.reformat(
+        picture = _decoder.convert.reformat(
             frame,
             format="rgb24",
             src_colorspace=Colorspace.ITU709,
