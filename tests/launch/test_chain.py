@@ -14,8 +14,10 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from data_pipelines import wsv
+from data_pipelines.recording.video import write_video
 from data_pipelines.wsv.collection import datasets
 from data_pipelines.wsv.folder import Folder
 from launch import bench, convert, data, evaluate, fit, quickstart, sample, train, view
@@ -87,9 +89,13 @@ def test_the_readme_s_commands_run(here, capsys):
     """As they stand there, but for sizes; what has no end or takes a recording is run by tests of its own."""
     trimesh = pytest.importorskip("trimesh", reason="the extra `convert` is not installed")
     trimesh.creation.icosphere(2).export("thing.glb")
+    (here / "recordings" / "stills").mkdir(parents=True)
+    write_video(here / "recordings" / "a.mp4", np.random.default_rng(0).integers(0, 255, (60, 36, 64, 3), np.uint8), 24)
+    for number in range(12):
+        Image.fromarray(np.full((36, 64, 3), 9 * number, np.uint8)).save(here / "recordings" / "stills" / f"{number}.png")
     tiny = {key: value for key, value in SETTINGS.items() if not key.startswith("simulate")}
     smaller = {
-        "launch.data": (data.main, ["--scenes=4", "--size=16x16", "--seconds=1", "--noprogress"]),
+        "launch.data": (data.main, []),
         "launch.train": (train.main, [*flags(tiny | {"bridge.sources": (("data/train", 1.0),)}), "--noprogress"]),
         "launch.sample": (sample.main, ["--size=32x32"]),
         "launch.convert": (convert.main, ["--samples=500", "--compare=0", "--waves_per_object=1"]),
@@ -97,13 +103,19 @@ def test_the_readme_s_commands_run(here, capsys):
         "launch.fit": (fit.main, ["--help"]),
         "launch.bench": (bench.main, ["--nocompare", "--scenes=2", "--batch=2", "--seconds=0.25"]),
     }
+    verbs = {
+        "simulate": ["--scenes=4", "--size=16x16", "--seconds=1", "--noprogress"],
+        "ingest": ["--noprogress", "--workers=1", "--noshots"],
+        "verify": ["--noprogress"],
+    }
     lines = re.findall(r"^python -m (.+)$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert {line.split()[0] for line in lines} == set(smaller)
     for line in lines:
         module, *arguments = shlex.split(line, comments=True)
         main, more = smaller[module]
+        more = [*more, *(verbs.get(arguments[0], []) if module == "launch.data" else [])]
         assert status(main, [*arguments, *more]) == 0, f"{line}: {capsys.readouterr().err}"
-    made = {"core.json", "world.mp4", "seen.json", "channels.mp4", "thing.json", "core.usda"}
+    made = {"core.json", "world.mp4", "seen.json", "channels.mp4", "thing.json", "core.usda", "real.html"}
     assert made <= {path.name for path in here.iterdir()}
 
 
