@@ -20,10 +20,10 @@ class Costs:
     clip_ms: float = 0.09
     """Of a clip, whatever its size."""
     chunk_ms: dict[str, float] = dataclasses.field(
-        default_factory=lambda: {"none": 0.014, "zstd": 0.014, "jpeg": 0.035, "h264": 1.6}
+        default_factory=lambda: {"none": 0.014, "zstd": 0.014, "jpeg": 0.035, "h264": 0.75}
     )
     """Of a chunk, a picture, or a run of pictures, whose decoder is opened anew."""
-    mib_ms: dict[str, float] = dataclasses.field(default_factory=lambda: {"none": 0.51, "zstd": 0.46, "jpeg": 3.1, "h264": 3.9})
+    mib_ms: dict[str, float] = dataclasses.field(default_factory=lambda: {"none": 0.51, "zstd": 0.46, "jpeg": 3.1, "h264": 3.8})
     """Of a MiB of pixels, decoded."""
     ratio: dict[str, float] = dataclasses.field(default_factory=lambda: {"none": 1.0, "zstd": 20.0, "jpeg": 5.0, "h264": 50.0})
     """Raw over stored bytes of rgb: zstd of simulated scenes, the others of real video."""
