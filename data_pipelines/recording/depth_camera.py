@@ -9,19 +9,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from data_pipelines.recording.stills import folder_picture
+from data_pipelines.recording.stills import Head, opened, picture_head, pictured, verify
 from wsm_jax.snapshot import Camera
-from wsm_jax.typing import Float, UInt8
+from wsm_jax.typing import Float
 
 DEPTH_RANGE_M = (0.2, 20.0)
 """Where the median of what a depth camera measures must lie."""
 UNITS_M = {1e-3: "millimetres", 1e-4: "tenths of a millimetre", 1 / 5000: "TUM's 5000 a metre"}
 """Steps of depth that are in use, to be proposed where the one given makes no sense."""
-PIXELS = 2**26
-"""Pixels of a picture, at most."""
 _DEEP = ("I;16", "I;16B", "I;16L", "I")
 _LABELS = (*_DEEP, "1", "L", "P")
-_ORIENTATION = 0x0112  # EXIF
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,49 +48,14 @@ class ShotPictures:
             raise ValueError(f"{self.shots[0].colour}: frame indices must not decrease and lie in 0..{count - 1}")
         for index in wanted:
             shot = self.shots[index]
-            frame: dict[str, Any] = {"rgb": _colour(shot.colour, self.size)}
+            frame = _colour(shot.colour, self.size)
             frame["depth"] = _millimetres(_numbers(shot.depth, _DEEP, self.size), self.unit_m)[..., None]
             if shot.mask is not None:
                 labels = _numbers(shot.mask, _LABELS, self.size)
                 if labels.min() < 0 or labels.max() > 65535:
                     raise ValueError(f"{shot.mask}: instances {labels.min()}..{labels.max()}; needed 0..65535")
                 frame["instance"] = labels.astype(np.uint16)[..., None]
-            if _is_plain_jpeg(shot.colour):
-                frame["jpeg"] = shot.colour.read_bytes()
             yield frame
-
-
-def _opened(file: Path) -> Image.Image:
-    """A picture of which the header is read. Raises FileNotFoundError or ValueError that names the file."""
-    if not file.is_file():
-        raise FileNotFoundError(f"{file}: no such file; needed the picture of a frame")
-    try:
-        image = Image.open(file)
-    except Exception as error:  # Pillow raises anything for a broken header
-        raise ValueError(f"{file}: no picture that can be read ({error})") from error
-    if image.width * image.height > PIXELS:
-        image.close()
-        raise ValueError(f"{file}: {image.height} x {image.width} pixels; needed at most {PIXELS}")
-    return image
-
-
-def _upright(image: Image.Image, file: Path) -> Image.Image:
-    """Itself. Raises ValueError for a picture that is to be turned: its depth would not turn with it."""
-    try:
-        turn = image.getexif().get(_ORIENTATION, 1) if "exif" in image.info else 1
-    except Exception as error:
-        raise ValueError(f"{file}: EXIF data that cannot be read ({error})") from error
-    if turn not in (0, 1):
-        raise ValueError(f"{file}: is to be turned (EXIF orientation {turn}); needed pictures as they lie on their depth maps")
-    return image
-
-
-def _is_plain_jpeg(file: Path) -> bool:
-    """Whether the bytes of a file show its picture to any decoder: a baseline JPEG of 8-bit YCbCr, sRGB."""
-    with _opened(file) as image:
-        told = image.info
-        plain = image.format == "JPEG" and image.mode == "RGB" and getattr(image, "bits", 8) == 8
-        return plain and not told.get("progressive") and told.get("adobe_transform", 1) == 1 and "icc_profile" not in told
 
 
 def _same_size(image: Image.Image, size: tuple[int, int], file: Path) -> None:
@@ -104,26 +66,30 @@ def _same_size(image: Image.Image, size: tuple[int, int], file: Path) -> None:
         )
 
 
-def _colour(file: Path, size: tuple[int, int]) -> UInt8[np.ndarray, "H W 3"]:
-    with _opened(file) as image:
-        _same_size(_upright(image, file), size, file)
-    try:
-        return folder_picture(file)
-    except ValueError:
-        raise
-    except Exception as error:  # Pillow raises anything for a broken file
-        raise ValueError(f"{file}: cannot be read as a picture ({error})") from error
+def _colour(file: Path, size: tuple[int, int]) -> dict[str, Any]:
+    """The colour picture of a frame, and its bytes where they are a plain JPEG. Raises ValueError for one to be turned."""
+    _level(picture_head(file), file)
+    with opened(file) as image:
+        _same_size(image, size, file)
+    return pictured(file)
+
+
+def _level(head: Head, file: Path) -> Head:
+    """Itself. Raises ValueError for a picture that is to be turned: its depth would not turn with it."""
+    if head.orientation != 1:
+        raise ValueError(
+            f"{file}: is to be turned (EXIF orientation {head.orientation}); needed pictures as they lie on their depth maps"
+        )
+    return head
 
 
 def _numbers(file: Path, modes: tuple[str, ...], size: tuple[int, int]) -> np.ndarray:
     """The whole numbers [H W] of a picture with one component, as they are stored."""
-    with _opened(file) as image:
+    with opened(file) as image:
+        verify(file, image)
         _one_component(image, modes, file)
         _same_size(image, size, file)
-        try:
-            return np.asarray(image).astype(np.int64)
-        except Exception as error:  # Pillow raises anything for a broken file
-            raise ValueError(f"{file}: cannot be read as a picture ({error})") from error
+        return np.asarray(image).astype(np.int64)
 
 
 def _one_component(image: Image.Image, modes: tuple[str, ...], file: Path) -> None:
@@ -145,19 +111,20 @@ def checked_size(shots: Sequence[Shot], notes: list[str]) -> tuple[int, int]:
     """
     size, veiled = None, 0
     for shot in shots:
-        with _opened(shot.colour) as image:
+        head = _level(picture_head(shot.colour), shot.colour)
+        with opened(shot.colour) as image:
             size = (image.height, image.width) if size is None else size
-            _same_size(_upright(image, shot.colour), size, shot.colour)
-            veiled += image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
+            _same_size(image, size, shot.colour)
+        veiled += head.alpha
         for file, modes in ((shot.depth, _DEEP), (shot.mask, _LABELS)):
             if file is not None:
-                with _opened(file) as image:
+                with opened(file) as image:
                     _one_component(image, modes, file)
                     _same_size(image, size, file)
     if size is None:
         raise ValueError("depth camera: no frames; needed one or more")
     if veiled:
-        notes.append(f"the transparency of {veiled} colour pictures is ignored")
+        notes.append(f"{veiled} colour pictures are transparent in parts, which are black")
     return size
 
 

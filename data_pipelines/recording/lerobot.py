@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.recording.encoded import decoded, header
 from data_pipelines.recording.parquet import ParquetFile
 from data_pipelines.recording.recording import Pictures, Recording, Signal
 from data_pipelines.recording.segment import Film, Segment, film
+from data_pipelines.recording.stills import colour_head, pictured
 from wsm_jax.typing import Float
 
 _TOLERANCE = 0.25
@@ -250,10 +250,10 @@ class _Episode:
 
     def _stored(self, key: str, time: np.ndarray) -> tuple[Pictures, Path, tuple[int, int], float, tuple[str, ...]]:
         where = f"{self.table.path}: {self.name}: {key} at frame"
-        first = header(_bytes(next(self.table.objects(self.start, 1, key)), f"{where} 0"), f"{where} 0")
-        size = (first.rows, first.columns)
+        first = colour_head(_bytes(next(self.table.objects(self.start, 1, key)), f"{where} 0"), f"{where} 0")
+        size = first.shown
         pictures = _Stored(self.table.path, self.start, len(time), key, where, size)
-        return pictures, self.table.path, size, 1.0, ("alpha is dropped",) * first.alpha
+        return pictures, self.table.path, size, 1.0, ("it is transparent in parts, which are black",) * first.alpha
 
 
 @dataclasses.dataclass(frozen=True)
@@ -276,7 +276,7 @@ class _Stored:
         times, span = Counter(wanted), wanted[-1] - wanted[0] + 1
         for index, row in enumerate(ParquetFile(self.path).objects(self.start + wanted[0], span, self.key), wanted[0]):
             if times[index]:
-                picture = decoded(_bytes(row, f"{self.where} {index}"), f"{self.where} {index}")
+                picture = pictured(_bytes(row, f"{self.where} {index}"), f"{self.where} {index}")
                 if picture["rgb"].shape[:2] != self.size:
                     raise ValueError(
                         f"{self.where} {index} is {picture['rgb'].shape[:2]} pixels; needed {self.size}, as frame 0"

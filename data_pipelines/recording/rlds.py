@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.recording.encoded import decoded, header
 from data_pipelines.recording.recording import Recording, Signal
 from data_pipelines.recording.rlds_features import Feature, read_features
+from data_pipelines.recording.stills import colour_head, pictured, shown_picture
 from data_pipelines.recording.tfrecord import example_features, feature_values, read_record, record_index
 from wsm_jax.typing import Float
 
@@ -164,7 +164,7 @@ class _Reader:
                     files=(path,),
                     text=text,
                     signals=signals,
-                    notes=notes + ("alpha is dropped",) * alpha,
+                    notes=notes + ("it is transparent in parts, which are black",) * alpha,
                 )
             )
         return recordings
@@ -189,7 +189,7 @@ class _Pictures:
         for index in indices:
             if not 0 <= index < self.steps:
                 raise ValueError(f"{where} needed frames in 0..{self.steps - 1}, got {index}")
-            yield decoded(pictures[index], f"{where} {self.key} at step {index}")
+            yield pictured(pictures[index], f"{where} {self.key} at step {index}")
 
 
 def _values(path: Path, offset: int, length: int, keys: tuple[str, ...], where: str) -> dict[str, Any]:
@@ -245,14 +245,14 @@ def _text(lists: list[Any]) -> tuple[str, ...]:
 def _blank(pictures: list[bytes], where: str) -> bool:
     if any(picture != pictures[0] for picture in pictures[1:]):
         return False
-    rgb = decoded(pictures[0], where)["rgb"]
+    rgb = shown_picture(pictures[0], where)
     return bool((rgb == rgb[0, 0]).all())
 
 
 def _sizes(feature: Feature, pictures: list[bytes], where: str) -> tuple[np.ndarray, bool]:
     """Rows and columns [T 2], and whether one has alpha."""
-    heads = [header(picture, f"{where} {feature.key} at step {step}") for step, picture in enumerate(pictures)]
-    size = np.asarray([(head.rows, head.columns) for head in heads], np.int64)
+    heads = [colour_head(picture, f"{where} {feature.key} at step {step}") for step, picture in enumerate(pictures)]
+    size = np.asarray([head.shown for head in heads], np.int64)
     promised = np.asarray((*feature.shape[:2], -1, -1)[:2])
     wrong = (size != promised) & (promised > 0)
     if wrong.any():

@@ -1,4 +1,4 @@
-"""Still pictures: jpg, png and webp files, one by one or as a folder of frames in the order of the numbers in their names."""
+"""Still pictures: jpg, png and webp, as files, as their bytes, or as a folder of frames in the order of their numbers."""
 
 import contextlib
 import dataclasses
@@ -15,6 +15,8 @@ from wsm_jax.typing import UInt8
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 """Files of a folder that count as its frames; others are left alone."""
+LIMIT_PIXELS = 2**27
+"""Largest picture that is read."""
 _FORMATS = ("JPEG", "PNG", "WEBP")
 _ORIENTATION = 0x0112  # EXIF
 
@@ -38,6 +40,11 @@ class Head:
     plain_jpeg: bool
     """Whether it is a baseline JPEG file of three 8-bit components in sRGB that shows the picture upright."""
 
+    @property
+    def shown(self) -> tuple[int, int]:
+        """Rows and columns once it stands upright."""
+        return (self.columns, self.rows) if self.orientation >= 5 else (self.rows, self.columns)
+
 
 def folder_files(path: Path) -> tuple[Path, ...]:
     """The frames of a folder; 2.png comes before 10.png."""
@@ -51,25 +58,36 @@ def natural_order(name: str) -> list[tuple[int, int, str]]:
 
 
 @contextlib.contextmanager
-def opened(file: Path) -> Iterator[Image.Image]:
-    """The picture of a file, not yet decoded. Raises ValueError, naming the file, for whatever fails while it is open."""
-    if file.exists() and not file.is_file():  # a pipe would be waited for
-        raise ValueError(f"{file}: is no file")
+def opened(file: Path | bytes, name: str = "") -> Iterator[Image.Image]:
+    """The picture of a file, or of the bytes of one that is called `name`, not yet decoded.
+
+    Raises FileNotFoundError or ValueError, naming the file, for whatever fails while it is open.
+    """
+    name = name or str(file)
+    if isinstance(file, Path) and not file.is_file():  # a pipe would be waited for
+        if not file.exists():
+            raise FileNotFoundError(f"{name}: no such file; needed a picture")
+        raise ValueError(f"{name}: is no file")
     try:
-        with Image.open(file, formats=_FORMATS) as image:
+        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=_FORMATS) as image:
+            if image.width * image.height > LIMIT_PIXELS:
+                raise ValueError(f"has {image.height} x {image.width} pixels; needed at most {LIMIT_PIXELS}")
             yield image
     except UnidentifiedImageError as error:
-        what = "is no jpg, png or webp picture" if file.stat().st_size else "is empty"
-        raise ValueError(f"{file}: {what}") from error
+        size = len(file) if isinstance(file, bytes) else file.stat().st_size
+        raise ValueError(f"{name}: {'is no jpg, png or webp picture' if size else 'is empty'}") from error
     except Exception as error:  # Pillow raises a dozen kinds for damaged files, SyntaxError among them
-        raise ValueError(f"{file}: cannot be read as a picture ({error})") from error
+        if isinstance(error, ValueError) and str(error).startswith(f"{name}: "):
+            raise
+        raise ValueError(f"{name}: cannot be read as a picture ({error})") from error
 
 
-def picture_head(file: Path) -> Head:
+def picture_head(file: Path | bytes, name: str = "") -> Head:
     """What a picture is, from its first bytes. Raises ValueError, naming the file, for what is no picture."""
-    with opened(file) as image:
+    with opened(file, name) as image:
         orientation, foreign = _orientation(image), _profile(image) is not None
         baseline = image.format == "JPEG" and image.mode == "RGB" and not image.info.get("progressive")
+        ycbcr = image.info.get("adobe_transform", 1) == 1  # else its components are RGB, which not every decoder knows
         deep = image.mode.startswith("I") or any(";16" in str(tile) for tile in getattr(image, "tile", ()))
         return Head(
             image.height,
@@ -79,29 +97,45 @@ def picture_head(file: Path) -> Head:
             image.has_transparency_data,
             deep,
             foreign,
-            baseline and orientation == 1 and not foreign,
+            baseline and ycbcr and orientation == 1 and not foreign,
         )
 
 
-def folder_picture(file: Path) -> UInt8[np.ndarray, "H W 3"]:
-    """One frame, upright (EXIF orientation applied), sRGB. Raises ValueError, naming the file, for what is no whole picture."""
-    with opened(file) as image:
+def colour_head(data: bytes, name: str) -> Head:
+    """As `picture_head`, of a picture that is promised to be a camera's. Raises ValueError also where it may be a depth map."""
+    head = picture_head(data, name)
+    if head.deep and head.mode.startswith("I"):
+        raise ValueError(f"{name}: is one component of {head.mode} (more than 8 bits); needed a colour picture")
+    return head
+
+
+def shown_picture(file: Path | bytes, name: str = "") -> UInt8[np.ndarray, "H W 3"]:
+    """A picture, upright (EXIF orientation applied), sRGB. Raises ValueError, naming the file, for what is no whole picture."""
+    with opened(file, name) as image:
         verify(file, image)
         image.load()
         return upright(_rgb(image), _orientation(image))
 
 
+def pictured(file: Path | bytes, name: str = "") -> dict[str, Any]:
+    """{"rgb": as `shown_picture`}, and {"jpeg": the bytes} where these show any decoder the same. Raises as that does."""
+    found: dict[str, Any] = {"rgb": shown_picture(file, name)}
+    if picture_head(file, name).plain_jpeg:
+        found["jpeg"] = file if isinstance(file, bytes) else file.read_bytes()
+    return found
+
+
 def stored_picture(file: Path) -> UInt8[np.ndarray, "H W 3"]:
-    """As `folder_picture`, but the way the file stores it, not turned."""
+    """As `shown_picture`, but the way the file stores it, not turned."""
     with opened(file) as image:
         verify(file, image)
         return _rgb(image)
 
 
-def verify(file: Path, image: Image.Image) -> None:
+def verify(file: Path | bytes, image: Image.Image) -> None:
     """Checks the checksums of a png, which Pillow decodes without them. Raises what Pillow does."""
     if image.format == "PNG":
-        with Image.open(file, formats=("PNG",)) as again:
+        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=("PNG",)) as again:
             again.verify()
 
 

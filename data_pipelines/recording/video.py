@@ -20,7 +20,7 @@ from av.video.reformatter import Colorspace
 from data_pipelines.recording.decode import WANTED, Reader, quarter_turns, upright
 from data_pipelines.recording.recording import Recording
 from data_pipelines.recording.segment import Segment
-from data_pipelines.recording.stills import folder_files, folder_picture, picture_head
+from data_pipelines.recording.stills import folder_files, picture_head, pictured, shown_picture
 from wsm_jax.snapshot import WSV, resize, restore
 from wsm_jax.typing import Float, Int, UInt8
 
@@ -120,7 +120,7 @@ def _scan_folder(path: Path, fps: float | int | None, watch: Callable[[av.VideoF
         raise ValueError(f"{path}: has {len(files)} jpg/png frame{'s' * (len(files) != 1)}; needed at least 2")
     height = width = clear = 0
     for file in files:
-        picture = folder_picture(file)
+        picture = shown_picture(file)
         clear += picture_head(file).alpha
         rows, columns = picture.shape[:2]
         height, width = height or rows, width or columns
@@ -163,7 +163,7 @@ def pictures(video: Video, indices: Sequence[int] | np.ndarray) -> Iterator[UInt
         raise ValueError(f"{video.path}: frame indices must not decrease and lie in 0..{len(video.time) - 1}")
     if video.files:
         for index, repeats in itertools.groupby(wanted):
-            picture = folder_picture(video.files[index])
+            picture = shown_picture(video.files[index])
             yield from (picture for _ in repeats)
         return
     with Reader(video.path) as reader:
@@ -211,8 +211,11 @@ class Frames:
     video: Video
 
     def __call__(self, indices: Sequence[int]) -> Iterator[dict[str, Any]]:
+        if self.video.files:
+            yield from (pictured(self.video.files[index]) for index in indices)
+            return
         given = 0
-        if not self.video.files and len(indices) and self.video.time[indices[0]] > _SEEK_S:
+        if len(indices) and self.video.time[indices[0]] > _SEEK_S:
             near = 0.25 * float(np.min(np.diff(self.video.time)))
             try:
                 with Reader(self.video.path) as reader:

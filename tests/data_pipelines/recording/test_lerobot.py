@@ -286,7 +286,7 @@ def test_wrong_episodes_are_refused(toy, change, words):
         ({"observation.state": None}, "column observation.state has empty rows"),
         ({"episode_index": 4}, "rows 7 to 36 are of other episodes"),
         ({WRIST: {"bytes": None, "path": "a.png"}}, "wrist at frame 0 is not in the table, only its name"),
-        ({WRIST: {"bytes": b"no picture", "path": "a.png"}}, "wrist at frame 0 is no jpg or png picture"),
+        ({WRIST: {"bytes": b"no picture", "path": "a.png"}}, "wrist at frame 0: is no jpg, png or webp picture"),
     ],
 )
 def test_wrong_rows_are_refused(toy, change, words):

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageCms, ImageOps
 
 from data_pipelines.recording.photos import Lens, View, recorded
-from data_pipelines.recording.stills import folder_picture, picture_head
+from data_pipelines.recording.stills import picture_head, shown_picture
 from tests.core.exchange.test_scene_file import damaged
 from tests.data_pipelines.recording.posed import BEND, LENS, POINTS, SHIFTS, TURNS, pixels, shown
 from wsm_jax.snapshot import project
@@ -74,19 +74,19 @@ def test_mirrored_photos_are_refused(orientation, tmp_path):
 def test_orientation_is_that_of_pillow(orientation, tmp_path):
     picture = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
     path = save(tmp_path / "p.png", picture, orientation)
-    np.testing.assert_array_equal(folder_picture(path), np.array(ImageOps.exif_transpose(Image.open(path))))
+    np.testing.assert_array_equal(shown_picture(path), np.array(ImageOps.exif_transpose(Image.open(path))))
 
 
 def test_pictures_keep_their_values(tmp_path):
     grey = np.arange(256, dtype=np.uint16).reshape(16, 16) * 257
     Image.fromarray(grey).save(tmp_path / "deep.png")
-    np.testing.assert_array_equal(folder_picture(tmp_path / "deep.png"), np.repeat((grey // 257)[..., None], 3, -1))
+    np.testing.assert_array_equal(shown_picture(tmp_path / "deep.png"), np.repeat((grey // 257)[..., None], 3, -1))
     Image.fromarray(grey.astype(np.uint8)).save(tmp_path / "grey.png")
-    np.testing.assert_array_equal(folder_picture(tmp_path / "grey.png"), np.repeat(grey.astype(np.uint8)[..., None], 3, -1))
+    np.testing.assert_array_equal(shown_picture(tmp_path / "grey.png"), np.repeat(grey.astype(np.uint8)[..., None], 3, -1))
     clear = np.full((4, 4, 4), 200, np.uint8)
     clear[0, :, 3], clear[1, :, 3] = 0, 51
     Image.fromarray(clear).save(tmp_path / "clear.png")
-    assert folder_picture(tmp_path / "clear.png")[:3, 0, 0].tolist() == [0, 40, 157]
+    assert shown_picture(tmp_path / "clear.png")[:3, 0, 0].tolist() == [0, 40, 157]
     views = [view(tmp_path / f"{name}.png", width=16, height=16) for name in ("deep", "grey", "clear")]
     recording = recorded("r", tmp_path, (), views, ())
     assert {
@@ -119,7 +119,7 @@ def test_jpeg_files_come_along_where_they_show_the_picture(tmp_path):
             np.testing.assert_array_equal(np.array(Image.open(io.BytesIO(picture["jpeg"]))), picture["rgb"])
         assert any("colour space" in note for note in recording.notes) == (path.name == "c.jpg")
     np.testing.assert_allclose(
-        folder_picture(tmp_path / "c.jpg").astype(int), folder_picture(tmp_path / "b.jpg")[..., ::-1], atol=3
+        shown_picture(tmp_path / "c.jpg").astype(int), shown_picture(tmp_path / "b.jpg")[..., ::-1], atol=3
     )
 
 
@@ -174,7 +174,7 @@ def test_damaged_photos_are_read_or_refused(name, tmp_path):
         message = None
         try:
             head = picture_head(path)
-            assert folder_picture(path).shape[:2] == (
+            assert shown_picture(path).shape[:2] == (
                 (head.rows, head.columns) if head.orientation < 5 else (head.columns, head.rows)
             )
         except ValueError as error:

@@ -205,7 +205,7 @@ def test_bytes_go_along_only_where_they_show_the_picture(tmp_path):
     (tmp_path / "color" / "0.jpg").unlink()
     picture.putalpha(100)
     picture.save(tmp_path / "color" / "0.png")
-    assert any("transparency of 1" in note for note in read_redwood(tmp_path, LENS, rate_hz=30).notes)
+    assert any("1 colour pictures are transparent" in note for note in read_redwood(tmp_path, LENS, rate_hz=30).notes)
 
 
 def spoilt(folder, way):
@@ -245,8 +245,8 @@ def spoilt(folder, way):
         ("turned png", r"1\.png: is to be turned"),
         ("bytes", r"1\.png: L pixels; needed one component of 16 bits"),
         ("colours", r"1\.png: RGB pixels"),
-        ("text", r"1\.jpg: no picture that can be read"),
-        ("empty", r"1\.png: no picture that can be read"),
+        ("text", r"1\.jpg: is no jpg"),
+        ("empty", r"1\.png: is empty"),
         ("poses", r"trajectory\.log: 1 poses for 2 depth maps"),
         ("mirror", "no rigid motion"),
         ("nan", "no rigid motion"),

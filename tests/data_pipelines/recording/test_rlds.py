@@ -178,7 +178,7 @@ def rewritten(toy, **changes):
         ({"steps__action": None}, "has no steps/action, of which features.json speaks"),
         ({"steps__observation__force": [b"x"] * 4}, "steps/observation/force is not encoded as zlib"),
         ({"steps__observation__force": [zlib.compress(bytes(10**6))] * 4}, "a step has 33 bytes; needed 32"),
-        ({"steps__observation__top": [b"no picture"] * 4}, "steps/observation/top at step 0 is no jpg or png picture"),
+        ({"steps__observation__top": [b"no picture"] * 4}, "steps/observation/top at step 0: is no jpg, png or webp picture"),
         ({"steps__observation__top": []}, "needed pictures of every camera at every step"),
         ({"steps__observation__wrist": [b""] * 3}, "needed pictures of every camera at every step"),
         (
@@ -194,12 +194,14 @@ def test_episodes_that_do_not_fit_are_refused_by_file_and_feature(toy, changes, 
     assert "toy-train.tfrecord-00000-of-0000" in str(caught.value) and "episode 0000" in str(caught.value)
 
 
-def test_alpha_is_said(toy):
+def test_transparency_is_said(toy):
     (toy / "toy-train.tfrecord-00001-of-00002").unlink()
     films = np.random.default_rng(0).integers(0, 256, (4, ROWS, COLUMNS, 4), np.uint8)
     top = next(read_rlds(rewritten(toy, steps__observation__top=[picture_file(film, "png") for film in films]), 4))
-    assert "alpha is dropped" in top.notes
-    np.testing.assert_array_equal(next(top.pictures([3]))["rgb"], films[3, ..., :3])
+    assert "it is transparent in parts, which are black" in top.notes
+    np.testing.assert_array_equal(
+        next(top.pictures([3]))["rgb"], np.rint(films[3, ..., :3] * (np.float32(films[3, ..., 3:]) / 255))
+    )
 
 
 def test_folders_that_are_none_are_named(toy):
