@@ -166,10 +166,9 @@ def windows(root: Path, codecs: Sequence[str], frames: int, count: int) -> np.nd
         return found
     asked: list[tuple[int, int]] = []
 
-    def read(dataset: wsv.Dataset, clip: int, channels: Sequence[str], steps: slice) -> dict[str, np.ndarray]:
+    def read(dataset: wsv.Dataset, clip: int, channels: Sequence[str], steps: slice, out: dict[str, np.ndarray]) -> dict:
         asked.append((int(clip), steps.start))
-        shape = steps.stop - steps.start, dataset.layout.height, dataset.layout.width, 3
-        return {name: np.zeros(shape, np.uint8) for name in channels}
+        return {name: out[name] for name in channels}
 
     with mock.patch.object(wsv.Dataset, "read", read):
         for _ in itertools.islice(our_loader(root / codecs[0], frames, 1, 0), count):

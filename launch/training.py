@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from data_pipelines.loading.batch import decode_caption, read
 from data_pipelines.loading.loader import Source, expanded, loader
-from data_pipelines.loading.window import decode_caption, read
 from data_pipelines.simulation.captions import slots_by_mention
 from data_pipelines.wsv import Dataset
 from launch.world_files import write_bytes

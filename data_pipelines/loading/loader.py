@@ -24,7 +24,8 @@ import jax
 import numpy as np
 
 from data_pipelines.loading import order
-from data_pipelines.loading.window import CROPS, Reader, Window
+from data_pipelines.loading.batch import Batch, Draws, Reader, empty_batch
+from data_pipelines.loading.window import CROPS, Window
 from data_pipelines.wsv import Dataset
 from data_pipelines.wsv.collection import datasets
 from data_pipelines.wsv.folder import Folder
@@ -37,6 +38,8 @@ _TRIES = 16
 """Clips in a row that may be damaged before the run ends."""
 _REMOTE_READS = 64
 """Examples of a bucket that are read at once: latency, not work, is what they cost."""
+_PLANNED = 512
+"""Examples whose clips and draws are worked out together."""
 _log = logging.getLogger(__name__)
 
 
@@ -99,7 +102,7 @@ class Loader(Iterator[dict[str, Any]]):
         self._live.append(iter(self._batches[step:].to_iter_dataset(options)))
 
     def __next__(self) -> dict[str, Any]:
-        """This host's rows of the next batch: the tree of `Reader.example`, "clip" and "source", stacked along a first axis."""
+        """This host's rows of the next batch: the tree of `empty_batch`, or what the transform makes of its rows."""
         if not self._live:
             raise ValueError("the loader is closed")
         try:
@@ -110,12 +113,12 @@ class Loader(Iterator[dict[str, Any]]):
             self._seek(self._step)  # Grain would go on behind the batch that failed; asked again, we fail again
             raise
         self._step += 1
-        self._bytes = sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(batch))
+        self._bytes = self._bytes or sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(batch))
         return batch
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of the batches that are made ahead, at most, by the size of the last one."""
+        """Bytes of the batches that are made ahead, at most, all of which have the size of the first."""
         return self._bytes * (self._threads + 2 if self._threads else 1)
 
     def get_state(self) -> dict[str, Any]:
@@ -159,7 +162,7 @@ def _check(dataset: Dataset, source: Source, window: Window) -> None:
             raise ValueError(f"{where}: signal {name!r} has {found[name]} components; the loader asks for {width}")
     for hz in source.frame_hz or (window.frame_hz,):
         asked = dataclasses.replace(window, channels=(), frame_hz=hz)
-        Reader(dataset, asked).example(0, (0.0, 0.0, 0.5, 0.5))
+        Reader(dataset, asked).fill(empty_batch(asked, 1), [0], [0], Draws(*np.full((4, 1), 0.5)))
 
 
 def _chosen(dataset: Dataset, source: Source) -> np.ndarray | None:
@@ -261,74 +264,126 @@ def loader(
     block = order.turns(order.mixture(tuple(float(source.weight) for source in sources)))
     rates = [source.frame_hz or (frame_hz,) for source in sources]
     readers = [
-        [Reader(dataset, dataclasses.replace(window, frame_hz=hz), own=transform is not None) for hz in some]
+        [Reader(dataset, dataclasses.replace(window, frame_hz=hz)) for hz in some]
         for dataset, some in zip(opened, rates, strict=True)
     ]
     examples = sys.maxsize if epochs is None else order.position_of(epochs * counts[0], 0, block)
     if examples < batch_size:
         raise ValueError(f"loader: {epochs} epochs of the sources give {examples} examples; needed a batch of {batch_size}")
     skipped: list[str] = []
-    rows = _Rows(seed, _Order(seed, counts, chosen, block, shuffle), readers, transform, damaged == "skip", skipped)
-    make = functools.partial(rows.batch, batch_size, batch_size // host_count, host_index)
+    rows = batch_size // host_count
+    own = _Order(seed, counts, chosen, block, shuffle)
+    make = _Rows(seed, own, readers, window, transform, damaged == "skip", skipped, batch_size, host_index * rows, rows)
     described: dict[str, Any] = {"seed": seed, "batch_size": batch_size, "shuffle": shuffle}
     described["sources"] = [[d.name, count, float(s.weight)] for d, s, count in zip(opened, sources, counts, strict=True)]
     return Loader(_Batches(make, examples // batch_size), threads, described, skipped)
 
 
 @dataclasses.dataclass(frozen=True)
+class _Part:
+    """The rows of a batch that one reader fills."""
+
+    reader: Reader
+    source: int
+    rows: list[int]
+    clips: list[int]
+    positions: list[int]
+    draws: Draws
+
+    def single(self, index: int) -> "_Part":
+        """One of them."""
+        one = slice(index, index + 1)
+        return _Part(self.reader, self.source, self.rows[one], self.clips[one], self.positions[one], self.draws[one])
+
+
+@dataclasses.dataclass(frozen=True)
 class _Rows:
-    """Makes the examples of positions."""
+    """Makes a host's rows of the global batches: `count` of `batch_size`, from `first` on."""
 
     seed: int
     order: _Order
     readers: list[list[Reader]]
+    window: Window
     transform: Callable[[dict[str, Any]], dict[str, Any]] | None
     skip: bool
     skipped: list[str]
+    batch_size: int
+    first: int
+    count: int
 
-    def batch(self, batch_size: int, rows: int, host: int, step: int) -> dict[str, Any]:
-        """A host's rows of one global batch."""
-        position = step * batch_size + host * rows + np.arange(rows)
+    def __call__(self, step: int) -> dict[str, Any]:
+        """The rows of a batch."""
+        found = empty_batch(self.window, self.count)
+        block, place = divmod(step, self._together)
+        remote: list[_Part] = []
+        for part in self._planned(block)[place]:
+            found["source"][part.rows] = part.source
+            if part.reader.dataset.folder.local:
+                self._fill(found, part)
+            else:
+                remote += [part.single(index) for index in range(len(part.rows))]
+        if remote:
+            list(_waiting().map(functools.partial(self._fill, found), remote))
+        if self.transform is None:
+            return found
+        examples = [self.transform(jax.tree.map(lambda leaf, row=row: leaf[row], found)) for row in range(self.count)]
+        return jax.tree.map(lambda *parts: np.stack(parts), *examples)
+
+    @property
+    def _together(self) -> int:
+        """Batches that are planned together."""
+        return max(1, _PLANNED // self.count)
+
+    @functools.cached_property
+    def _planned(self) -> Callable[[int], list[list[_Part]]]:
+        return functools.lru_cache(maxsize=4)(self._plan)
+
+    def _plan(self, block: int) -> list[list[_Part]]:
+        """What to fill, of each of the batches that are planned together."""
+        step = block * self._together + np.arange(self._together)
+        position = (step[:, None] * self.batch_size + self.first + np.arange(self.count)).reshape(-1)
         source, clip = self.order(position)
-        draws = [order.uniform(self.seed, position, stream) for stream in (_WINDOW, _CAPTION, _ACROSS, _DOWN)]
-        rate = order.uniform(self.seed, position, _RATE)
-        work = [
-            (int(position[i]), int(source[i]), int(clip[i]), float(rate[i]), tuple(float(draw[i]) for draw in draws))
-            for i in range(rows)
-        ]
-        if all(self.readers[int(number)][0].dataset.folder.local for number in source):
-            examples = [self.example(*one) for one in work]
-        else:
-            examples = list(_remote().map(lambda one: self.example(*one), work))
-        return jax.tree.map(_stacked, *examples)
+        draws = Draws(*(order.uniform(self.seed, position, stream) for stream in (_WINDOW, _CAPTION, _ACROSS, _DOWN)))
+        rates = np.array([len(some) for some in self.readers])[source]
+        rate = (order.uniform(self.seed, position, _RATE) * rates).astype(np.int64)
+        which = source * int(rates.max()) + rate
+        plan = []
+        for begin in range(0, len(position), self.count):
+            parts, here = [], which[begin : begin + self.count]
+            for number in np.unique(here):
+                rows = np.flatnonzero(here == number)
+                own = begin + rows
+                reader = self.readers[int(source[own[0]])][int(rate[own[0]])]
+                some = rows.tolist(), clip[own].tolist(), position[own].tolist()
+                parts.append(_Part(reader, int(source[own[0]]), *some, draws[own]))
+            plan.append(parts)
+        return plan
 
-    def example(self, position: int, source: int, clip: int, rate: float, draws: tuple[float, ...]) -> dict[str, Any]:
-        """One example, with "clip" and "source"."""
-        some = self.readers[source]
-        reader = some[int(rate * len(some))]
+    def _fill(self, found: Batch, part: _Part) -> None:
+        """Fills the rows, where that is asked for with the clips that come next for those that are damaged."""
+        try:
+            part.reader.fill(found, part.rows, part.clips, part.draws)
+        except (ValueError, OSError) as error:
+            if not self.skip:
+                raise
+            for index in range(len(part.rows)):
+                self._fill_one(found, part.single(index), error)
+
+    def _fill_one(self, found: Batch, part: _Part, error: Exception) -> None:
+        (position,) = part.positions
         for attempt in range(_TRIES):
+            clip = part.clips if not attempt else self.order(np.array([position]), attempt)[1].tolist()
             try:
-                found = reader.example(clip, draws)
-                break
-            except (ValueError, OSError) as error:
-                if not self.skip or attempt + 1 == _TRIES:
-                    raise
-                _log.warning("passed over: %s", error)
-                self.skipped.append(str(error))
-                clip = int(self.order(np.array([position]), attempt + 1)[1][0])
-        found |= {"clip": np.int64(clip), "source": np.int32(source)}
-        return found if self.transform is None else self.transform(found)
-
-
-def _stacked(*parts: Any) -> np.ndarray:
-    """The parts along a first axis; those that are one array, as what is not there is, cost no copying together."""
-    first = parts[0]
-    if all(part is first for part in parts[1:]):
-        return np.broadcast_to(first, (len(parts), *np.shape(first))).copy()
-    return np.stack(parts)
+                return part.reader.fill(found, part.rows, clip, part.draws)
+            except (ValueError, OSError) as again:
+                error = again
+                if attempt + 1 < _TRIES:
+                    _log.warning("passed over: %s", error)
+                    self.skipped.append(str(error))
+        raise error
 
 
 @functools.lru_cache(maxsize=1)
-def _remote() -> concurrent.futures.ThreadPoolExecutor:
+def _waiting() -> concurrent.futures.ThreadPoolExecutor:
     """The threads that wait for buckets."""
     return concurrent.futures.ThreadPoolExecutor(_REMOTE_READS, "wsv-remote")

@@ -1,13 +1,18 @@
-"""Chunks of an array, read without TensorStore's array driver, whose generality costs 0.2 ms a clip: more than the clip itself.
+"""Chunks of an array, read without TensorStore's array driver, whose generality costs more than a clip of small pictures.
 
 A shard file of zarr3 is chunks in any order and an index at its end: for each inner chunk (offset, bytes) as little-endian
 uint64, in C order of the grid, 2^64 - 1 twice where it is missing, and the crc32c of all that. A chunk is its values,
 compressed with zstd unless the layout says otherwise, and a crc32c. Indices are kept: a read of a bucket is one request.
+
+A compressed chunk is checked whenever it is read. One that is not compressed is read whole and checked when a process first
+meets it; from then on only the steps that are asked for are read, straight into their place.
 """
 
+import dataclasses
+import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import google_crc32c
 import numpy as np
@@ -19,8 +24,22 @@ from data_pipelines.wsv.manifest import ArraySpec
 _KEPT_BYTES = 2**24
 _MISSING = 2**64 - 1
 
-Later = Callable[[], np.ndarray]
-"""What is being read: calling it waits. Raises ValueError for what is damaged, OSError for what cannot be read."""
+
+@dataclasses.dataclass(frozen=True)
+class Index:
+    """What is known of a shard."""
+
+    file: str
+    places: np.ndarray
+    """(offset, bytes) of its chunks [clips rows 2]."""
+    sound: np.ndarray
+    """Whether a chunk that is not compressed has matched its checksum [clips rows]."""
+
+
+Steps = slice | np.ndarray
+"""A slice of stride 1 with both ends, or indices."""
+_Piece = tuple[int, Steps, Steps]
+"""(row of the chunk, steps in it, where they come to stand)."""
 
 
 class Chunks:
@@ -32,24 +51,31 @@ class Chunks:
         self._rows = -(-spec.shape[1] // self._steps)
         self._chunk = (self._steps, *spec.shape[2:])
         self._dtype = np.dtype(spec.dtype)
-        self._most = max(_KEPT_BYTES // (16 * spec.clips_per_shard * self._rows), 16)
-        self._indices: OrderedDict[int, np.ndarray] = OrderedDict()
+        self._step_bytes = self._dtype.itemsize * int(np.prod(spec.shape[2:]))
+        self._direct = folder.local and not spec.compressed and sys.byteorder == "little"
+        self._most = max(_KEPT_BYTES // (17 * spec.clips_per_shard * self._rows), 16)
+        self._indices: OrderedDict[int, Index] = OrderedDict()
         self._lock, self._local = threading.Lock(), threading.local()
 
-    def index(self, shard: int) -> Later:
-        """The places [clips rows 2] of the chunks of a shard."""
-        with self._lock:
-            found = self._indices.get(shard)
+    def empty(self, steps: Steps) -> np.ndarray:
+        """Room for so many steps."""
+        count = steps.stop - steps.start if isinstance(steps, slice) else len(steps)
+        return np.empty((count, *self._spec.shape[2:]), self._dtype)
+
+    def index(self, shard: int) -> Callable[[], Index]:
+        """The index of a shard, asked for; the call waits. Raises ValueError for a damaged one, OSError for one not read."""
+        found = self._indices.get(shard)
         if found is not None:
             return lambda: found
-        need = 16 * self._spec.clips_per_shard * self._rows + 4
-        (later,) = self._folder.fetch(self._spec.file(shard), [(-need, need)])
+        file, need = self._spec.file(shard), 16 * self._spec.clips_per_shard * self._rows + 4
+        (later,) = self._folder.fetch(file, [(-need, need)])
 
-        def wait() -> np.ndarray:
+        def wait() -> Index:
             raw = later()
             if len(raw) != need or google_crc32c.value(raw[:-4]) != int.from_bytes(raw[-4:], "little"):
                 raise ValueError("the index of the shard does not match its checksum")
-            index = np.frombuffer(raw[:-4], "<u8").reshape(self._spec.clips_per_shard, self._rows, 2)
+            places = np.frombuffer(raw[:-4], "<u8").reshape(self._spec.clips_per_shard, self._rows, 2)
+            index = Index(file, places, np.zeros(places.shape[:2], bool))
             with self._lock:
                 self._indices[shard] = index
                 if len(self._indices) > self._most:
@@ -58,35 +84,58 @@ class Chunks:
 
         return wait
 
-    def values(self, index: np.ndarray, clip: int, steps: slice | np.ndarray) -> Later:
-        """The values [n ...] of a clip at some steps, a slice of stride 1 or indices; `index` is that of its shard."""
-        shard, place = divmod(clip, self._spec.clips_per_shard)
-        wanted = np.arange(steps.start, steps.stop) if isinstance(steps, slice) else steps
-        of = wanted // self._steps
-        rows = np.unique(of)
-        later = self._fetch(shard, index[place, rows].tolist())
+    def read(self, index: Index, clip: int, steps: Steps, out: np.ndarray) -> Callable[[], None]:
+        """Reads a clip at some steps into `out` [n ...]; what it returns has to be called, and waits for what a bucket sends.
 
-        def wait() -> np.ndarray:
-            result = np.empty((len(wanted), *self._spec.shape[2:]), self._dtype)
-            for row, values in zip(rows.tolist(), later(), strict=True):
-                start = row * self._steps
-                if isinstance(steps, slice):
-                    first, last = max(steps.start, start), min(steps.stop, start + self._steps)
-                    result[first - steps.start : last - steps.start] = values[first - start : last - start]
-                else:
-                    result[of == row] = values[wanted[of == row] - start]
-            return result
+        `index` is that of its shard. Raises, then or now, as `index` does.
+        """
+        place = clip % self._spec.clips_per_shard
+        pieces = list(self._pieces(steps))
+        if self._direct and self._read_directly(index, place, pieces, out):
+            return _done
+        rows = [row for row, _, _ in pieces]
+        later = self._fetch(index.file, index.places[place, rows].tolist())
+
+        def wait() -> None:
+            for (row, inside, where), values in zip(pieces, later(), strict=True):
+                out[where] = values[inside]
+                index.sound[place, row] = True
 
         return wait
 
-    def clips(self, shard: int, count: int) -> Later:
-        """The values [count ...] of the first step of the first clips of a shard."""
+    def first_steps(self, shard: int, count: int) -> np.ndarray:
+        """The values [count ...] of the first step of the first clips of a shard. Raises as `index` does."""
         index = self.index(shard)()
-        later = self._fetch(shard, index[:count, 0].tolist())
-        return lambda: np.stack([values[0] for values in later()])
+        later = self._fetch(index.file, index.places[:count, 0].tolist())
+        return np.stack([values[0] for values in later()])
 
-    def _fetch(self, shard: int, places: list[list[int]]) -> Callable[[], list[np.ndarray]]:
-        """Some chunks (offset, bytes) of a shard; those that lie side by side in a bucket are one request."""
+    def _pieces(self, steps: Steps) -> Iterator[_Piece]:
+        each = self._steps
+        if isinstance(steps, slice):
+            begin, end = steps.start, steps.stop
+            for row in range(begin // each, -(-end // each) if end > begin else 0):
+                start = row * each
+                first, last = max(begin, start), min(end, start + each)
+                yield row, slice(first - start, last - start), slice(first - begin, last - begin)
+            return
+        of = steps // each
+        for row in np.unique(of).tolist():
+            yield row, steps[of == row] - row * each, np.flatnonzero(of == row)
+
+    def _read_directly(self, index: Index, place: int, pieces: list[_Piece], out: np.ndarray) -> bool:
+        """Whether all of it could be read into its place: chunks that are known to be sound, of which slices are asked for."""
+        sound, places = index.sound[place], index.places[place]
+        if not (out.flags.c_contiguous and out.dtype == self._dtype):
+            return False
+        for row, inside, where in pieces:
+            if not (sound[row] and isinstance(inside, slice)):
+                return False
+            offset = int(places[row, 0]) + inside.start * self._step_bytes
+            self._folder.read_into(index.file, offset, out[where])
+        return True
+
+    def _fetch(self, file: str, places: list[list[int]]) -> Callable[[], list[np.ndarray]]:
+        """Some chunks (offset, bytes) of a file; those that lie side by side in a bucket are one request."""
         if any(offset == _MISSING for offset, _ in places):
             raise ValueError("a chunk is missing")
         runs: list[list[int]] = []
@@ -95,7 +144,7 @@ class Chunks:
                 runs[-1][1] += length
             else:
                 runs.append([offset, length])
-        later = self._folder.fetch(self._spec.file(shard), runs)
+        later = self._folder.fetch(file, runs)
 
         def wait() -> list[np.ndarray]:
             found, number = [], -1
@@ -115,7 +164,7 @@ class Chunks:
         data = raw[:-4]
         if len(raw) != length or google_crc32c.value(data) != int.from_bytes(raw[-4:], "little"):
             raise ValueError("a chunk does not match its checksum")
-        size = self._dtype.itemsize * int(np.prod(self._chunk))
+        size = self._step_bytes * self._steps
         if self._spec.compressed:
             decoder = getattr(self._local, "decoder", None)
             if decoder is None:
@@ -127,3 +176,7 @@ class Chunks:
         if len(data) != size:
             raise ValueError(f"a chunk has {len(data)} bytes, needed {size}")
         return np.frombuffer(data, self._dtype.newbyteorder("<")).reshape(self._chunk)
+
+
+def _done() -> None:
+    """Nothing is left to wait for."""

@@ -5,11 +5,10 @@ build that is killed anywhere loses no more than the shard it was at. Several pr
 with threads of its own: started by spawn, never by fork.
 """
 
-import functools
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import Any
 
@@ -60,8 +59,12 @@ class Dataset:
     def __len__(self) -> int:
         return self.layout.clips
 
-    def read(self, clip: Index, channels: Sequence[str], frames: Steps = None) -> dict[str, np.ndarray]:
+    def read(
+        self, clip: Index, channels: Sequence[str], frames: Steps = None, out: Mapping[str, np.ndarray] | None = None
+    ) -> dict[str, np.ndarray]:
         """Stored integers [T H W C] of some channels at some frames (all of them by default), in the order asked.
+
+        Where `out` has arrays for them, what is read comes to stand there.
 
         Raises KeyError for a channel that the dataset lacks, IndexError, ValueError naming a damaged file, and OSError naming
         one that cannot be reached.
@@ -70,10 +73,13 @@ class Dataset:
             if name not in self.layout.channels:
                 raise KeyError(f"{self.folder.path}: no channel {name!r}; it has {', '.join(self.layout.channels) or 'none'}")
         steps = _steps(frames, self.frames(clip), self._where(clip))
-        encoded = "rgb" in channels and self.layout.encoded
-        found = self._read(clip, [f"channels/{name}" for name in channels if not (encoded and name == "rgb")], steps)
-        if encoded:
-            found["channels/rgb"] = self._read_pictures(clip, np.arange(self.layout.frames)[steps])
+        plain = [name for name in channels if not (name == "rgb" and self.layout.encoded)]
+        given = {f"channels/{name}": out[name] for name in plain} if out is not None else None
+        found = self._read(clip, [f"channels/{name}" for name in plain], steps, given)
+        if len(plain) < len(channels):
+            room = np.empty((_count(steps), self.layout.height, self.layout.width, 3), np.uint8) if out is None else out["rgb"]
+            self._read_pictures(clip, np.arange(self.layout.frames)[steps], room)
+            found["channels/rgb"] = room
         return {name: found[f"channels/{name}"] for name in channels}
 
     def frames(self, clip: Index) -> int:
@@ -128,8 +134,10 @@ class Dataset:
         values = np.zeros((len(self), len(self.layout.measures)), np.float32)
         for shard in range(self.layout.shards) if self.layout.measures else ():
             span = self.layout.span(shard)
-            read = functools.partial(self._array("measures").clips, shard, len(span))
-            values[span.start : span.stop] = self._named("measures", shard, lambda read=read: read()())
+            try:
+                values[span.start : span.stop] = self._array("measures").first_steps(shard, len(span))
+            except (ValueError, OSError) as error:
+                raise self._damaged(self._specs["measures"].file(shard), error) from error
         return dict(zip(self.layout.measures, values.T, strict=True))
 
     def origin(self, clip: Index) -> dict[str, Any]:
@@ -167,22 +175,24 @@ class Dataset:
             raise IndexError(f"{self.folder.path}: clip {clip} is not in 0..{len(self) - 1}")
         return int(clip) // self.layout.clips_per_shard
 
-    def _read(self, clip: Index, paths: Sequence[str], steps: slice | np.ndarray) -> dict[str, np.ndarray]:
-        """Rows of several arrays of a clip, asked for at once; a damaged file is named."""
-        shard = self._shard(clip)
+    def _read(
+        self, clip: Index, paths: Sequence[str], steps: slice | np.ndarray, out: Mapping[str, np.ndarray] | None = None
+    ) -> dict[str, np.ndarray]:
+        """Rows of several arrays of a clip, asked for at once, in `out` or in arrays of their own; a damaged file is named."""
+        shard, number, path = self._shard(clip), int(clip), ""
         chunks = {path: self._array(path) for path in paths}
-        indices = {path: self._named(path, shard, functools.partial(chunks[path].index, shard)) for path in paths}
-        found = {path: self._named(path, shard, later) for path, later in indices.items()}
-        read = {path: functools.partial(chunks[path].values, found[path], int(clip), steps) for path in paths}
-        values = {path: self._named(path, shard, start) for path, start in read.items()}
-        return {path: self._named(path, shard, later) for path, later in values.items()}
-
-    def _named(self, path: str, shard: int, work: Callable[[], Any]) -> Any:
-        """What the work gives; its errors name the file of an array."""
+        found = {path: each.empty(steps) for path, each in chunks.items()} if out is None else dict(out)
         try:
-            return work()
+            indices, waiting = {}, {}
+            for path, each in chunks.items():
+                indices[path] = each.index(shard)
+            for path, index in indices.items():
+                waiting[path] = chunks[path].read(index(), number, steps, found[path])
+            for path in waiting:
+                waiting[path]()
         except (ValueError, OSError) as error:
             raise self._damaged(self._specs[path].file(shard), error) from error
+        return found
 
     def _array(self, path: str) -> Chunks:
         """The chunks of an array, whose metadata match their checksum."""
@@ -216,15 +226,14 @@ class Dataset:
                     self._lines.popitem(last=False)
         return lines[int(clip) % self.layout.clips_per_shard]
 
-    def _read_pictures(self, clip: Index, frames: np.ndarray) -> np.ndarray:
-        """Decoded rgb [T H W 3]; only the bytes of these frames are read, and each run is checked before it is decoded."""
+    def _read_pictures(self, clip: Index, frames: np.ndarray, out: np.ndarray) -> None:
+        """Decodes rgb into `out` [T H W 3]; only the bytes of these frames are read, and each run is checked before that."""
         layout, key = self.layout, records.bytes_file(self.layout, self._shard(clip))
         path = records.index_path(layout)
         runs, place = np.unique(frames // layout.run, return_inverse=True)
         size, count = (layout.height, layout.width), self.frames(clip)
-        result = np.zeros((len(frames), *size, 3), np.uint8)
         if not len(frames):
-            return result
+            return
         index = self._read(clip, [path], slice(int(runs[0]), int(runs[-1]) + 1))[path][runs - runs[0]]
         try:
             pieces = self.folder.fetch(key, index[:, :2].tolist())
@@ -238,8 +247,11 @@ class Dataset:
             except (ValueError, OSError) as error:
                 raise self._damaged(key, error) from error
             here = place == number
-            result[here] = found[frames[here] - first]
-        return result
+            out[here] = found[frames[here] - first]
+
+
+def _count(steps: slice | np.ndarray) -> int:
+    return steps.stop - steps.start if isinstance(steps, slice) else len(steps)
 
 
 def _steps(steps: Steps, total: int, where: str) -> slice | np.ndarray:

@@ -1,12 +1,16 @@
 """A dataset's root, on a local disk or in a bucket, as whole files that appear at once or not at all."""
 
 import errno
+import io
 import os
 import shutil
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorstore as ts
 
 RETRIES = {"max_retries": 8, "initial_delay": "100ms", "max_delay": "8s"}
@@ -28,6 +32,9 @@ _UNREACHED = ("ABORTED:", "UNAVAILABLE:", "DEADLINE_EXCEEDED:", "PERMISSION_DENI
 _CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE")
 _CREDENTIALS += ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI")
 _CREDENTIAL_FILES = {"AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials", "AWS_CONFIG_FILE": "~/.aws/config"}
+
+_OPEN = 64
+"""Files of a folder that stay open, for opening one costs more than reading a clip of small pictures."""
 
 _process: int | None = None
 
@@ -97,10 +104,19 @@ class Folder:
         self.path = os.path.abspath(text) if self.local else text.rstrip("/")
         if self.local and os.path.isfile(self.path):
             raise NotADirectoryError(f"{self.path}: a file; needed the folder of a dataset")
+        self._begin()
+
+    def _begin(self) -> None:
         self._store: tuple[int, ts.KvStore] | None = None
+        self._open: OrderedDict[str, io.FileIO] = OrderedDict()
+        self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_store": None}
+        return {"path": self.path, "local": self.local}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._begin()
 
     @property
     def store(self) -> ts.KvStore:
@@ -132,13 +148,28 @@ class Folder:
                 spans = [slice(o, None) if o < 0 else slice(o, o + n) for o, n in ranges]
                 futures = [self.store.read(key, byte_range=span, batch=batch) for span in spans]
             return [lambda future=future: self._given(key, future) for future in futures]
-        file = os.open(self.name(key), os.O_RDONLY)
-        try:
-            size = os.fstat(file).st_size if any(offset < 0 for offset, _ in ranges) else 0
-            parts = [os.pread(file, n, o if o >= 0 else max(size + o, 0)) for o, n in ranges]
-        finally:
-            os.close(file)
+        file = self._opened(key)
+        handle = file.fileno()
+        size = os.fstat(handle).st_size if any(offset < 0 for offset, _ in ranges) else 0
+        parts = [os.pread(handle, n, o if o >= 0 else max(size + o, 0)) for o, n in ranges]
         return [lambda part=part: part for part in parts]
+
+    def read_into(self, key: str, offset: int, out: np.ndarray) -> None:
+        """Fills an array, which is of one piece, from a place of a file of a local folder. Raises OSError, ValueError."""
+        file, room = self._opened(key), out.reshape(-1).view(np.uint8).data
+        if (found := os.preadv(file.fileno(), [room], offset)) != out.nbytes:
+            raise ValueError(f"{self.name(key)}: has {found} bytes from {offset} on, needed {out.nbytes}")
+
+    def _opened(self, key: str) -> io.FileIO:
+        """A local file; it is closed when nobody holds it any more, so that one thread does not close it for another."""
+        file = self._open.get(key)
+        if file is None:
+            file = open(self.name(key), "rb", buffering=0)  # noqa: SIM115
+            with self._lock:
+                self._open[key] = file
+                if len(self._open) > _OPEN:
+                    self._open.popitem(last=False)
+        return file
 
     def _given(self, key: str, future: Any) -> bytes:
         found = future.result()

@@ -10,8 +10,8 @@ import jax
 import numpy as np
 import pytest
 
+from data_pipelines.loading.batch import decode_caption
 from data_pipelines.loading.loader import Loader, Source, loader
-from data_pipelines.loading.window import decode_caption
 from data_pipelines.wsv import Dataset, Layout, create
 from data_pipelines.wsv.manifest import arrays
 from wsm_jax.snapshot import TICK_HZ, WSV, Camera, ground, resize, store

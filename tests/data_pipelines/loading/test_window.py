@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from data_pipelines.loading.window import CAPTION_BYTES, Window, choices, decode_caption, encode_caption, fit_waves
+from data_pipelines.loading.batch import CAPTION_BYTES, decode_caption, encode_caption, fit_waves
+from data_pipelines.loading.window import Window, choices
 from wsm_jax.snapshot import FIELDS, TICK_HZ, Waves
 from wsm_jax.snapshot.waves import empty
 

@@ -1,0 +1,319 @@
+"""Rows of a batch: random windows of clips of one WSV dataset, as NumPy arrays of static shapes.
+
+What a dataset does not have is never invented: `known` is False, and in its place stand zeros for a channel, a signal and a
+caption, empty slots (presence 0) for the core, and a unit camera at the origin, which no arithmetic turns into NaN.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from data_pipelines.loading.window import Choices, Window, choices, cut, views
+from data_pipelines.wsv import Dataset
+from wsm_jax.snapshot import FIELDS, TICK_HZ, Camera, Waves, channel, crop, ground, resize, store
+from wsm_jax.snapshot.waves import empty
+from wsm_jax.typing import Float, Int, NpOrJax, Shaped, UInt8
+
+CAPTION_BYTES = 512
+"""Length of the `caption` array: UTF-8, padded with zeros."""
+
+Batch = dict[str, Any]
+
+
+def empty_batch(window: Window, rows: int) -> Batch:
+    """A batch of examples that know nothing yet; its channels hold what the memory held.
+
+    {"channels": {name: [B T H W C] stored}, "known": {name, "camera", "core", "text": bool [B]}, "camera": {field: [B T ...]},
+    "frame_time": [B T] s from the window's start, "core": {field: [B K N ...]}, "core_time": [B K] s, "caption": uint8
+    [B CAPTION_BYTES], "signals": {name: [B T d]}, "events": {"kind": [B M] index into the kinds asked for, -1: none; "time":
+    [B M] s, "instances": [B M 2], 0: none} (only where kinds are asked for), "clip": [B], "source": [B]}
+    """
+    frames, size = (rows, window.frames), (window.height, window.width)
+    table = {name: channel(name) for name in window.channels}
+    signals = dict(window.signals)
+    known = (*window.channels, "camera", "core", "text", *signals)
+    rotation = np.zeros((*frames, 4), np.float32)
+    rotation[..., 0] = 1.0
+    camera = {"position": np.zeros((*frames, 3), np.float32), "rotation": rotation}
+    camera |= {"focal": np.ones(frames, np.float32), "offset": np.zeros((*frames, 2), np.float32)}
+    if window.lens:
+        camera["distortion"] = np.zeros((*frames, 5), np.float32)
+    found: Batch = {
+        "channels": {name: np.empty((*frames, *size, one.components), one.dtype) for name, one in table.items()},
+        "known": {name: np.zeros(rows, bool) for name in known},
+        "camera": camera,
+        "frame_time": np.zeros(frames, np.float32),
+        "core": {name: np.array(value) for name, value in vars(empty(window.waves, (rows, window.ticks))).items()},
+        "core_time": np.tile(np.arange(window.ticks, dtype=np.float32) / np.float32(TICK_HZ), (rows, 1)),
+        "caption": np.zeros((rows, CAPTION_BYTES), np.uint8),
+        "signals": {name: np.zeros((*frames, width), np.float32) for name, width in signals.items()},
+        "clip": np.zeros(rows, np.int64),
+        "source": np.zeros(rows, np.int32),
+    }
+    if window.events:
+        shape = (rows, window.most_events)
+        kind, time = np.full(shape, -1, np.int32), np.zeros(shape, np.float32)
+        found["events"] = {"kind": kind, "time": time, "instances": np.zeros((*shape, 2), np.int32)}
+    return found
+
+
+def fit_waves(waves: Waves, slots: int, where: str) -> Waves:
+    """The core [K N] with `slots` slots: filled up with empty ones, or without the last ones, which must be empty.
+
+    Slots keep their numbers, for the instance channel and captions speak of them. Raises ValueError, naming `where`, when a
+    wave is present, at any tick, in a slot that there is not.
+    """
+    if waves.count > slots:
+        last = int(np.max(np.flatnonzero((np.asarray(waves.presence) > 0).any(0)), initial=-1))
+        if last >= slots:
+            raise ValueError(f"{where}: a wave is present in slot {last}; the loader has the slots 0..{slots - 1}; raise waves")
+        return Waves(**{name: getattr(waves, name)[:, :slots] for name in FIELDS})
+    if waves.count == slots:
+        return waves
+    pad = empty(slots - waves.count, (waves.presence.shape[0],))
+    return Waves(**{name: np.concatenate([getattr(waves, name), getattr(pad, name)], 1) for name in FIELDS})
+
+
+def encode_caption(text: str, where: str) -> UInt8[np.ndarray, " L"]:
+    """UTF-8 bytes padded with zeros to CAPTION_BYTES. Raises ValueError, naming `where`, when they are more."""
+    data = text.encode()
+    if len(data) > CAPTION_BYTES:
+        raise ValueError(f"{where}: a caption has {len(data)} UTF-8 bytes, at most {CAPTION_BYTES} fit: {text[:60]!r}...")
+    found = np.zeros(CAPTION_BYTES, np.uint8)
+    found[: len(data)] = np.frombuffer(data, np.uint8)
+    return found
+
+
+def decode_caption(data: Shaped[NpOrJax, " L"]) -> str:
+    """Inverse of `encode_caption`."""
+    return np.asarray(data, np.uint8).tobytes().rstrip(b"\0").decode()
+
+
+@dataclasses.dataclass(frozen=True)
+class Draws:
+    """Random numbers in [0, 1) of some examples."""
+
+    window: Float[np.ndarray, " n"]
+    caption: Float[np.ndarray, " n"]
+    across: Float[np.ndarray, " n"]
+    """Where a picture of another aspect is cut, ..."""
+    down: Float[np.ndarray, " n"]
+
+    def __getitem__(self, index: int | slice | np.ndarray) -> "Draws":
+        rows = slice(index, index + 1) if isinstance(index, int) else index
+        return Draws(self.window[rows], self.caption[rows], self.across[rows], self.down[rows])
+
+
+@dataclasses.dataclass(frozen=True)
+class _Picked:
+    """The windows of some clips."""
+
+    frames: Int[np.ndarray, "n F"]
+    """Of the dataset; none where it has none."""
+    tick: Int[np.ndarray, " n"]
+    start: Float[np.ndarray, " n"]
+    """s of the clip."""
+    time: Float[np.ndarray, "n T"]
+    """Of the window's frames, s from the start."""
+
+
+class Reader:
+    """Fills rows of batches from one dataset by a window; for threads."""
+
+    def __init__(self, dataset: Dataset, window: Window):
+        self.dataset, self.window = dataset, window
+        layout = dataset.layout
+        self._hz = window.frame_hz or layout.frame_hz
+        self._even: dict[int, Choices] = {}
+        self._frames = bool(layout.frames and window.frames)
+        self._core = bool(layout.ticks and window.ticks)
+        self._camera = bool(layout.camera and self._frames)
+        held = set(layout.channels) | ({"ground"} if layout.camera else set())
+        self._given = [name for name in window.channels if name in held] if self._frames else []
+
+    def choices(self, clip: int) -> Choices:
+        """The windows of a clip; of datasets with even times they are worked out once."""
+        dataset, window, layout = self.dataset, self.window, self.dataset.layout
+        where = f"{dataset.folder.path} clip {clip}"
+        if not dataset.even:
+            times = dataset.frame_time(clip) if self._frames else None
+            core = dataset.core(clip) if self._core else None
+            return self._aligned(where, choices(where, window, times, core[1] if core else None, layout.frame_hz))
+        count = dataset.frames(clip) if self._frames else 0
+        if count not in self._even:
+            times = np.arange(count) / layout.frame_hz if self._frames else None
+            ticks = np.arange(layout.ticks) / TICK_HZ if self._core else None
+            self._even[count] = self._aligned(where, choices(where, window, times, ticks, layout.frame_hz))
+        return self._even[count]
+
+    def _aligned(self, where: str, found: Choices) -> Choices:
+        """The windows that begin with a chunk, where that is asked for. Raises ValueError where none does."""
+        if not (self.window.aligned and self._frames):
+            return found
+        kept = found.frames[:, 0] % self.dataset.layout.frames_per_chunk == 0
+        if not kept.any():
+            raise ValueError(
+                f"{where}: no window of {self.window.frames} frames and {self.window.ticks} ticks begins with a chunk of "
+                f"{self.dataset.layout.frames_per_chunk} frames; ask for windows that need not be aligned"
+            )
+        return Choices(found.frames[kept], found.tick[kept], found.start[kept])
+
+    def fill(self, batch: Batch, rows: Sequence[int], clips: Sequence[int], draws: Draws) -> None:
+        """Fills some rows of an `empty_batch` with windows of clips, chosen by the draws; "source" is left to others.
+
+        Raises ValueError, naming the dataset, for what does not fit (see `choices`, `fit_waves`) and for damaged files, and
+        OSError for files that cannot be read; the rows then hold anything.
+        """
+        window, layout, known = self.window, self.dataset.layout, batch["known"]
+        picked = self._pick(clips, draws.window)
+        place = list(rows)
+        batch["frame_time"][place] = picked.time
+        batch["clip"][place] = clips
+        for name in self._given:
+            known[name][place] = True
+        for name in window.channels:
+            if name not in self._given:
+                batch["channels"][name][place] = 0
+        known["camera"][place], known["core"][place] = self._camera, self._core
+        if self._frames:
+            self._pictures(batch, rows, clips, picked.frames, draws)
+        for number, (row, clip) in enumerate(zip(rows, clips, strict=True)):
+            start = float(picked.start[number])
+            if self._core:
+                self._state(batch, row, clip, int(picked.tick[number]), start)
+            if layout.captions:
+                self._caption(batch, row, clip, float(draws.caption[number]))
+            if layout.signals and window.signals:
+                self._signals(batch, row, clip, picked.time[number] + start)
+            if window.events:
+                self._events(batch, row, clip, start)
+
+    def _pick(self, clips: Sequence[int], draw: np.ndarray) -> _Picked:
+        dataset, layout, count = self.dataset, self.dataset.layout, len(clips)
+        if layout.over == "views" and self._frames:
+            frames = np.stack([self._views(clip, part) for clip, part in zip(clips, draw.tolist(), strict=True)])
+            return _Picked(frames, np.zeros(count, np.int64), np.zeros(count), np.zeros(frames.shape))
+        if dataset.even and not (layout.ragged and self._frames):
+            found = self.choices(clips[0])  # those of all clips
+            number = (draw * len(found.tick)).astype(np.int64)
+            frames, tick, start = found.frames[number], found.tick[number], found.start[number]
+        else:
+            several = [(found := self.choices(c), int(d * len(found.tick))) for c, d in zip(clips, draw.tolist(), strict=True)]
+            frames = np.stack([found.frames[number] for found, number in several])
+            tick = np.array([found.tick[number] for found, number in several])
+            start = np.array([found.start[number] for found, number in several])
+        if not self._frames:
+            time = np.tile(np.arange(self.window.frames) / (self._hz or 1.0), (count, 1))
+        elif dataset.even:
+            time = frames / layout.frame_hz - start[:, None]
+        else:
+            shown = [dataset.frame_time(clip)[index] for clip, index in zip(clips, frames, strict=True)]
+            time = np.stack(shown) - start[:, None]
+        return _Picked(frames, tick, start, time)
+
+    def _views(self, clip: int, draw: float) -> np.ndarray:
+        where = f"{self.dataset.folder.path} clip {clip}"
+        return views(where, self.window, self.dataset.frames(clip), int(draw * 2**53))
+
+    def _pictures(self, batch: Batch, rows: Sequence[int], clips: Sequence[int], frames: np.ndarray, draws: Draws) -> None:
+        """Channels and cameras."""
+        window = self.window
+        size = (window.height, window.width)
+        for number, (row, clip) in enumerate(zip(rows, clips, strict=True)):
+            place = (0.5, 0.5) if window.crop == "middle" else (float(draws.across[number]), float(draws.down[number]))
+            room = {name: batch["channels"][name][row] for name in self._given}
+            _, camera = read(self.dataset, clip, self._given, frames[number], size, place, room)
+            if camera is None:
+                continue
+            for name, values in batch["camera"].items():
+                value = getattr(camera, name)
+                values[row] = 0.0 if value is None else value
+
+    def _state(self, batch: Batch, row: int, clip: int, tick: int, start: float) -> None:
+        """The core."""
+        found = self.dataset.core(clip, slice(tick, tick + self.window.ticks))
+        assert found is not None
+        waves = fit_waves(found[0], self.window.waves, f"{self.dataset.folder.path} clip {clip}")
+        for name, values in batch["core"].items():
+            values[row] = getattr(waves, name)
+        batch["core_time"][row] = found[1] - start
+
+    def _caption(self, batch: Batch, row: int, clip: int, draw: float) -> None:
+        captions = self.dataset.captions(clip)
+        text = captions[0 if self.window.first_caption else int(draw * len(captions))] if captions else ""
+        batch["caption"][row] = encode_caption(text, f"{self.dataset.folder.path} clip {clip}")
+        batch["known"]["text"][row] = bool(text)
+
+    def _signals(self, batch: Batch, row: int, clip: int, time: np.ndarray) -> None:
+        signals = self.dataset.signals(clip)
+        for name, values in batch["signals"].items():
+            batch["known"][name][row] = name in signals
+            values[row] = signals[name].at(time) if name in signals else 0.0
+
+    def _events(self, batch: Batch, row: int, clip: int, start: float) -> None:
+        """What happens from the start of the window to its last frame or tick, the first ones."""
+        window, told = self.window, batch["events"]
+        ends = [(window.frames - 1) / self._hz if self._frames else 0.0, (window.ticks - 1) / TICK_HZ if self._core else 0.0]
+        found = [
+            event
+            for event in self.dataset.events(clip)
+            if event["kind"] in window.events and -1e-6 <= event["time"] - start <= max(ends) + 1e-6
+        ]
+        told["kind"][row], told["time"][row], told["instances"][row] = -1, 0.0, 0
+        for number, event in enumerate(sorted(found, key=lambda event: event["time"])[: window.most_events]):
+            told["kind"][row, number] = window.events.index(event["kind"])
+            told["time"][row, number] = event["time"] - start
+            some = event.get("instances", ())[:2]
+            told["instances"][row, number, : len(some)] = some
+
+
+def read(
+    dataset: Dataset,
+    clip: int,
+    channels: Sequence[str],
+    index: np.ndarray,
+    size: tuple[int, int],
+    place: tuple[float, float] = (0.5, 0.5),
+    out: Mapping[str, np.ndarray] | None = None,
+) -> tuple[dict[str, np.ndarray], Camera | None]:
+    """Those of the channels that a dataset has, or its cameras tell, of some frames of a clip, and these cameras.
+
+    Stored integers [T H W C], cut to the aspect of `size` (H, W) at `place` (see `cut`), and resized; in `out`, where it is
+    given.
+    """
+    layout, whole = dataset.layout, (dataset.layout.height, dataset.layout.width)
+    given = [name for name in channels if name in layout.channels]
+    first, count = int(index[0]) if len(index) else 0, len(index)
+    steps = slice(first, first + count) if count and int(index[-1]) - first + 1 == count and _rises(index) else index
+    same = not layout.channels or whole == size
+    found = dataset.read(clip, given, steps, out if same else None) if given else {}
+    camera = dataset.camera(clip, steps) if layout.camera else None
+    if not same:
+        top, left, rows, columns = cut(whole, *size, *place)
+        for name, values in found.items():
+            part = values if (rows, columns) == whole else values[:, top : top + rows, left : left + columns]
+            found[name] = _scaled(name, resize(name, part, *size), whole[0] / rows)
+        if camera is not None and (rows, columns) != whole:
+            camera = crop(camera, whole, top, left, rows, columns)
+    if "ground" in channels and camera is not None:
+        found["ground"] = store("ground", ground(camera, *size))
+    if out is not None:
+        for name, values in found.items():
+            if values is not out[name]:
+                out[name][...] = values
+    return found, camera
+
+
+def _rises(index: np.ndarray) -> bool:
+    """Whether steps that span no more than their count follow one another."""
+    return bool((index[1:] > index[:-1]).all())
+
+
+def _scaled(name: str, values: np.ndarray, by: float) -> np.ndarray:
+    """Motion is in heights of the picture, which a crop makes fewer pixels."""
+    if name != "motion" or by == 1.0:
+        return values
+    limits = np.iinfo(values.dtype)
+    return np.clip(np.rint(values * by), limits.min, limits.max).astype(values.dtype)

@@ -1,0 +1,60 @@
+"""Chunks: all of a window is read and no more, and what is damaged is never returned."""
+
+import contextlib
+import itertools
+import os
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pytest
+
+from data_pipelines.wsv import Dataset
+from data_pipelines.wsv import manifest as records
+from tests.data_pipelines.wsv.test_dataset import PLAIN, build
+
+
+def test_of_chunks_that_are_not_compressed_only_what_is_asked_for_is_read_once_they_are_checked(tmp_path):
+    path = Path(build(tmp_path / "plain", PLAIN))
+    ds, key = Dataset(path), records.arrays(PLAIN)["channels/depth"].file(0)
+    whole = ds.read(0, ["depth"])["depth"]  # chunks of frames 0..2, 3..5 and 6
+    frame = whole[0].nbytes
+    for first, last in itertools.combinations(range(PLAIN.frames + 1), 2):
+        with read_bytes() as count:
+            np.testing.assert_array_equal(ds.read(0, ["depth"], slice(first, last))["depth"], whole[first:last])
+        assert count() == (last - first) * frame
+        wider = np.zeros((last - first, PLAIN.height, PLAIN.width, 2), whole.dtype)
+        ds.read(0, ["depth"], slice(first, last), {"depth": wider[..., :1]})  # an array that is not of one piece
+        np.testing.assert_array_equal(wider, np.pad(whole[first:last], [(0, 0)] * 3 + [(0, 1)]))
+    np.testing.assert_array_equal(ds.read(0, ["depth"], [5, 1, 1])["depth"], whole[[5, 1, 1]])
+    with read_bytes() as count:
+        Dataset(path).read(0, ["depth"], slice(2, 3))
+    assert count() > 3 * frame  # the whole chunk, to check it
+    data = bytearray((path / key).read_bytes())
+    data[2 * (3 * frame + 4)] ^= 1  # the third chunk
+    (path / key).write_bytes(data)
+    fresh = Dataset(path)
+    np.testing.assert_array_equal(fresh.read(0, ["depth"], slice(0, 6))["depth"], whole[:6])
+    with pytest.raises(ValueError, match=key):
+        fresh.read(0, ["depth"], slice(5, 7))
+    os.truncate(path / key, frame)
+    fresh.read(0, ["depth"], slice(0, 1))
+    with pytest.raises(ValueError, match=key):
+        fresh.read(0, ["depth"], slice(1, 3))
+
+
+@contextlib.contextmanager
+def read_bytes():
+    """How many bytes of files are read in the block."""
+    found: list[int] = []
+
+    def counted(function):
+        def call(*given):
+            result = function(*given)
+            found.append(result if isinstance(result, int) else len(result))
+            return result
+
+        return call
+
+    with mock.patch.multiple(os, pread=counted(os.pread), preadv=counted(os.preadv)):
+        yield lambda: sum(found)
