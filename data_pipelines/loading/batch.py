@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines.loading.rooms import Rooms
 from data_pipelines.loading.window import Choices, Window, choices, cut, views
 from data_pipelines.wsv import Dataset
 from wsm_jax.snapshot import FIELDS, TICK_HZ, Camera, Waves, channel, crop, ground, resize, store
@@ -22,16 +23,15 @@ CAPTION_BYTES = 512
 Batch = dict[str, Any]
 
 
-def empty_batch(window: Window, rows: int) -> Batch:
-    """A batch of examples that know nothing yet; its channels hold what the memory held.
+def empty_batch(window: Window, rows: int, rooms: Rooms) -> Batch:
+    """A batch of examples that know nothing yet; its channels are in `rooms`, and hold what the memory held.
 
     {"channels": {name: [B T H W C] stored}, "known": {name, "camera", "core", "text": bool [B]}, "camera": {field: [B T ...]},
     "frame_time": [B T] s from the window's start, "core": {field: [B K N ...]}, "core_time": [B K] s, "caption": uint8
     [B CAPTION_BYTES], "signals": {name: [B T d]}, "events": {"kind": [B M] index into the kinds asked for, -1: none; "time":
     [B M] s, "instances": [B M 2], 0: none} (only where kinds are asked for), "clip": [B], "source": [B]}
     """
-    frames, size = (rows, window.frames), (window.height, window.width)
-    table = {name: channel(name) for name in window.channels}
+    frames = (rows, window.frames)
     signals = dict(window.signals)
     known = (*window.channels, "camera", "core", "text", *signals)
     rotation = np.zeros((*frames, 4), np.float32)
@@ -41,7 +41,7 @@ def empty_batch(window: Window, rows: int) -> Batch:
     if window.lens:
         camera["distortion"] = np.zeros((*frames, 5), np.float32)
     found: Batch = {
-        "channels": {name: np.empty((*frames, *size, one.components), one.dtype) for name, one in table.items()},
+        "channels": _channels(window, rows, rooms),
         "known": {name: np.zeros(rows, bool) for name in known},
         "camera": camera,
         "frame_time": np.zeros(frames, np.float32),
@@ -57,6 +57,12 @@ def empty_batch(window: Window, rows: int) -> Batch:
         kind, time = np.full(shape, -1, np.int32), np.zeros(shape, np.float32)
         found["events"] = {"kind": kind, "time": time, "instances": np.zeros((*shape, 2), np.int32)}
     return found
+
+
+def _channels(window: Window, rows: int, rooms: Rooms) -> dict[str, np.ndarray]:
+    table = {name: channel(name) for name in window.channels}
+    shape = (rows, window.frames, window.height, window.width)
+    return {name: rooms.take((*shape, row.components), row.dtype) for name, row in table.items()}
 
 
 def fit_waves(waves: Waves, slots: int, where: str) -> Waves:
@@ -168,7 +174,7 @@ class Reader:
         """
         window, layout, known = self.window, self.dataset.layout, batch["known"]
         picked = self._pick(clips, draws.window)
-        place = list(rows)
+        place = slice(rows[0], rows[-1] + 1) if rows[-1] - rows[0] + 1 == len(rows) else list(rows)
         batch["frame_time"][place] = picked.time
         batch["clip"][place] = clips
         for name in self._given:
@@ -220,11 +226,14 @@ class Reader:
     def _pictures(self, batch: Batch, rows: Sequence[int], clips: Sequence[int], frames: np.ndarray, draws: Draws) -> None:
         """Channels and cameras."""
         window = self.window
-        size = (window.height, window.width)
+        size, count = (window.height, window.width), window.frames
+        follow = (np.diff(frames, axis=1) == 1).all(1).tolist()
+        firsts = frames[:, 0].tolist()
         for number, (row, clip) in enumerate(zip(rows, clips, strict=True)):
+            steps = slice(firsts[number], firsts[number] + count) if follow[number] else frames[number]
             place = (0.5, 0.5) if window.crop == "middle" else (float(draws.across[number]), float(draws.down[number]))
             room = {name: batch["channels"][name][row] for name in self._given}
-            _, camera = read(self.dataset, clip, self._given, frames[number], size, place, room)
+            _, camera = read(self.dataset, clip, self._given, steps, size, place, room)
             if camera is None:
                 continue
             for name, values in batch["camera"].items():
@@ -273,7 +282,7 @@ def read(
     dataset: Dataset,
     clip: int,
     channels: Sequence[str],
-    index: np.ndarray,
+    steps: np.ndarray | slice,
     size: tuple[int, int],
     place: tuple[float, float] = (0.5, 0.5),
     out: Mapping[str, np.ndarray] | None = None,
@@ -285,8 +294,6 @@ def read(
     """
     layout, whole = dataset.layout, (dataset.layout.height, dataset.layout.width)
     given = [name for name in channels if name in layout.channels]
-    first, count = int(index[0]) if len(index) else 0, len(index)
-    steps = slice(first, first + count) if count and int(index[-1]) - first + 1 == count and _rises(index) else index
     same = not layout.channels or whole == size
     found = dataset.read(clip, given, steps, out if same else None) if given else {}
     camera = dataset.camera(clip, steps) if layout.camera else None
@@ -304,11 +311,6 @@ def read(
             if values is not out[name]:
                 out[name][...] = values
     return found, camera
-
-
-def _rises(index: np.ndarray) -> bool:
-    """Whether steps that span no more than their count follow one another."""
-    return bool((index[1:] > index[:-1]).all())
 
 
 def _scaled(name: str, values: np.ndarray, by: float) -> np.ndarray:

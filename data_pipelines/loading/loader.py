@@ -25,6 +25,7 @@ import numpy as np
 
 from data_pipelines.loading import order
 from data_pipelines.loading.batch import Batch, Draws, Reader, empty_batch
+from data_pipelines.loading.rooms import Rooms
 from data_pipelines.loading.window import CROPS, Window
 from data_pipelines.wsv import Dataset
 from data_pipelines.wsv.collection import datasets
@@ -38,6 +39,8 @@ _TRIES = 16
 """Clips in a row that may be damaged before the run ends."""
 _REMOTE_READS = 64
 """Examples of a bucket that are read at once: latency, not work, is what they cost."""
+_ROOMS = 3
+"""Batches a thread that memory is kept for: one is made, one waits, and one is with the user."""
 _PLANNED = 512
 """Examples whose clips and draws are worked out together."""
 _log = logging.getLogger(__name__)
@@ -118,8 +121,8 @@ class Loader(Iterator[dict[str, Any]]):
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of the batches that are made ahead, at most, all of which have the size of the first."""
-        return self._bytes * (self._threads + 2 if self._threads else 1)
+        """Bytes of the batches that are made ahead and of what memory is kept for others, at most; all are as large as the first."""
+        return self._bytes * _ROOMS * (self._threads + 1)
 
     def get_state(self) -> dict[str, Any]:
         """Where the loader stands, for JSON: valid for any host_count, threads and machine."""
@@ -162,7 +165,7 @@ def _check(dataset: Dataset, source: Source, window: Window) -> None:
             raise ValueError(f"{where}: signal {name!r} has {found[name]} components; the loader asks for {width}")
     for hz in source.frame_hz or (window.frame_hz,):
         asked = dataclasses.replace(window, channels=(), frame_hz=hz)
-        Reader(dataset, asked).fill(empty_batch(asked, 1), [0], [0], Draws(*np.full((4, 1), 0.5)))
+        Reader(dataset, asked).fill(empty_batch(asked, 1, Rooms(0)), [0], [0], Draws(*np.full((4, 1), 0.5)))
 
 
 def _chosen(dataset: Dataset, source: Source) -> np.ndarray | None:
@@ -273,7 +276,9 @@ def loader(
     skipped: list[str] = []
     rows = batch_size // host_count
     own = _Order(seed, counts, chosen, block, shuffle)
-    make = _Rows(seed, own, readers, window, transform, damaged == "skip", skipped, batch_size, host_index * rows, rows)
+    passing = transform, damaged == "skip", skipped
+    rooms = Rooms(_ROOMS * len(channels) * (threads + 1))
+    make = _Rows(seed, own, readers, window, *passing, batch_size, host_index * rows, rows, rooms)
     described: dict[str, Any] = {"seed": seed, "batch_size": batch_size, "shuffle": shuffle}
     described["sources"] = [[d.name, count, float(s.weight)] for d, s, count in zip(opened, sources, counts, strict=True)]
     return Loader(_Batches(make, examples // batch_size), threads, described, skipped)
@@ -310,10 +315,11 @@ class _Rows:
     batch_size: int
     first: int
     count: int
+    rooms: Rooms
 
     def __call__(self, step: int) -> dict[str, Any]:
         """The rows of a batch."""
-        found = empty_batch(self.window, self.count)
+        found = empty_batch(self.window, self.count, self.rooms)
         block, place = divmod(step, self._together)
         remote: list[_Part] = []
         for part in self._planned(block)[place]:
@@ -350,7 +356,7 @@ class _Rows:
         plan = []
         for begin in range(0, len(position), self.count):
             parts, here = [], which[begin : begin + self.count]
-            for number in np.unique(here):
+            for number in dict.fromkeys(here.tolist()):
                 rows = np.flatnonzero(here == number)
                 own = begin + rows
                 reader = self.readers[int(source[own[0]])][int(rate[own[0]])]

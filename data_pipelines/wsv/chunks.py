@@ -23,6 +23,8 @@ from data_pipelines.wsv.manifest import ArraySpec
 
 _KEPT_BYTES = 2**24
 _MISSING = 2**64 - 1
+_CHECKSUM = memoryview(bytearray(4))
+"""Where checksums between chunks are read to, that nobody looks at."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,9 +92,9 @@ class Chunks:
         `index` is that of its shard. Raises, then or now, as `index` does.
         """
         place = clip % self._spec.clips_per_shard
-        pieces = list(self._pieces(steps))
-        if self._direct and self._read_directly(index, place, pieces, out):
+        if self._direct and isinstance(steps, slice) and self._read_directly(index, place, steps, out):
             return _done
+        pieces = list(self._pieces(steps))
         rows = [row for row, _, _ in pieces]
         later = self._fetch(index.file, index.places[place, rows].tolist())
 
@@ -122,16 +124,26 @@ class Chunks:
         for row in np.unique(of).tolist():
             yield row, steps[of == row] - row * each, np.flatnonzero(of == row)
 
-    def _read_directly(self, index: Index, place: int, pieces: list[_Piece], out: np.ndarray) -> bool:
-        """Whether all of it could be read into its place: chunks that are known to be sound, of which slices are asked for."""
-        sound, places = index.sound[place], index.places[place]
-        if not (out.flags.c_contiguous and out.dtype == self._dtype):
+    def _read_directly(self, index: Index, place: int, steps: slice, out: np.ndarray) -> bool:
+        """Whether the steps could be read into their place, for all of their chunks are known to be sound."""
+        each, begin, end = self._steps, steps.start, steps.stop
+        row, last = begin // each, -(-end // each)
+        if begin >= end or not (index.sound[place, row:last].all() and out.flags.c_contiguous and out.dtype == self._dtype):
             return False
-        for row, inside, where in pieces:
-            if not (sound[row] and isinstance(inside, slice)):
-                return False
-            offset = int(places[row, 0]) + inside.start * self._step_bytes
-            self._folder.read_into(index.file, offset, out[where])
+        room, filled = out.reshape(-1).view(np.uint8).data, 0
+        run, start, behind = [], 0, -1
+        for offset in index.places[place, row:last, 0].tolist():
+            skip = (max(begin - row * each, 0)) * self._step_bytes
+            size = (min(end - row * each, each)) * self._step_bytes - skip
+            if run and offset == behind:
+                run.append(_CHECKSUM)
+            elif run:
+                self._folder.read_into(index.file, start, run, sum(map(len, run)))
+                run = []
+            start = start if run else offset + skip
+            run.append(room[filled : filled + size])
+            filled, behind, row = filled + size, offset + each * self._step_bytes + _CHECKSUM.nbytes, row + 1
+        self._folder.read_into(index.file, start, run, sum(map(len, run)))
         return True
 
     def _fetch(self, file: str, places: list[list[int]]) -> Callable[[], list[np.ndarray]]:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tensorstore as ts
 
 RETRIES = {"max_retries": 8, "initial_delay": "100ms", "max_delay": "8s"}
@@ -154,11 +153,10 @@ class Folder:
         parts = [os.pread(handle, n, o if o >= 0 else max(size + o, 0)) for o, n in ranges]
         return [lambda part=part: part for part in parts]
 
-    def read_into(self, key: str, offset: int, out: np.ndarray) -> None:
-        """Fills an array, which is of one piece, from a place of a file of a local folder. Raises OSError, ValueError."""
-        file, room = self._opened(key), out.reshape(-1).view(np.uint8).data
-        if (found := os.preadv(file.fileno(), [room], offset)) != out.nbytes:
-            raise ValueError(f"{self.name(key)}: has {found} bytes from {offset} on, needed {out.nbytes}")
+    def read_into(self, key: str, offset: int, rooms: list[memoryview], need: int) -> None:
+        """Fills rooms of `need` bytes in all from a place of a file of a local folder. Raises OSError, ValueError."""
+        if (found := os.preadv(self._opened(key).fileno(), rooms, offset)) != need:
+            raise ValueError(f"{self.name(key)}: has {found} bytes from {offset} on, needed {need}")
 
     def _opened(self, key: str) -> io.FileIO:
         """A local file; it is closed when nobody holds it any more, so that one thread does not close it for another."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import tracemalloc
 from pathlib import Path
 
 import jax
@@ -201,11 +202,21 @@ def test_events_are_those_within_the_window(tmp_path):
 
 @pytest.mark.parametrize("threads", [0, 2])
 def test_what_is_held_is_a_bound(video, threads):
-    batches = loader([Source(video)], **ASK, threads=threads)
+    """What NumPy has allocated, as Python's own count tells, while batches are made and dropped."""
+    asked = ASK | {"height": 128, "width": 128}
+    batches = loader([Source(video)], **asked, threads=threads)
     assert batches.held_bytes == 0
-    batch = next(batches)
-    size = sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(batch))
-    assert batches.held_bytes == size * (threads + 2 if threads else 1)
+    tracemalloc.start()
+    try:
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(next(batches)))
+        for _ in range(30):
+            next(batches)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+        batches.close()
+    assert size < peak < batches.held_bytes + 2**20  # resizing has arrays of its own
+    assert batches.held_bytes < 4 * (threads + 1) * size
 
 
 def test_aligned_windows_begin_with_a_chunk(video):
