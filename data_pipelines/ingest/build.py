@@ -358,16 +358,11 @@ class _Shard:
 
     def clips(self, shard: int) -> list[Clip]:
         """The clips of a shard, in order."""
-        job, made = self.job, []
-        numbers, keep = job.numbers, self.writer.layout.encoded == "jpeg"
-        cuts = [job.cuts[index] for index in self.writer.layout.span(shard)]
+        job, layout, made = self.job, self.writer.layout, []
+        numbers = job.numbers
+        cuts = [job.cuts[index] for index in layout.span(shard)]
         for number, of_one in itertools.groupby(cuts, key=lambda cut: cut.found):
-            of, run = job.found[number], list(of_one)
+            of = job.found[number]
             recording = reopened(job.candidates[of.candidate], job.how, of)
-            # all clips of a recording in one pass: what lies between two key frames is decoded once
-            pictures = recording.pictures([index for cut in run for index in cut.frames])
-            for cut in run:
-                clip = frame.clip(recording, pictures, cut.frames, cut.start, cut.bucket, job.extra, keep)
-                origin = {"source": numbers.index(number), "start": cut.start}
-                made.append(dataclasses.replace(clip, text=job.texts[number], measures=cut.measures, origin=origin))
+            made += frame.clips(recording, list(of_one), layout, job.texts[number], numbers.index(number))
         return made
