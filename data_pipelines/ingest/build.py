@@ -6,18 +6,17 @@ all are of one, the dataset is at `out`; else each is in a folder below it, and 
 
 import dataclasses
 import itertools
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from data_pipelines import wsv
 from data_pipelines.ingest import frame
 from data_pipelines.ingest.bucket import Bucket
 from data_pipelines.ingest.caption import checked
+from data_pipelines.ingest.crew import Crew
 from data_pipelines.ingest.find import Candidate, Rejection, find, with_masks
 from data_pipelines.ingest.plan import MEASURES, Cut, Filters, Found, plan
 from data_pipelines.ingest.scan import Reading, Scans, reopened
@@ -34,7 +33,6 @@ SHARD_BYTES = 64 * 2**20
 REJECTED = "rejected.jsonl"
 _RUN = 8
 """Frames that are kept together, at most: a window that begins anywhere reads up to so many more than its own."""
-_WAIT_S = 1.0
 _RATED = ("frames", "rlds", "redwood")
 
 
@@ -88,7 +86,48 @@ def ingest(
     """
     how, filters = how or Reading(), (filters or Filters()).check()
     chosen = tuple(bucket.check() for bucket in buckets)
-    _check(inputs, name, licence, chosen, host, hosts)
+    _check(inputs, name, licence, chosen)
+    crew = Crew(workers, host, hosts, runner, progress).check()
+    candidates, rejected = _candidates(inputs, masks, how)
+    texts = checked([c.name for c in candidates], captions or {})
+    scans = Scans(Folder(f"{str(out).rstrip('/')}.scan"), tuple(candidates), how)
+    try:
+        crew.work(scans, "reading")
+        found, cuts, rejected = _planned(scans, rejected, chosen, filters, strict)
+        jobs = {folder: _Job.of(members, found, scans, derive, texts) for folder, members in _groups(found, cuts).items()}
+        _check_place(Folder(out), jobs)
+        attached = {REJECTED: b"".join(records.dumps(dataclasses.asdict(one)) + b"\n" for one in rejected)}
+        manifests = {}
+        for folder, job in jobs.items():
+            arguments = {"name": f"{name}/{folder}" if folder else name, "attached": attached}
+            arguments |= {"sources": job.sources(licence), "build": job.build(chosen, filters)}
+            path = f"{str(out).rstrip('/')}/{folder}" if folder else out
+            manifests[folder] = _written(path, job.layout(codec), arguments, job, crew)
+    except ValueError:
+        if crew.alone:  # another host would wait for them for ever
+            scans.clear()
+        raise
+    if list(manifests) != [""]:
+        collection.write(Folder(out), name, {key: value["counts"]["clips"] for key, value in manifests.items()})
+    if crew.alone:  # another host may still look for them
+        scans.clear()
+    return Report(manifests, tuple(rejected))
+
+
+def _check(inputs: Sequence[Any], name: str, licence: str, buckets: tuple[Bucket, ...]) -> None:
+    if not inputs:
+        raise ValueError("ingest: no inputs; needed at least one recording, as a video (mp4, mov, webm, mkv)")
+    for key, value in (("name", name), ("licence", licence)):
+        if not value.strip():
+            raise ValueError(f"ingest: {key} is empty; every dataset states its {key}")
+    if not buckets:
+        raise ValueError("ingest: no buckets; needed one size, rate and length of clips at least")
+
+
+def _candidates(
+    inputs: Sequence[str | Path], masks: str | Path | None, how: Reading
+) -> tuple[list[Candidate], list[Rejection]]:
+    """What may be recordings, and what is none. Raises FileNotFoundError, and ValueError for a rate that is of none of them."""
     candidates, rejected = find(inputs, [] if masks is None else [Path(masks)])
     if masks is not None:
         candidates, left = with_masks(candidates, Path(masks))
@@ -98,57 +137,7 @@ def ingest(
             f"ingest: fps={how.fps:g} is the rate of folders of frames, robot episodes and RGB-D frames without times, and no "
             "input is one; video files bring their own"
         )
-    texts = checked([c.name for c in candidates], captions or {})
-    scans = Scans(Folder(f"{str(out).rstrip('/')}.scan"), tuple(candidates), how)
-    try:
-        _do(scans, scans.missing, "reading", workers, host, hosts, runner, progress)
-        found, left = _collected(scans)
-        rejected += left
-        cuts, left = plan(found, chosen, filters)
-        rejected += left
-        whole = [one for one in rejected if one.start is None]
-        if not cuts or (strict and whole):
-            raise ValueError(_reasons(whole or rejected))
-        groups = _groups(found, cuts)
-        _check_place(Folder(out), groups)
-    except ValueError:
-        if hosts == 1:  # another host would wait for them for ever
-            scans.clear()
-        raise
-    attached = {REJECTED: b"".join(records.dumps(dataclasses.asdict(one)) + b"\n" for one in rejected)}
-    manifests = {}
-    for folder, members in groups.items():
-        job = _Job(tuple(candidates), tuple(found), tuple(members), how, derive, _texts(members, found, texts))
-        layout = job.layout(codec)
-        sources = job.sources(licence)
-        build = {"verb": "ingest", "buckets": sorted({m.bucket.name for m in members}), "derive": list(derive)}
-        build["chosen"] = [list(dataclasses.astuple(bucket)) for bucket in chosen]  # remake.py plans by these
-        build |= {"how": dataclasses.asdict(how), "filters": dataclasses.asdict(filters)}
-        arguments = {"name": f"{name}/{folder}" if folder else name, "sources": sources, "build": build, "attached": attached}
-        path = f"{str(out).rstrip('/')}/{folder}" if folder else out
-        try:
-            manifests[folder] = _written(path, layout, arguments, job, workers, host, hosts, runner, progress)
-        except ValueError:
-            if hosts == 1:
-                scans.clear()
-            raise
-    if list(manifests) != [""]:
-        collection.write(Folder(out), name, {key: value["counts"]["clips"] for key, value in manifests.items()})
-    if hosts == 1:  # another host may still look for them
-        scans.clear()
-    return Report(manifests, tuple(rejected))
-
-
-def _check(inputs: Sequence[Any], name: str, licence: str, buckets: tuple[Bucket, ...], host: int, hosts: int) -> None:
-    if not inputs:
-        raise ValueError("ingest: no inputs; needed at least one recording, as a video (mp4, mov, webm, mkv)")
-    for key, value in (("name", name), ("licence", licence)):
-        if not value.strip():
-            raise ValueError(f"ingest: {key} is empty; every dataset states its {key}")
-    if not buckets:
-        raise ValueError("ingest: no buckets; needed one size, rate and length of clips at least")
-    if not 0 <= host < hosts:
-        raise ValueError(f"ingest: host {host} of {hosts}; needed one of 0 .. hosts - 1")
+    return candidates, rejected
 
 
 def _check_place(out: Folder, groups: Iterable[str]) -> None:
@@ -166,43 +155,21 @@ def _reasons(rejected: Sequence[Rejection]) -> str:
     return "ingest: nothing was made of\n" + "\n".join(lines) + more if rejected else "ingest: no recording was found"
 
 
-def _do(
-    task: "Scans | _Shard",
-    missing: Callable[[], list[int]],
-    what: str,
-    workers: int,
-    host: int,
-    hosts: int,
-    runner: Run,
-    progress: bool,
-) -> None:
-    """Works at this host's share of what is missing, then waits until the others have done theirs."""
-    mine = [number for number in missing() if number % hosts == host]
-    with tqdm(total=len(mine), desc=what, disable=not progress or not mine) as bar:
-        for number, result in runner(task, mine, workers):
-            if isinstance(result, Died):
-                if not isinstance(task, Scans):
-                    raise result
-                task.keep(number, Rejection(task.candidates[number].name, "its decoder crashed"))
-            bar.update()
-    if hosts > 1:
-        with tqdm(desc=f"{what}: waiting for other hosts", disable=not progress) as bar:
-            left = missing()
-            while left:
-                time.sleep(_WAIT_S)
-                left = task.missing(left) if isinstance(task, Scans) else missing()
-                bar.update()
+def _planned(
+    scans: Scans, rejected: Sequence[Rejection], buckets: tuple[Bucket, ...], filters: Filters, strict: bool
+) -> tuple[list[Found], list[Cut], list[Rejection]]:
+    """What the scans found, the clips of it, and what is left out in all, `rejected` first.
 
-
-def _collected(scans: Scans) -> tuple[list[Found], list[Rejection]]:
-    found: list[Found] = []
-    rejected: list[Rejection] = []
-    for result in scans.results():
-        if isinstance(result, Rejection):
-            rejected.append(result)
-        else:
-            found += result
-    return found, rejected
+    Raises ValueError where there is no clip, or, if `strict`, where a whole recording is left out.
+    """
+    results = scans.results()
+    found = [one for some in results if not isinstance(some, Rejection) for one in some]
+    cuts, left = plan(found, buckets, filters)
+    rejected = [*rejected, *(one for one in results if isinstance(one, Rejection)), *left]
+    whole = [one for one in rejected if one.start is None]
+    if not cuts or (strict and whole):
+        raise ValueError(_reasons(whole or rejected))
+    return found, cuts, rejected
 
 
 def _groups(found: Sequence[Found], cuts: Sequence[Cut]) -> dict[str, list[Cut]]:
@@ -226,38 +193,21 @@ def _groups(found: Sequence[Found], cuts: Sequence[Cut]) -> dict[str, list[Cut]]
     return named
 
 
-def _texts(members: Sequence[Cut], found: Sequence[Found], texts: list[tuple[str, ...]]) -> dict[int, tuple[str, ...]]:
-    """Number of what was found -> its captions: those that were given, else its own."""
-    numbers = {cut.found for cut in members}
-    return {number: texts[found[number].candidate] or found[number].text for number in sorted(numbers)}
-
-
-def _written(
-    path: str | Path,
-    layout: wsv.Layout,
-    arguments: dict[str, Any],
-    job: "_Job",
-    workers: int,
-    host: int,
-    hosts: int,
-    runner: Run,
-    progress: bool,
-) -> dict[str, Any]:
+def _written(path: str | Path, layout: wsv.Layout, arguments: dict[str, Any], job: "_Job", crew: Crew) -> dict[str, Any]:
     """The manifest of one dataset, which is made if it is not there."""
     if manifest := wsv.finished(path, layout, **arguments):
         return manifest
     try:
         writer = wsv.create(path, layout, **arguments)
     except ValueError:
-        if hosts > 1 and (manifest := wsv.finished(path, layout, **arguments)):
+        if not crew.alone and (manifest := wsv.finished(path, layout, **arguments)):
             return manifest
         raise
-    task = _Shard(writer, job)
-    _do(task, writer.missing, f"writing {arguments['name']}", workers, host, hosts, runner, progress)
+    crew.work(_Shard(writer, job), f"writing {arguments['name']}")
     try:
         return writer.finish()
     except ValueError:
-        if hosts > 1 and (manifest := wsv.finished(path, layout, **arguments)):
+        if not crew.alone and (manifest := wsv.finished(path, layout, **arguments)):
             return manifest
         raise
 
@@ -272,6 +222,16 @@ class _Job:
     how: Reading
     derive: tuple[str, ...]
     texts: dict[int, tuple[str, ...]]
+    """Number of what was found -> its captions."""
+
+    @classmethod
+    def of(
+        cls, cuts: Sequence[Cut], found: Sequence[Found], scans: Scans, derive: tuple[str, ...], texts: list[tuple[str, ...]]
+    ) -> "_Job":
+        """`texts` are those that were given, of every candidate; a recording of one without has its own."""
+        numbers = sorted({cut.found for cut in cuts})
+        captions = {number: texts[found[number].candidate] or found[number].text for number in numbers}
+        return cls(scans.candidates, tuple(found), tuple(cuts), scans.how, derive, captions)
 
     @property
     def numbers(self) -> list[int]:
@@ -318,6 +278,17 @@ class _Job:
             derived=self.extra,
         )
 
+    def build(self, buckets: tuple[Bucket, ...], filters: Filters) -> dict[str, Any]:
+        """What the clips were cut by, for the manifest; remake.py plans by it."""
+        return {
+            "verb": "ingest",
+            "buckets": sorted({cut.bucket.name for cut in self.cuts}),
+            "derive": list(self.derive),
+            "chosen": [list(dataclasses.astuple(bucket)) for bucket in buckets],
+            "how": dataclasses.asdict(self.how),
+            "filters": dataclasses.asdict(filters),
+        }
+
     def sources(self, licence: str) -> list[dict[str, Any]]:
         """Where the clips come from, for the manifest; names no directory."""
         counts: dict[int, list[Cut]] = {number: [] for number in self.numbers}
@@ -352,22 +323,25 @@ class _Shard:
     job: _Job
 
     def __call__(self, shard: int) -> None:
-        if shard not in self.writer.missing():
-            return
-        self.writer.write(shard, self.clips(shard))
+        if self.missing([shard]):
+            self.writer.write(shard, self.clips(shard))
+
+    def missing(self, among: Iterable[int] | None = None) -> list[int]:
+        """The shards that are not written yet."""
+        left = self.writer.missing()
+        return left if among is None else sorted({*among} & {*left})
+
+    def died(self, number: int, error: Died) -> None:
+        """No shard can be left out."""
+        raise error
 
     def clips(self, shard: int) -> list[Clip]:
         """The clips of a shard, in order."""
-        job, made = self.job, []
-        numbers, keep = job.numbers, self.writer.layout.encoded == "jpeg"
-        cuts = [job.cuts[index] for index in self.writer.layout.span(shard)]
+        job, layout, made = self.job, self.writer.layout, []
+        numbers = job.numbers
+        cuts = [job.cuts[index] for index in layout.span(shard)]
         for number, of_one in itertools.groupby(cuts, key=lambda cut: cut.found):
-            of, run = job.found[number], list(of_one)
+            of = job.found[number]
             recording = reopened(job.candidates[of.candidate], job.how, of)
-            # all clips of a recording in one pass: what lies between two key frames is decoded once
-            pictures = recording.pictures([index for cut in run for index in cut.frames])
-            for cut in run:
-                clip = frame.clip(recording, pictures, cut.frames, cut.start, cut.bucket, job.extra, keep)
-                origin = {"source": numbers.index(number), "start": cut.start}
-                made.append(dataclasses.replace(clip, text=job.texts[number], measures=cut.measures, origin=origin))
+            made += frame.clips(recording, list(of_one), layout, job.texts[number], numbers.index(number))
         return made

@@ -1,16 +1,18 @@
 """The frames of a recording as a clip of a bucket: cut to its aspect, resized, the camera kept right."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from data_pipelines.ingest.bucket import Bucket
 from data_pipelines.ingest.derive import motion, normals
+from data_pipelines.ingest.plan import Cut
 from data_pipelines.recording.recording import Recording, Signal
 from data_pipelines.recording.video import middle
 from data_pipelines.wsv.clip import Clip
+from data_pipelines.wsv.manifest import Layout
 from wsm_jax.snapshot import Camera, crop, resize, restore, store
 
 DERIVED = ("normal", "motion")
@@ -21,6 +23,15 @@ def derived(channels: tuple[str, ...], kind: str, camera: bool, asked: tuple[str
     """Those of the channels `asked` that can be worked out for recordings with some channels, of a kind."""
     can = {"normal": "depth" in channels and camera, "motion": "depth" in channels and camera and kind == "video"}
     return tuple(name for name in DERIVED if name in asked and can[name])
+
+
+def clips(recording: Recording, cuts: Sequence[Cut], layout: Layout, text: tuple[str, ...], source: int) -> Iterator[Clip]:
+    """The clips of some cuts of a recording, in order; `source` is its number in the manifest. Raises what `clip` does."""
+    # all in one pass: what lies between two key frames is decoded once
+    pictures = recording.pictures([index for cut in cuts for index in cut.frames])
+    for cut in cuts:
+        made = clip(recording, pictures, cut.frames, cut.start, cut.bucket, layout.derived, layout.encoded == "jpeg")
+        yield dataclasses.replace(made, text=text, measures=cut.measures, origin={"source": source, "start": cut.start})
 
 
 def clip(

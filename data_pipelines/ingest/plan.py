@@ -14,6 +14,7 @@ from data_pipelines.ingest.bucket import Bucket, fitting
 from data_pipelines.ingest.find import Rejection
 from data_pipelines.ingest.measure import cuts
 from data_pipelines.recording.recording import Signal
+from data_pipelines.recording.video import frame_count, on_screen
 
 MEASURES = ("seconds", "sharpness", "change")
 """What every clip of a dataset is measured by; see measure.py. `change` is per second."""
@@ -152,8 +153,9 @@ def _windows(index: int, found: Found, buckets: tuple[Bucket, ...], filters: Fil
     for first, last, end in zip(starts, [*begins, len(time)], ends, strict=True):
         at = float(time[first])
         for bucket in choice:
-            while _count(end - at, bucket) >= bucket.frames:
-                frames = _frames(time[:last], at, bucket, found.frame_hz)
+            while frame_count(end - at, bucket.frame_hz) >= bucket.frames:
+                instants = at + np.arange(bucket.frames) / bucket.frame_hz
+                frames = tuple(int(i) for i in on_screen(time[:last], instants, found.frame_hz))
                 measures, why = _measured(found, frames, bucket, filters)
                 if why:
                     rejected.append(Rejection(found.name, why, at, bucket.seconds))
@@ -164,25 +166,13 @@ def _windows(index: int, found: Found, buckets: tuple[Bucket, ...], filters: Fil
         if left > 0.5 / choice[-1].frame_hz or at == time[first]:
             shortest, whole = choice[-1], first == 0 and len(starts) == 1 and at == 0
             why = (
-                f"lasts {left:.3f} s, {_count(left, shortest)} frames at {shortest.frame_hz:g} Hz; needed {shortest.frames} "
-                f"frames ({shortest.seconds:g} s) for one clip"
+                f"lasts {left:.3f} s, {frame_count(left, shortest.frame_hz)} frames at {shortest.frame_hz:g} Hz; needed "
+                f"{shortest.frames} frames ({shortest.seconds:g} s) for one clip"
                 if whole
                 else "what is left is shorter than a clip"
             )
             rejected.append(Rejection(found.name, why, None if whole else at, left))
     return clips, rejected
-
-
-def _count(seconds: float, bucket: Bucket) -> int:
-    """Frames at the bucket's rate in so many seconds: the last one is on screen for 5 % of a step or more."""
-    return max(int(np.ceil(seconds * bucket.frame_hz - 0.05)), 0)
-
-
-def _frames(time: np.ndarray, at: float, bucket: Bucket, frame_hz: float) -> tuple[int, ...]:
-    """The frames on screen from `at` (s) on, at the bucket's rate."""
-    # Containers round times, to 1 ms in webm and in whatever came from one: a frame that starts that little late is on time.
-    instants = at + np.arange(bucket.frames) / bucket.frame_hz + min(1e-3, 0.25 / frame_hz)
-    return tuple(int(i) for i in np.searchsorted(time, instants, side="right") - 1)
 
 
 def _measured(found: Found, frames: tuple[int, ...], bucket: Bucket, filters: Filters) -> tuple[dict[str, float], str]:

@@ -79,16 +79,8 @@ class Remake:
     def _cut(self, number: int, start: int, stop: int) -> list[Clip]:
         """Some of the clips of a source."""
         layout, (found, cuts) = records.layout_of(self.manifest), self._planned(number)
-        candidate = self.places[number][0]
-        recording = reopened(candidate, self._how, found)
-        pictures = recording.pictures([index for cut in cuts[start:stop] for index in cut.frames])
-        text, made = self._text(number, found), []
-        for cut in cuts[start:stop]:
-            keep = layout.encoded == "jpeg"
-            clip = frame.clip(recording, pictures, cut.frames, cut.start, cut.bucket, layout.derived, keep)
-            origin = {"source": number, "start": cut.start}
-            made.append(dataclasses.replace(clip, text=text, measures=cut.measures, origin=origin))
-        return made
+        recording = reopened(self.places[number][0], self._how, found)
+        return list(frame.clips(recording, cuts[start:stop], layout, self._text(number, found), number))
 
     def _planned(self, number: int) -> tuple[Found, list[Cut]]:
         """A source, scanned again, and all clips of it that the dataset has."""

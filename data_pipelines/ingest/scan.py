@@ -31,6 +31,7 @@ from data_pipelines.recording.redwood import read_redwood
 from data_pipelines.recording.rlds import read_rlds
 from data_pipelines.recording.transforms import read_transforms
 from data_pipelines.recording.tum import read_tum
+from data_pipelines.workers import Died
 from data_pipelines.wsv import manifest as records
 from data_pipelines.wsv.folder import Folder
 
@@ -190,6 +191,10 @@ class Scans:
         if not isinstance(result, Rejection):
             value = {"found": [dataclasses.asdict(one) for one in result]}
         self.folder.write({self._key(number): records.dumps({**value, "of": self._of(number)})})
+
+    def died(self, number: int, error: Died) -> None:
+        """A recording that a process died at is left out."""
+        self.keep(number, Rejection(self.candidates[number].name, "its decoder crashed"))
 
     def missing(self, among: Iterable[int] | None = None) -> list[int]:
         """The candidates (of some, or of all) that are not scanned yet, or are no more what they were."""

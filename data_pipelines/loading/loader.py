@@ -121,7 +121,7 @@ class Loader(Iterator[dict[str, Any]]):
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of the batches that are made ahead and of what memory is kept for others, at most; all are as large as the first."""
+        """Bytes of the batches that are made ahead and of memory kept for others, at most; all are as large as the first."""
         return self._bytes * _ROOMS * (self._threads + 1)
 
     def get_state(self) -> dict[str, Any]:

@@ -1,7 +1,10 @@
-"""The decoder of one video file, from its first frame to its last, and what the file promised but does not hold."""
+"""The decoder of one video file, from its first frame or from a later time on, and what it promised but does not hold."""
 
+import itertools
+import math
 import struct
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -45,10 +48,12 @@ class Reader:
         self.lost = ""
         self.late = 0.0
         """When the first frame is shown, s from the start of the stream: later, where those before it need what is cut off."""
-        self._dropped = self._size = self._promised = 0
+        self.size = self.promised = 0
+        """Bytes that the file has, and that its container promises; 0 where that does not say."""
+        self._dropped = 0
         self._first: av.VideoFrame | None = None
         try:
-            self._size, self._promised = promised_bytes(path)
+            self.size, self.promised = promised_bytes(path)
             self._container: Any = av.open(str(path))
         except PermissionError as error:
             raise ValueError(f"{path}: cannot be read ({error.strerror}); needed read permission") from error
@@ -63,6 +68,8 @@ class Reader:
             raise
         self.pixel_aspect = float(self._stream.sample_aspect_ratio or 1)
         """Width over height of a pixel as stored, before rotation."""
+        self.height, self.width = int(self._stream.height), int(self._stream.width)
+        """Pixels as stored, by the container."""
 
     def __enter__(self) -> "Reader":
         return self
@@ -71,9 +78,9 @@ class Reader:
         self._container.close()
 
     def _why_not(self, otherwise: str) -> str:
-        if self._promised > self._size:
+        if self.promised > self.size:
             return (
-                f"ends early: it holds {self._size} of the {self._promised} bytes its container promises, and its index is lost"
+                f"ends early: it holds {self.size} of the {self.promised} bytes its container promises, and its index is lost"
             )
         return otherwise
 
@@ -136,6 +143,41 @@ class Reader:
             yield from decoded(None)
         self.lost = self._judge(promised, count, hidden, end, period, damage)
 
+    def seek(self, begin: float) -> Iterator[tuple[float, av.VideoFrame]]:
+        """(time s from the start of the stream, frame), from a key frame that is shown at or before `begin` (s) on.
+
+        What lies before that is not decoded, and nothing is judged. Raises ValueError, naming the path, for what cannot be
+        decoded.
+        """
+        stream, container = self._stream, self._container
+        start, tick = stream.start_time or 0, Fraction(stream.time_base)
+        try:
+            first, back = None, 0.0
+            # It may land on a key frame that is decoded before `begin` and shown after it (HEVC): then from further back.
+            while first is None or first.pts is None or (first.pts - start) * tick > begin:
+                if back > 4 * begin + 4:
+                    return
+                container.seek(start + math.floor(max(begin - back, 0.0) / tick), stream=stream)
+                frames = container.decode(stream)
+                first, back = next(frames, None), 4 * back + 1
+            for frame in itertools.chain([first], frames):
+                if frame is not None and frame.pts is not None:
+                    yield float((frame.pts - start) * tick), frame
+        except (FFmpegError, OSError, UnicodeError) as error:
+            raise ValueError(f"{self.path}: cannot be decoded ({error}); get the file again") from error
+
+    @property
+    def seconds(self) -> float:
+        """End of the pictures, or of the file, whichever is later, by the container, s; inf where it does not say."""
+        stream = self._stream
+        ends = [stream.duration and float(stream.duration * stream.time_base), self._length]
+        return max((end for end in ends if end), default=math.inf)
+
+    @property
+    def _length(self) -> float:
+        """Of the file, s; 0 where it does not say."""
+        return float(self._container.duration or 0) / av.time_base
+
     @property
     def notes(self) -> tuple[str, ...]:
         """What was changed or left out of the frames that were given, a line each."""
@@ -149,15 +191,13 @@ class Reader:
         return tuple(found)
 
     def _judge(self, promised: int, count: int, hidden: int, end: float, period: float, damage: str) -> str:
-        length = float(self._container.duration or 0) / av.time_base
+        length = self._length
         short = end < length - max(2 * period, 0.1)
-        if not (damage or short or self._size < self._promised or count + hidden < promised):
+        if not (damage or short or self.size < self.promised or count + hidden < promised):
             return ""
         promises = [f"{promised} frames"] * (promised > 0) + [f"{length:.3f} s"] * (length > 0)
-        promises += [f"{self._promised} bytes"] * (self._promised > 0)
-        held = (
-            f"{count + hidden} frames could be decoded, to {min(end, (count + hidden) * period):.3f} s, of {self._size} bytes"
-        )
+        promises += [f"{self.promised} bytes"] * (self.promised > 0)
+        held = f"{count + hidden} frames could be decoded, to {min(end, (count + hidden) * period):.3f} s, of {self.size} bytes"
         return f"the container promises {', '.join(promises)}; {held}" + (f" ({damage})" if damage else "")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from data_pipelines.recording.recording import Recording
 from data_pipelines.recording.stills import Head, opened, picture_head, pictured, verify
 from wsm_jax.snapshot import Camera
 from wsm_jax.typing import Float
@@ -197,3 +198,29 @@ class Lens:
         focal = np.full(len(position), self.fy / rows, np.float32)
         bent = None if self.distortion is None else tiled(self.distortion)
         return Camera(position.astype(np.float32), rotation.astype(np.float32), focal, tiled(offset), bent)
+
+
+def recorded(
+    folder: Path,
+    texts: Sequence[Path],
+    pictures: ShotPictures,
+    time: Float[np.ndarray, " T"],
+    lens: Lens,
+    camera: Camera | None,
+    notes: Sequence[str],
+) -> Recording:
+    """The recording in a folder, of two shots or more at `time` (s, from 0), with the files of text that it is read from."""
+    files = [file for shot in pictures.shots for file in (shot.colour, shot.depth, shot.mask) if file is not None]
+    return Recording(
+        name=folder.resolve().name,
+        kind="video",
+        time=time,
+        seconds=float(time[-1] + np.median(np.diff(time))),
+        size=np.tile(np.array(pictures.size), (len(time), 1)),
+        channels=("rgb", "depth", "instance") if pictures.shots[0].mask else ("rgb", "depth"),
+        pictures=pictures,
+        files=(*texts, *dict.fromkeys(files)),
+        camera=camera,
+        pixel_aspect=lens.pixel_aspect,
+        notes=tuple(notes),
+    )

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.recording.depth_camera import Lens, Shot, ShotPictures, checked_size, checked_unit
+from data_pipelines.recording.depth_camera import Lens, Shot, ShotPictures, checked_size, checked_unit, recorded
 from data_pipelines.recording.recording import Recording
 from data_pipelines.recording.rgbd import STRUCTURED_LIGHT, colours_and_depths, read_trajectory
 from data_pipelines.recording.stills import folder_files
@@ -66,19 +66,8 @@ def read_redwood(
     time, stamps = _times(folder, shots, rate_hz, told.get("fps"), notes)
     notes.append("the world is that of trajectory.log: what is up in it is not known")
     texts = [file for file in (log, path, stamps) if file is not None]
-    return Recording(
-        name=folder.resolve().name,
-        kind="video",
-        time=time,
-        seconds=float(time[-1] + np.median(np.diff(time))),
-        size=np.tile(np.array(size), (len(time), 1)),
-        channels=("rgb", "depth", "instance") if shots[0].mask else ("rgb", "depth"),
-        pictures=ShotPictures(shots, size, unit),
-        files=(*texts, *(file for s in shots for file in (s.colour, s.depth, s.mask) if file is not None)),
-        camera=lens.cameras(poses[:, :3, 3], matrix_to_quaternion(poses[:, :3, :3]), size),
-        pixel_aspect=lens.pixel_aspect,
-        notes=tuple(notes),
-    )
+    camera = lens.cameras(poses[:, :3, 3], matrix_to_quaternion(poses[:, :3, :3]), size)
+    return recorded(folder, texts, ShotPictures(shots, size, unit), time, lens, camera, notes)
 
 
 def _paired(folder: Path, notes: list[str]) -> tuple[Shot, ...]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.transform import Rotation, Slerp
 
-from data_pipelines.recording.depth_camera import Lens, Shot, ShotPictures, checked_size, checked_unit
+from data_pipelines.recording.depth_camera import Lens, Shot, ShotPictures, checked_size, checked_unit, recorded
 from data_pipelines.recording.recording import Recording
 from data_pipelines.recording.rgbd import STRUCTURED_LIGHT
 from wsm_jax.typing import Float
@@ -78,19 +78,7 @@ def read_tum(
         notes.append("poses are interpolated between those of groundtruth.txt; z of its world is taken for up")
     time = seen[kept] - seen[kept][0]
     texts = [folder / name for name in ("rgb.txt", "depth.txt")] + [truth] * truth.is_file()
-    return Recording(
-        name=folder.resolve().name,
-        kind="video",
-        time=time,
-        seconds=float(time[-1] + np.median(np.diff(time))),
-        size=np.tile(np.array(size), (len(time), 1)),
-        channels=("rgb", "depth"),
-        pictures=ShotPictures(shots, size, unit),
-        files=(*texts, *dict.fromkeys(file for shot in shots for file in (shot.colour, shot.depth))),
-        camera=camera,
-        pixel_aspect=lens.pixel_aspect,
-        notes=tuple(notes),
-    )
+    return recorded(folder, texts, ShotPictures(shots, size, unit), time, lens, camera, notes)
 
 
 def _rows(path: Path) -> list[tuple[int, float, list[str]]]:

@@ -141,10 +141,22 @@ def sample(video: Video, frame_hz: float | int) -> Int[np.ndarray, " T"]:
         raise ValueError(f"frame rate {frame_hz:g} Hz; needed a positive one")
     if frame_hz > 1.01 * video.fps:
         raise ValueError(f"{video.path}: has {video.fps:.4g} frames a second; needed at least the {frame_hz:g} asked for")
-    count = max(int(np.ceil(video.seconds * frame_hz - 0.05)), 1)  # the last one is on screen for 5 % of a step or more
+    count = max(frame_count(video.seconds, frame_hz), 1)
+    return on_screen(video.time, np.arange(count) / frame_hz, video.fps)
+
+
+def frame_count(seconds: float, frame_hz: float | int) -> int:
+    """Frames at a rate in so many seconds: the last one is on screen for 5 % of a step or more."""
+    return max(int(np.ceil(seconds * frame_hz - 0.05)), 0)
+
+
+def on_screen(time: Float[np.ndarray, " T"], instants: Float[np.ndarray, " N"], fps: float) -> Int[np.ndarray, " N"]:
+    """Index of the frame on screen at each of the `instants` (s), of frames that begin at `time` (s), `fps` a second.
+
+    i = max {j : time[j] <= t + min(1 ms, 1 / (4 fps))}
+    """
     # Containers round times, to 1 ms in webm and in whatever came from one: a frame that starts that little late is on time.
-    instants = np.arange(count) / frame_hz + min(1e-3, 0.25 / video.fps)
-    return np.searchsorted(video.time, instants, side="right") - 1
+    return np.searchsorted(time, instants + min(1e-3, 0.25 / fps), side="right") - 1
 
 
 def frames(video: Video, indices: Sequence[int] | np.ndarray, height: int, width: int) -> Iterator[UInt8[np.ndarray, "H W 3"]]:

@@ -1,6 +1,7 @@
 """docs/wsv.md says what the code does: its tables are the code's, and a reader made of it alone reads what we write."""
 
 import dataclasses
+import functools
 import importlib.util
 import json
 import re
@@ -16,32 +17,21 @@ from data_pipelines.wsv import SCHEMA_VERSION, Dataset, Layout, collection, crea
 from data_pipelines.wsv import manifest as records
 from data_pipelines.wsv.clip import LINE, Clip
 from data_pipelines.wsv.folder import Folder
-from wsm_jax.snapshot import CHANNELS, FIELDS, SEMANTIC_CLASSES, STORED, Camera, Signal, Waves
+from tests.data_pipelines import datasets
+from wsm_jax.snapshot import CHANNELS, FIELDS, SEMANTIC_CLASSES, Camera, Signal, Waves
 
 DOCS = Path(__file__).parents[2] / "docs"
 TEXT = (DOCS / "wsv.md").read_text(encoding="utf-8")
 
-FULL = Layout(
-    clips=5,
-    frames=7,
-    height=6,
-    width=8,
-    frame_hz=8.0,
-    ticks=70,
-    waves=3,
-    channels=STORED,
-    rgb_codec="array",
-    clips_per_shard=2,
-    frames_per_chunk=3,
-    camera=True,
-    captions=True,
+PLAIN = dataclasses.replace(datasets.FULL, ticks=70)
+FULL = dataclasses.replace(
+    PLAIN,
     lens=True,
     ragged=True,
     signals=(("action", 7, 12), ("state", 1, 40)),
     measures=("seconds", "sharpness"),
     derived=("normal",),
 )
-PLAIN = dataclasses.replace(FULL, lens=False, ragged=False, signals=(), measures=(), derived=())
 LAYOUTS = {
     "full": FULL,
     "jpeg": dataclasses.replace(FULL, rgb_codec="jpeg"),
@@ -94,11 +84,8 @@ def built(tmp_path_factory) -> dict[str, Path]:
     """A dataset of every layout; tests must not change them."""
     root = tmp_path_factory.mktemp("wsv")
     for name, layout in LAYOUTS.items():
-        sources = [{"name": "random numbers", "licence": "CC0-1.0"}]
-        writer = create(root / name, layout, name=name, sources=sources, build={"seed": 0}, attached={"rejected.jsonl": b"\n"})
-        for shard in writer.missing():
-            writer.write(shard, [clip_of(layout, index) for index in layout.span(shard)])
-        writer.finish()
+        given = {"sources": datasets.SOURCES, "build": {"seed": 0}, "attached": {"rejected.jsonl": b"\n"}}
+        datasets.fill(create(root / name, layout, name=name, **given), functools.partial(clip_of, layout))
         assert verify(root / name, progress=False) == []
     return {name: root / name for name in LAYOUTS}
 

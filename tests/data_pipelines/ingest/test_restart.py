@@ -194,7 +194,7 @@ def test_a_host_whose_neighbour_found_nothing_ends_too(tmp_path, main):
                             ingest(tmp_path / "in", tmp_path / "out", how=Reading(), host=1, hosts=2)
                         wait(0)
 
-                    patch.setattr(build.time, "sleep", helped)
+                    patch.setattr(time, "sleep", helped)
                 with pytest.raises(ValueError, match=r"in/0\.mp4: is no video"):
                     ingest(tmp_path / "in", tmp_path / "out", how=Reading(), host=host, hosts=2)
     assert not (tmp_path / "out").exists()

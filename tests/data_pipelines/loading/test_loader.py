@@ -14,23 +14,21 @@ from data_pipelines.loading.batch import decode_caption
 from data_pipelines.loading.loader import Loader, Source, loader
 from data_pipelines.wsv import Dataset, Layout, create
 from data_pipelines.wsv.manifest import arrays
+from tests.data_pipelines.datasets import FULL, SOURCES, fill
 from wsm_jax.snapshot import TICK_HZ, WSV, Camera, ground, resize, store
 from wsm_jax.snapshot.waves import empty
 
-SIM = Layout(
+SIM = dataclasses.replace(
+    FULL,
     clips=10,
     frames=24,
     height=8,
     width=8,
     frame_hz=16.0,
     ticks=12,
-    waves=3,
     channels=("rgb", "depth"),
-    rgb_codec="array",
     clips_per_shard=4,
     frames_per_chunk=16,
-    camera=True,
-    captions=True,
 )
 REAL = dataclasses.replace(
     SIM,
@@ -76,11 +74,7 @@ def clip(layout: Layout, number: int) -> WSV:
 
 
 def write(path: Path, layout: Layout) -> Path:
-    sources = [{"name": "made up", "licence": "CC0-1.0"}]
-    writer = create(path, layout, name=path.name, sources=sources, build={})
-    for shard in writer.missing():
-        writer.write(shard, [clip(layout, number) for number in layout.span(shard)])
-    writer.finish()
+    fill(create(path, layout, name=path.name, sources=SOURCES, build={}), lambda number: clip(layout, number))
     return path
 
 

@@ -14,9 +14,11 @@ from data_pipelines.wsv import Layout, collection, create
 from data_pipelines.wsv.clip import Clip
 from data_pipelines.wsv.folder import Folder
 from data_pipelines.wsv.manifest import arrays
+from tests.data_pipelines.datasets import FULL, fill
 from wsm_jax.snapshot import Camera, Signal, rays
 
-VIDEO = Layout(
+VIDEO = dataclasses.replace(
+    FULL,
     clips=12,
     frames=10,
     height=8,
@@ -25,10 +27,8 @@ VIDEO = Layout(
     ticks=0,
     waves=0,
     channels=("rgb", "motion"),
-    rgb_codec="array",
     clips_per_shard=4,
     frames_per_chunk=4,
-    camera=True,
     captions=False,
     lens=True,
     ragged=True,
@@ -63,10 +63,7 @@ def make(layout: Layout, number: int) -> Clip:
 
 
 def write(path: Path, layout: Layout = VIDEO) -> Path:
-    writer = create(path, layout, name=path.name, sources=[], build={})
-    for shard in writer.missing():
-        writer.write(shard, [make(layout, number) for number in layout.span(shard)])
-    writer.finish()
+    fill(create(path, layout, name=path.name, sources=[], build={}), lambda number: make(layout, number))
     return path
 
 

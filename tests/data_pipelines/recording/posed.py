@@ -4,6 +4,7 @@ import numpy as np
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
+from tests.core.exchange.test_scene_file import damaged
 from wsm_jax.snapshot import project
 
 POINTS = np.random.default_rng(3).uniform(-1, 1, (40, 3))
@@ -16,6 +17,7 @@ NAMES = ("a10.jpg", "a2.png", "b/a1.jpg")
 """In the order of views 0, 1, 2; sorted naturally they are 1, 0, 2."""
 ORDER = (1, 0, 2)
 LENS = {"fx": 60.0, "fy": 54.0, "cx": 34.5, "cy": 20.25}
+CENTRED = {"fx": 60.0, "fy": 60.0, "cx": 32.0, "cy": 24.0}
 BEND = {"k1": 0.11, "k2": -0.04, "p1": 0.013, "p2": -0.021, "k3": 0.02}
 
 
@@ -54,13 +56,31 @@ def level(view):
 
 
 def write_photos(folder):
+    """The photos of all views, below `folder`; returns it."""
     for view, name in enumerate(NAMES):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.full((ROWS, COLUMNS, 3), level(view), np.uint8)).save(folder / name)
     return folder
 
 
-def damage(rng, data, way, damaged):
+def refusals(read, folder, files, ways=7):
+    """How many of 280 times `read` refuses, one of the files in `folder` being damaged; every error names the folder."""
+    refused, whole = 0, [file.read_bytes() for file in files]
+    for n in range(280):
+        which, way = n % len(files), n // len(files) % ways
+        files[which].write_bytes(_damaged(np.random.default_rng(n), whole[which], way))
+        message = None
+        try:
+            read(folder)
+        except (ValueError, OSError) as error:
+            message = str(error)
+        assert message is None or str(folder) in message
+        refused += message is not None
+        files[which].write_bytes(whole[which])
+    return refused
+
+
+def _damaged(rng, data, way):
     """As `damaged`, or a line of it dropped, doubled or emptied."""
     if way < 4:
         return damaged(rng, data, way)

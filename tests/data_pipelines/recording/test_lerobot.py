@@ -4,17 +4,15 @@ import io
 import json
 import pickle
 import sys
-from fractions import Fraction
 
-import av
 import numpy as np
 import pytest
 from PIL import Image
 
 from data_pipelines.recording.lerobot import read_lerobot
-from data_pipelines.recording.segment import Segment
 from data_pipelines.recording.video import write_video
 from tests.core.exchange.test_scene_file import damaged
+from tests.data_pipelines.recording.painted import numbers_in, painted
 
 pa = pytest.importorskip("pyarrow")
 import pyarrow.parquet as pq  # noqa: E402
@@ -24,16 +22,6 @@ LENGTHS = (7, 30, 12)
 TASKS = ("stack the blocks", "open the drawer")
 FRONT, WRIST = "observation.images.front", "observation.images.wrist"
 FIRST = np.cumsum([0, *LENGTHS])
-
-
-def painted(number: int) -> np.ndarray:
-    """A picture of its number: seven bands, black or white, a bit each."""
-    bits = [number >> k & 1 for k in range(7)]
-    return np.repeat(np.repeat(np.uint8(bits) * 255, 8)[None, :, None], 32, 0).repeat(3, -1)
-
-
-def numbers_in(pictures) -> list[int]:
-    return [int(sum((picture["rgb"][16, 4 + 8 * k].mean() > 127) << k for k in range(7))) for picture in pictures]
 
 
 def png(rgb) -> bytes:
@@ -190,37 +178,6 @@ def test_any_frames_in_order_are_those_of_their_episode(written):
         for bad in ([1, 0], [-1], [7]):
             with pytest.raises(ValueError, match=r"must not decrease and lie in 0\.\.6"):
                 list(recording.pictures(bad))
-
-
-def test_a_stretch_deep_in_a_film_is_found_by_its_time(tmp_path):
-    """Key frames of x264 lie up to 250 frames apart, so that seeking must go back, never forward."""
-    write_video(tmp_path / "a.mp4", [painted(k % 128) for k in range(600)], 30)
-    for begin in (0, 1, 249, 250, 251, 420, 590):
-        time = np.arange(begin, begin + 10) / 30
-        assert numbers_in(Segment(tmp_path / "a.mp4", time, 0.25 / 30)(range(10))) == [
-            k % 128 for k in range(begin, begin + 10)
-        ]
-    with pytest.raises(ValueError, match=r"a\.mp4: has no frame at 20\.0000 s .*the nearest is one at 19\.9667 s"):
-        list(Segment(tmp_path / "a.mp4", np.array([19.0, 20.0]), 0.25 / 30)([0, 1]))
-    with pytest.raises(ValueError, match=r"a\.mp4: has no frame at 1\.0167 s"):
-        list(Segment(tmp_path / "a.mp4", np.array([1 + 0.5 / 30]), 0.25 / 30)([0]))
-
-
-@pytest.mark.parametrize("codec", ["libx264", "libx265", "libsvtav1"])
-def test_every_frame_is_found_alone_whatever_the_order_of_decoding(tmp_path, codec):
-    """Key frames every 12 frames; of HEVC some frames are shown before the key frame that is decoded before them."""
-    options = {"g": "12", "bf": "3"} | ({"x265-params": "keyint=12:bframes=4:log-level=none"} if codec == "libx265" else {})
-    path = tmp_path / "a.mp4"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=30, options=options)
-        stream.width, stream.height, stream.pix_fmt = 56, 32, "yuv420p"
-        for k in range(60):
-            frame = av.VideoFrame.from_ndarray(painted(k), format="rgb24")
-            frame.pts, frame.time_base = k + 15, Fraction(1, 30)  # a file may begin at a time other than 0
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    for k in range(60):
-        assert numbers_in(Segment(path, np.array([k / 30]), 0.25 / 30)([0])) == [k]
 
 
 def test_a_missing_task_table_leaves_the_tasks_of_the_episodes(toy):

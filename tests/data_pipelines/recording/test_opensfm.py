@@ -10,9 +10,9 @@ from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from data_pipelines.recording.opensfm import read_opensfm
-from tests.core.exchange.test_scene_file import damaged
 from tests.data_pipelines.recording.posed import (
     BEND,
+    CENTRED,
     COLUMNS,
     LENS,
     NAMES,
@@ -22,15 +22,14 @@ from tests.data_pipelines.recording.posed import (
     TURNS,
     VIEWS,
     check,
-    damage,
     pixels,
+    refusals,
     shown,
     write_photos,
 )
 from wsm_jax.snapshot import project
 
 SIDE = max(ROWS, COLUMNS)
-CENTRED = {"fx": 60.0, "fy": 60.0, "cx": 32.0, "cy": 24.0}
 OFF = {"focal_x": 60 / SIDE, "focal_y": 54 / SIDE, "c_x": 2.5 / SIDE, "c_y": -3.75 / SIDE}
 CAMERAS = {
     "perspective": ({"focal": 60 / SIDE, "k1": 0.11, "k2": -0.04}, CENTRED | {"k1": 0.11, "k2": -0.04}),
@@ -179,14 +178,5 @@ def test_files_that_are_none_are_named(folder):
 
 def test_damaged_files_are_read_or_refused(folder):
     path = write(folder, reconstruction())
-    whole, refused = json.dumps(json.loads(path.read_text()), indent=1).encode(), 0
-    for n in range(280):
-        path.write_bytes(damage(np.random.default_rng(n), whole, n % 7, damaged))
-        message = None
-        try:
-            read_opensfm(path)
-        except (ValueError, OSError) as error:
-            message = str(error)
-        assert message is None or str(folder) in message
-        refused += message is not None
-    assert refused > 100
+    path.write_text(json.dumps(json.loads(path.read_text()), indent=1))
+    assert refusals(read_opensfm, folder, [path]) > 100

@@ -15,29 +15,26 @@ from data_pipelines.wsv import Dataset, Layout, collection, create, picture, ver
 from data_pipelines.wsv import manifest as records
 from data_pipelines.wsv.clip import LINE, Clip, columns
 from data_pipelines.wsv.folder import Folder
+from tests.data_pipelines.datasets import FULL, SOURCES, fill
 from wsm_jax.snapshot import FIELDS, WSF, WSV, Camera, Signal, restore, store
 from wsm_jax.snapshot.waves import empty
 
-LAYOUT = Layout(
+LAYOUT = dataclasses.replace(
+    FULL,
     clips=3,
     frames=10,
     height=16,
     width=24,
     frame_hz=5.0,
+    frames_per_chunk=4,
     ticks=0,
     waves=0,
     channels=("rgb", "depth"),
-    rgb_codec="array",
-    clips_per_shard=2,
-    frames_per_chunk=4,
-    camera=True,
-    captions=True,
     lens=True,
     ragged=True,
     signals=(("action", 7, 12), ("state", 2, 40)),
     measures=("seconds", "sharpness"),
 )
-SOURCES = [{"name": "random numbers", "licence": "CC0-1.0"}]
 
 
 def smooth(frames: int, height: int, width: int) -> np.ndarray:
@@ -66,10 +63,7 @@ def make(layout: Layout, index: int, frames: int) -> Clip:
 
 
 def build(path: Path, layout: Layout, clips: list) -> Dataset:
-    writer = create(path, layout, name="test", sources=SOURCES, build={})
-    for shard in writer.missing():
-        writer.write(shard, [clips[i] for i in layout.span(shard)])
-    writer.finish()
+    fill(create(path, layout, name="test", sources=SOURCES, build={}), clips.__getitem__)
     assert verify(path, progress=False) == []
     return Dataset(path)
 

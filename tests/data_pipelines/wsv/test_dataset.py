@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import functools
 import io
 import json
 import os
@@ -24,23 +25,9 @@ from data_pipelines.wsv import SCHEMA_VERSION, Dataset, Layout, create, verify
 from data_pipelines.wsv import manifest as records
 from data_pipelines.wsv.folder import Folder
 from data_pipelines.wsv.moments import Moments
-from wsm_jax.snapshot import CHANNELS, FIELDS, SEMANTIC_CLASSES, STORED, WSV, Camera, Waves, restore, store
+from tests.data_pipelines.datasets import FULL, SOURCES, fill
+from wsm_jax.snapshot import CHANNELS, FIELDS, SEMANTIC_CLASSES, WSV, Camera, Waves, restore, store
 
-FULL = Layout(
-    clips=5,
-    frames=7,
-    height=6,
-    width=8,
-    frame_hz=8.0,
-    ticks=9,
-    waves=3,
-    channels=STORED,
-    rgb_codec="array",
-    clips_per_shard=2,
-    frames_per_chunk=3,
-    camera=True,
-    captions=True,
-)
 JPEG = dataclasses.replace(FULL, rgb_codec="jpeg")
 CORES = dataclasses.replace(FULL, frames=0, height=0, width=0, channels=(), camera=False)
 TEXT = dataclasses.replace(CORES, ticks=0, waves=0)
@@ -52,7 +39,6 @@ PLAIN = dataclasses.replace(FULL, compression="none", channels=("rgb", "depth"))
 """Chunks are not compressed."""
 LAYOUTS = {"full": FULL, "jpeg": JPEG, "cores": CORES, "text": TEXT, "rgb": RGB, "one_shard": ONE_SHARD}
 LAYOUTS |= {"small": SMALL, "split": SPLIT, "plain": PLAIN}
-SOURCES = [{"name": "random numbers", "licence": "CC0-1.0"}]
 BUILD = {"seed": 3, "zeros": "0" * 64}
 
 
@@ -88,10 +74,7 @@ def begin(path: Path | str, layout: Layout):
 
 def build(path: Path | str, layout: Layout) -> Path | str:
     """A finished dataset."""
-    writer = begin(path, layout)
-    for shard in writer.missing():
-        writer.write(shard, [make_clip(layout, index) for index in layout.span(shard)])
-    writer.finish()
+    fill(begin(path, layout), functools.partial(make_clip, layout))
     return path
 
 
@@ -207,10 +190,7 @@ def test_jpeg_keeps_a_smooth_picture(tmp_path):
     v, u, t = np.meshgrid(np.linspace(0, 1, 32), np.linspace(0, 1, 48), np.arange(4), indexing="ij")
     ramp = np.stack([u, v, 0.5 + 0.1 * t * u], -1).transpose(2, 0, 1, 3).astype(np.float32)
     clips = [WSV({"rgb": (1.0 - 0.2 * i) * ramp}, np.arange(4) / 8.0) for i in range(3)]
-    writer = begin(tmp_path / "ds", layout)
-    for shard in writer.missing():
-        writer.write(shard, [clips[i] for i in layout.span(shard)])
-    writer.finish()
+    fill(begin(tmp_path / "ds", layout), clips.__getitem__)
     ds = Dataset(tmp_path / "ds")
     for i, clip in enumerate(clips):
         error = np.asarray(ds.clip(i).channels["rgb"]) - np.asarray(clip.channels["rgb"])

@@ -15,6 +15,7 @@ from data_pipelines.loading.loader import Source, loader
 from data_pipelines.wsv import Dataset, create, folder, verify
 from data_pipelines.wsv import manifest as records
 from data_pipelines.wsv.folder import Folder
+from tests.data_pipelines.datasets import SOURCES, fill
 from tests.data_pipelines.loading import test_loader as loading
 from tests.data_pipelines.wsv import test_dataset as disk
 from tests.object_store import ObjectStore
@@ -46,10 +47,7 @@ def store(monkeypatch):
 def sim(tmp_path_factory) -> Path:
     """The dataset of the loader, on disk."""
     path = tmp_path_factory.mktemp("bucket") / "sim"
-    writer = create(path, SIM, name="sim", sources=disk.SOURCES, build={})
-    for shard in writer.missing():
-        writer.write(shard, [loading.clip(SIM, number) for number in SIM.span(shard)])
-    writer.finish()
+    fill(create(path, SIM, name="sim", sources=SOURCES, build={}), lambda number: loading.clip(SIM, number))
     return path
 
 
@@ -142,10 +140,7 @@ def test_two_builders_at_once_give_the_same_bytes(store, tmp_path):
 
 def test_a_build_goes_on_through_refusals(store, sim):
     store.faults = {"slow_down": 0.3}
-    writer = create(URL, SIM, name="sim", sources=disk.SOURCES, build={})
-    for shard in writer.missing():
-        writer.write(shard, [loading.clip(SIM, number) for number in SIM.span(shard)])
-    writer.finish()
+    fill(create(URL, SIM, name="sim", sources=SOURCES, build={}), lambda number: loading.clip(SIM, number))
     assert store.struck["slow_down"] > 20
     assert differing(store, "bucket/deep/ds/", sim) == []
 

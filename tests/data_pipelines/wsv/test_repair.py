@@ -16,7 +16,8 @@ from data_pipelines.wsv import manifest as records
 from data_pipelines.wsv.clip import Clip
 from data_pipelines.wsv.folder import Folder
 from data_pipelines.wsv.repair import head
-from tests.data_pipelines.wsv.test_dataset import BUILD, FULL, SOURCES, changed, contents, make_clip
+from tests.data_pipelines.datasets import FULL, SOURCES, fill
+from tests.data_pipelines.wsv.test_dataset import BUILD, changed, contents, make_clip
 
 LAYOUT = dataclasses.replace(FULL, rgb_codec="jpeg", channels=("rgb", "depth"), clips=4, frames_per_chunk=3)
 """Two shards of two clips, with files of every kind."""
@@ -46,9 +47,7 @@ def mended(path: Path, made=make) -> list[str]:
 
 def build(path: Path, name: str = "test") -> Path:
     writer = create(path, LAYOUT, name=name, sources=SOURCES, build=BUILD, attached=NOTES)
-    for shard in writer.missing():
-        writer.write(shard, make(shard))
-    writer.finish()
+    fill(writer, lambda index: make_clip(LAYOUT, index))
     return path
 
 
@@ -395,9 +394,7 @@ def test_large_files_are_read_in_pieces(tmp_path, monkeypatch):
 
 def test_an_empty_file_that_is_gone_is_missed(tmp_path):
     writer = create(tmp_path / "ds", LAYOUT, name="test", sources=SOURCES, build=BUILD, attached={"none.jsonl": b""})
-    for shard in writer.missing():
-        writer.write(shard, make(shard))
-    writer.finish()
+    fill(writer, lambda index: make_clip(LAYOUT, index))
     assert verify(tmp_path / "ds", progress=False) == []
     (tmp_path / "ds" / "none.jsonl").unlink()
     assert "none.jsonl: missing" in lost(tmp_path / "ds")
