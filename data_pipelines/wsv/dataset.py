@@ -229,25 +229,25 @@ class Dataset:
     def _read_pictures(self, clip: Index, frames: np.ndarray, out: np.ndarray) -> None:
         """Decodes rgb into `out` [T H W 3]; only the bytes of these frames are read, and each run is checked before that."""
         layout, key = self.layout, records.bytes_file(self.layout, self._shard(clip))
-        path = records.index_path(layout)
-        runs, place = np.unique(frames // layout.run, return_inverse=True)
-        size, count = (layout.height, layout.width), self.frames(clip)
+        path, count = records.index_path(layout), self.frames(clip)
         if not len(frames):
             return
+        runs, place = np.unique(frames // layout.run, return_inverse=True)
         index = self._read(clip, [path], slice(int(runs[0]), int(runs[-1]) + 1))[path][runs - runs[0]]
         try:
             pieces = self.folder.fetch(key, index[:, :2].tolist())
-        except OSError as error:
+            for number, begin in enumerate((runs * layout.run).tolist()):
+                where = np.flatnonzero(place == number)
+                steps = frames[where] - begin
+                first, last = int(steps.min()), int(steps.max())
+                follow = np.array_equal(steps, np.arange(first, last + 1)) and where[-1] - where[0] == last - first
+                room = out[where[0] : where[-1] + 1] if follow else np.empty((last - first + 1, *out.shape[1:]), np.uint8)
+                held = min(layout.run, count - begin)
+                picture.decode(layout.encoded, pieces[number](), int(index[number, 2]), room, first, held)
+                if not follow:
+                    out[where] = room[steps - first]
+        except (ValueError, OSError) as error:
             raise self._damaged(key, error) from error
-        for number in range(len(runs)):
-            first = int(runs[number]) * layout.run
-            held = min(layout.run, count - first)
-            try:
-                found = picture.decode(layout.encoded, pieces[number](), int(index[number, 2]), held, size)
-            except (ValueError, OSError) as error:
-                raise self._damaged(key, error) from error
-            here = place == number
-            out[here] = found[frames[here] - first]
 
 
 def _count(steps: slice | np.ndarray) -> int:
