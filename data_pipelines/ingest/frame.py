@@ -10,10 +10,9 @@ from data_pipelines.ingest.bucket import Bucket
 from data_pipelines.ingest.derive import motion, normals
 from data_pipelines.ingest.plan import Cut
 from data_pipelines.recording.recording import Recording, Signal
-from data_pipelines.recording.video import middle
 from data_pipelines.wsv.clip import Clip
 from data_pipelines.wsv.manifest import Layout
-from wsm_jax.snapshot import Camera, crop, resize, restore, store
+from wsm_jax.snapshot import Camera, crop, crop_box, resize, restore, store
 
 DERIVED = ("normal", "motion")
 """Channels that follow from others: normals from depth, and with cameras and times the motion of what stands still."""
@@ -62,7 +61,7 @@ def clip(
             raise ValueError(
                 f"{recording.name}: frame {index} has {got}, needed {size[0]} x {size[1]}; did it change meanwhile?"
             )
-        top, left, rows, cols = middle(size, height, width, recording.pixel_aspect)
+        top, left, rows, cols = crop_box(size, height, width, recording.pixel_aspect)
         whole = (rows, cols) == (height, width) == size
         if last is None or last[0] != index:  # a frame that is shown twice is fitted once
             part = {name: found[name][top : top + rows, left : left + cols] for name in recording.channels}

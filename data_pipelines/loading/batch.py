@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.loading.rooms import Rooms
-from data_pipelines.loading.window import Choices, Window, choices, cut, views
+from data_pipelines.loading.window import Choices, Window, choices, views
 from data_pipelines.wsv import Dataset
-from wsm_jax.snapshot import FIELDS, TICK_HZ, Camera, Waves, channel, crop, ground, resize, store
+from wsm_jax.snapshot import FIELDS, TICK_HZ, Camera, Waves, channel, crop, crop_box, ground, resize, store
 from wsm_jax.snapshot.waves import empty
 from wsm_jax.typing import Float, Int, NpOrJax, Shaped, UInt8
 
@@ -231,7 +231,7 @@ class Reader:
         firsts = frames[:, 0].tolist()
         for number, (row, clip) in enumerate(zip(rows, clips, strict=True)):
             steps = slice(firsts[number], firsts[number] + count) if follow[number] else frames[number]
-            place = (0.5, 0.5) if window.crop == "middle" else (float(draws.across[number]), float(draws.down[number]))
+            place = None if window.crop == "middle" else (float(draws.across[number]), float(draws.down[number]))
             room = {name: batch["channels"][name][row] for name in self._given}
             _, camera = read(self.dataset, clip, self._given, steps, size, place, room)
             if camera is None:
@@ -284,13 +284,13 @@ def read(
     channels: Sequence[str],
     steps: np.ndarray | slice,
     size: tuple[int, int],
-    place: tuple[float, float] = (0.5, 0.5),
+    place: tuple[float, float] | None = None,
     out: Mapping[str, np.ndarray] | None = None,
 ) -> tuple[dict[str, np.ndarray], Camera | None]:
     """Those of the channels that a dataset has, or its cameras tell, of some frames of a clip, and these cameras.
 
-    Stored integers [T H W C], cut to the aspect of `size` (H, W) at `place` (see `cut`), and resized; in `out`, where it is
-    given.
+    Stored integers [T H W C], cut to the aspect of `size` (H, W) at `place` (see `crop_box`), and resized; in `out`, where that
+    is given.
     """
     layout, whole = dataset.layout, (dataset.layout.height, dataset.layout.width)
     given = [name for name in channels if name in layout.channels]
@@ -298,7 +298,7 @@ def read(
     found = dataset.read(clip, given, steps, out if same else None) if given else {}
     camera = dataset.camera(clip, steps) if layout.camera else None
     if not same:
-        top, left, rows, columns = cut(whole, *size, *place)
+        top, left, rows, columns = crop_box(whole, *size, place=place)
         for name, values in found.items():
             part = values if (rows, columns) == whole else values[:, top : top + rows, left : left + columns]
             found[name] = _scaled(name, resize(name, part, *size), whole[0] / rows)

@@ -107,12 +107,3 @@ def views(where: str, window: Window, count: int, seed: int) -> Int[np.ndarray, 
         raise ValueError(f"{where}: has {count} views; the loader asks for {window.frames}; ask for fewer, or leave it out")
     seeds = np.full(window.frames, seed, np.uint64)
     return permuted(np.arange(window.frames), count, seeds)
-
-
-def cut(size: tuple[int, int], height: int, width: int, across: float, down: float) -> tuple[int, int, int, int]:
-    """(top, left, rows, columns) of the largest part of a picture of `size` with the aspect of height x width; `across` and
-    `down` in [0, 1) say where, 0.5 in the middle."""
-    rows = min(size[0], max(1, round(size[1] * height / width)))
-    columns = min(size[1], max(1, round(size[0] * width / height)))
-    top, left = int(down * (size[0] - rows + 1)), int(across * (size[1] - columns + 1))
-    return top, left, rows, columns

@@ -21,7 +21,7 @@ from data_pipelines.recording.decode import WANTED, Reader, quarter_turns, uprig
 from data_pipelines.recording.recording import Recording
 from data_pipelines.recording.segment import Segment
 from data_pipelines.recording.stills import folder_files, picture_head, pictured, shown_picture
-from wsm_jax.snapshot import WSV, resize, restore
+from wsm_jax.snapshot import WSV, crop_box, resize, restore
 from wsm_jax.typing import Float, Int, UInt8
 
 _SEEK_S = 2.0
@@ -192,19 +192,8 @@ def pictures(video: Video, indices: Sequence[int] | np.ndarray) -> Iterator[UInt
 
 def fit(picture: UInt8[np.ndarray, "H W 3"], height: int, width: int, pixel_aspect: float = 1.0) -> UInt8[np.ndarray, "h w 3"]:
     """Centre-crops to the aspect of height x width and area-resizes; `pixel_aspect` is the width over the height of a pixel."""
-    top, left, rows, columns = middle(picture.shape[:2], height, width, pixel_aspect)
+    top, left, rows, columns = crop_box(picture.shape[:2], height, width, pixel_aspect)
     return resize("rgb", picture[top : top + rows, left : left + columns], height, width)
-
-
-def middle(size: Sequence[int], height: int, width: int, pixel_aspect: float = 1.0) -> tuple[int, int, int, int]:
-    """(top, left, rows, columns) of the largest part in the middle of a picture of `size` with the aspect of height x width."""
-    if height < 1 or width < 1:
-        raise ValueError(f"picture size {height} x {width}; needed at least 1 x 1")
-    rows, columns = int(size[0]), int(size[1])
-    ratio = width / height / pixel_aspect  # columns a row, in source pixels
-    crop_rows = min(rows, max(1, round(columns / ratio)))
-    crop_columns = min(columns, max(1, round(rows * ratio)))
-    return (rows - crop_rows) // 2, (columns - crop_columns) // 2, crop_rows, crop_columns
 
 
 def film(video: Video, name: str) -> Recording:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wsm_jax.snapshot import CHANNELS, channel, decode, encode, resize, restore, store
+from wsm_jax.snapshot import CHANNELS, channel, crop_box, decode, encode, resize, restore, store
 from wsm_jax.snapshot.channels import NEAR_M
 
 every = pytest.mark.parametrize("name", CHANNELS)
@@ -174,3 +174,22 @@ def test_enlarging_by_area_reproduces_a_ramp_inside():
     x = np.linspace(0, 1, 8, dtype=np.float32)[:, None, None] * np.ones((1, 1, 3), np.float32)
     big = resize("rgb", x, 32, 1)[2:-2, 0, 0]
     np.testing.assert_allclose(np.diff(big), 1 / 28, rtol=1e-4)
+
+
+@pytest.mark.parametrize("pixel_aspect", [1.0, 4 / 3, 0.5])
+def test_a_crop_box_is_the_largest_of_its_aspect_and_goes_anywhere_within(pixel_aspect):
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        rows, columns, height, width = (int(n) for n in rng.integers(1, 60, 4))
+        top, left, high, wide = crop_box((rows, columns), height, width, pixel_aspect)
+        assert 1 <= high <= rows and 1 <= wide <= columns and (high == rows or wide == columns)
+        ratio = width / height / pixel_aspect
+        assert abs(wide - ratio * high) <= 0.5 or abs(high - wide / ratio) <= 0.5 or 1 in (high, wide)
+        assert abs(2 * top + high - rows) <= 1 and abs(2 * left + wide - columns) <= 1  # in the middle
+        boxes = [crop_box((rows, columns), height, width, pixel_aspect, place) for place in rng.random((40, 2)).tolist()]
+        assert all(box[2:] == (high, wide) for box in boxes)
+        assert all(0 <= t <= rows - high and 0 <= k <= columns - wide for t, k, _, _ in boxes)
+        ends = [crop_box((rows, columns), height, width, pixel_aspect, place) for place in ((0.0, 0.0), (1 - 1e-12, 1 - 1e-12))]
+        assert [box[:2] for box in ends] == [(0, 0), (rows - high, columns - wide)]
+    with pytest.raises(ValueError, match="picture size 0 x 4"):
+        crop_box((3, 3), 0, 4)

@@ -1,7 +1,7 @@
 """Snapshots of a world and the plain containers around them; no physics, no network, no file format but core JSON."""
 
 from wsm_jax.snapshot.camera import Camera, crop, ground, level_with, look_at, orbit, project, quaternion_to_matrix, rays
-from wsm_jax.snapshot.channels import CHANNELS, STORED, Channel, channel, decode, encode, resize, restore, store
+from wsm_jax.snapshot.channels import CHANNELS, STORED, Channel, channel, crop_box, decode, encode, resize, restore, store
 from wsm_jax.snapshot.containers import WSF, WSG, WSV, Signal, from_snapshots
 from wsm_jax.snapshot.waves import FIELDS, SEMANTIC_CLASSES, TICK_HZ, Waves
 
@@ -20,6 +20,7 @@ __all__ = [
     "Waves",
     "channel",
     "crop",
+    "crop_box",
     "decode",
     "encode",
     "from_snapshots",

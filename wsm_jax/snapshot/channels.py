@@ -7,7 +7,7 @@ A new channel is one new row.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -197,6 +197,29 @@ def resize(name: str, values: NpOrJax, height: int, width: int) -> np.ndarray:
     by_row, by_column = _area(rows, height), _area(columns, width)
     mean = np.einsum("ih,...hwc,jw->...ijc", by_row, values.astype(np.float32), by_column, optimize=True)
     return np.rint(mean).astype(values.dtype) if np.issubdtype(values.dtype, np.integer) else mean.astype(values.dtype)
+
+
+def crop_box(
+    size: Sequence[int],
+    height: int,
+    width: int,
+    pixel_aspect: float | int = 1.0,
+    place: tuple[float, float] | None = None,
+) -> tuple[int, int, int, int]:
+    """(top, left, rows, columns) of the largest part of a picture of `size` (H, W) with the aspect of height x width.
+
+    `place`: how far it lies to the right and down, each in [0, 1); None: in the middle. `pixel_aspect`: width over height of a
+    pixel of the picture; those of height x width are square. Raises ValueError for a height or width below 1.
+    """
+    if height < 1 or width < 1:
+        raise ValueError(f"picture size {height} x {width}; needed at least 1 x 1")
+    ratio = width / height / pixel_aspect  # columns a row, in pixels of the picture
+    rows = min(int(size[0]), max(1, round(size[1] / ratio)))
+    columns = min(int(size[1]), max(1, round(size[0] * ratio)))
+    down, right = int(size[0]) - rows, int(size[1]) - columns
+    if place is None:
+        return down // 2, right // 2, rows, columns
+    return int(place[1] * (down + 1)), int(place[0] * (right + 1)), rows, columns
 
 
 def _area(source: int, target: int) -> np.ndarray:

@@ -10,8 +10,7 @@ from scipy.spatial.transform import Rotation
 from data_pipelines.ingest.bucket import Bucket
 from data_pipelines.ingest.frame import clip, derived, within
 from data_pipelines.recording.recording import Recording
-from data_pipelines.recording.video import middle
-from wsm_jax.snapshot import Camera, Signal, project, resize
+from wsm_jax.snapshot import Camera, Signal, crop_box, project, resize
 
 LENS = np.float32([-0.2, 0.05, 0.001, -0.002, 0.01])
 
@@ -61,7 +60,7 @@ def test_a_point_stays_on_its_pixel(lens, pixel_aspect, height, width):
     size = (120, 160)
     shown = size[1] * pixel_aspect / size[0]  # width over height of the whole picture
     camera = cameras(2, lens)
-    top, left, rows, cols = middle(size, height, width, pixel_aspect)
+    top, left, rows, cols = crop_box(size, height, width, pixel_aspect)
     # a point of the world that the second camera sees near the middle of what is kept
     canvas = np.float32([(left + 0.55 * cols) * pixel_aspect / size[0], (top + 0.4 * rows) / size[0]])
     plane = (canvas - np.float32([0.5 * shown, 0.5]) - camera.offset[1]) / 0.9

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.loading.loader import Source, expanded, loader
-from data_pipelines.wsv import Layout, collection, create
+from data_pipelines.wsv import Dataset, Layout, collection, create
 from data_pipelines.wsv.clip import Clip
 from data_pipelines.wsv.folder import Folder
 from data_pipelines.wsv.manifest import arrays
@@ -98,6 +98,28 @@ def test_short_clips_give_windows_within_their_frames(video):
     assert len(seen) > 40
     with pytest.raises(ValueError, match=r"4 frames at 5 Hz.*5 frames"):
         loader([Source(video)], **{**ASK, "frames": 5})
+
+
+@pytest.mark.parametrize("frame_hz", [None, 2.5])
+def test_frames_at_uneven_times_are_the_nearest_and_tell_their_times(tmp_path, frame_hz):
+    layout = dataclasses.replace(VIDEO, ragged=False, camera=False, lens=False, signals=(), measures=())
+    shift = np.random.default_rng(3).uniform(-0.04, 0.04, (layout.clips, layout.frames))  # s; a period is 0.2 s
+    times = np.arange(layout.frames) / 5 + shift
+
+    def one(number: int) -> Clip:
+        whole = make(dataclasses.replace(layout, ragged=True), 6)  # of ten frames
+        channels = {"rgb": whole.channels["rgb"].copy(), "motion": whole.channels["motion"]}
+        channels["rgb"][..., 0] = number
+        return Clip(channels, times[number])
+
+    fill(create(tmp_path / "uneven", layout, name="uneven", sources=[], build={}), one)
+    assert not Dataset(tmp_path / "uneven").even and Dataset(write(tmp_path / "even")).even
+    asked = ASK | {"frame_hz": frame_hz}
+    for batch, row in rows(loader([Source(tmp_path / "uneven")], **asked), 30):
+        time, frames = times[int(batch["clip"][row])], batch["channels"]["rgb"][row, :, 0, 0, 1].astype(int)
+        np.testing.assert_allclose(batch["frame_time"][row], time[frames] - time[frames[0]], atol=1e-6)
+        wanted = time[frames[0]] + np.arange(3) / (frame_hz or 5.0)
+        assert np.array_equal(frames, np.abs(time - wanted[:, None]).argmin(1))
 
 
 @pytest.mark.parametrize("crop", ["middle", "random"])
