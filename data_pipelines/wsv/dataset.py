@@ -210,6 +210,7 @@ class Dataset:
         return data
 
     def _damaged(self, key: str, why: object) -> ValueError | OSError:
+        self.folder.forget(key)
         if self.folder.unreached(why):
             return self.folder.unread(key, why)
         return ValueError(f"{self.folder.name(key)}: damaged or cut short; restore it from its source, or rebuild it ({why})")

@@ -158,6 +158,11 @@ class Folder:
         if (found := os.preadv(self._opened(key).fileno(), rooms, offset)) != need:
             raise ValueError(f"{self.name(key)}: has {found} bytes from {offset} on, needed {need}")
 
+    def forget(self, key: str) -> None:
+        """Opens a file anew when it is read next: another may have come in its place."""
+        with self._lock:
+            self._open.pop(key, None)
+
     def _opened(self, key: str) -> io.FileIO:
         """A local file; it is closed when nobody holds it any more, so that one thread does not close it for another."""
         file = self._open.get(key)

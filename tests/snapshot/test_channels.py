@@ -186,7 +186,9 @@ def test_a_crop_box_is_the_largest_of_its_aspect_and_goes_anywhere_within(pixel_
         ratio = width / height / pixel_aspect
         assert abs(wide - ratio * high) <= 0.5 or abs(high - wide / ratio) <= 0.5 or 1 in (high, wide)
         assert abs(2 * top + high - rows) <= 1 and abs(2 * left + wide - columns) <= 1  # in the middle
-        boxes = [crop_box((rows, columns), height, width, pixel_aspect, place) for place in map(tuple, rng.random((40, 2)).tolist())]
+        boxes = [
+            crop_box((rows, columns), height, width, pixel_aspect, place) for place in map(tuple, rng.random((40, 2)).tolist())
+        ]
         assert all(box[2:] == (high, wide) for box in boxes)
         assert all(0 <= t <= rows - high and 0 <= k <= columns - wide for t, k, _, _ in boxes)
         ends = [crop_box((rows, columns), height, width, pixel_aspect, place) for place in ((0.0, 0.0), (1 - 1e-12, 1 - 1e-12))]

@@ -10,7 +10,7 @@ import pytest
 from flax import linen as nn
 
 from wsm_jax.runtime import METRICS_FILE, checkpoint, make_mesh, read_metrics, restore_params
-from wsm_jax.training import Preempted
+from wsm_jax.training import Preempted, loop
 
 
 def saved(workdir):
@@ -129,3 +129,22 @@ def test_a_damaged_checkpoint_is_refused_and_the_one_before_it_still_works(toy, 
         toy.run(tmp_path, 12)
     shutil.move(newest, tmp_path / "damaged")
     assert int(toy.run(tmp_path, 12).step) == 12
+
+
+def test_the_next_batch_is_made_and_sent_before_a_step_is_waited_for(toy, tmp_path, monkeypatch):
+    """Devices run while the host reads and sends: what it does is told in order, and only `fetch` waits."""
+    told = []
+
+    class Batches(toy.Batches):
+        def __next__(self):
+            told.append("made")
+            return super().__next__()
+
+    def telling(name, function):
+        call = getattr(loop, function)
+        monkeypatch.setattr(loop, function, lambda *given: told.append(name) or call(*given))
+
+    telling("sent", "global_batch")
+    telling("waited", "fetch")
+    toy.run(tmp_path, 6, batches=Batches(), checkpoint_every=6)
+    assert told == ["made", "sent"] + ["made", "sent", "waited"] * 5 + ["waited"]

@@ -3,8 +3,10 @@
 import dataclasses
 import json
 import re
+import threading
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import jax
 import numpy as np
@@ -353,6 +355,25 @@ def test_a_source_that_has_nothing_to_give_and_an_unknown_channel_are_refused(re
         loader([Source(real)], **{**ASK, "channels": ("infrared",)})
 
 
+def test_a_slow_shard_does_not_stall_the_others(tmp_path: Path):
+    """Shard 0 answers after four other batches were read; nothing but their own time is lost."""
+    path = write(tmp_path / "sim", SIM)
+    read, others, lock, late = Dataset.read, threading.Semaphore(0), threading.Lock(), []
+
+    def slow(dataset: Dataset, clip: int, *given: Any) -> dict:
+        if clip >= SIM.clips_per_shard:
+            others.release()
+        elif lock.acquire(blocking=False):  # the first one
+            late.append(all(others.acquire(timeout=20) for _ in range(4)))
+        return read(dataset, clip, *given)
+
+    ask = {**ASK, "batch_size": 1, "ticks": 0}
+    wanted = take(loader([Source(path)], **ask, shuffle=False, threads=0), 9)
+    with mock.patch.object(Dataset, "read", slow):
+        found = take(loader([Source(path)], **ask, shuffle=False, threads=8), 9)
+    assert late == [True] and same(found, wanted)
+
+
 @pytest.mark.parametrize("threads", [0, 3])
 def test_a_damaged_file_is_named_and_never_passed_over(tmp_path: Path, threads: int):
     path = write(tmp_path / "sim", SIM)
@@ -367,3 +388,20 @@ def test_a_damaged_file_is_named_and_never_passed_over(tmp_path: Path, threads: 
         assert batches.get_state()["step"] == 2
     file.write_bytes(whole)
     assert order(take(batches, 1)) == [(0, 4), (0, 5)]
+
+
+@pytest.mark.parametrize("place", [3, -3])
+def test_a_file_that_is_put_back_is_read(tmp_path: Path, place: int):
+    """Damaged in a chunk, or in the index; another file comes in its place, as it does from a copy."""
+    path = write(tmp_path / "sim", SIM)
+    file = path / arrays(SIM)["channels/depth"].file(0)
+    whole = file.read_bytes()
+    data = bytearray(whole)
+    data[place] ^= 1
+    file.write_bytes(data)
+    dataset = Dataset(path)
+    with pytest.raises(ValueError, match="restore it from its source"):
+        dataset.read(0, ["depth"])
+    (path / "copy").write_bytes(whole)
+    (path / "copy").rename(file)
+    np.testing.assert_array_equal(dataset.read(0, ["depth"])["depth"], Dataset(path).read(0, ["depth"])["depth"])
