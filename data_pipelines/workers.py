@@ -2,6 +2,8 @@
 
 import concurrent.futures
 import contextlib
+import faulthandler
+import functools
 import itertools
 import multiprocessing
 import os
@@ -9,7 +11,7 @@ import pickle
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import jax
 
@@ -21,7 +23,9 @@ Run = Callable[..., Iterable[tuple[Any, Any]]]
 
 
 class Died(RuntimeError):
-    """A process ended while it worked at an item: killed by the system (memory), or by a fault of compiled code."""
+    """A process ended while it worked at an item: killed by the system (memory), by a fault of compiled code, or in the end by
+    us, for it did not come to one.
+    """
 
 
 _task: Any = None
@@ -34,29 +38,32 @@ def run(
     workers: int,
     environment: dict[str, str] | None = None,
     *,
-    alone: bool = False,
+    limit_s: float | None = None,
 ) -> Iterator[tuple[Item, Result | Died]]:
-    """(item, result) as they are done, in `workers` spawned processes; 1 works in this process, unless `alone`.
+    """(item, result) as they are done, in `workers` spawned processes; 1 works in this process, unless it has a limit.
 
+    A process that is at one item for more than `limit_s` seconds is ended, whatever it is doing.
     What a task raises is raised here. Where a process dies, what it may have been at is tried again, one after the other; the
     item that its process dies at again comes with `Died`. Processes end with the one that started them.
     """
-    if workers == 1 and not environment and not alone:
+    if workers == 1 and not environment and limit_s is None:
         yield from ((item, task(item)) for item in items)
         return
     left = dict(enumerate(items))
     with _environment({} if environment is None else environment):
         while left:
             try:
-                for index, result in _pooled(task, left, workers):
+                for index, result in _pooled(task, left, workers, limit_s):
                     yield left.pop(index), result
             except BrokenProcessPool:
                 suspects = dict(itertools.islice(left.items(), workers))  # tasks begin in order
-                for index, result in _one_by_one(task, suspects):
+                for index, result in _one_by_one(task, suspects, limit_s):
                     yield left.pop(index), result
 
 
-def _pooled(task: Callable[[Item], Result], items: Mapping[int, Item], workers: int) -> Iterator[tuple[int, Result]]:
+def _pooled(
+    task: Callable[[Item], Result], items: Mapping[int, Item], workers: int, limit_s: float | None
+) -> Iterator[tuple[int, Result]]:
     """Index and result as they are done. Raises BrokenProcessPool where a process dies."""
     pool = concurrent.futures.ProcessPoolExecutor(
         max(min(workers, len(items)), 1),
@@ -65,7 +72,7 @@ def _pooled(task: Callable[[Item], Result], items: Mapping[int, Item], workers: 
         (task, os.cpu_count() or 1, workers, jax.config.jax_compilation_cache_dir),  # type: ignore[attr-defined]
     )
     try:
-        futures = {pool.submit(_work, item): index for index, item in items.items()}
+        futures = {pool.submit(_work, item, limit_s): index for index, item in items.items()}
         broken: BrokenProcessPool | None = None
         for future in concurrent.futures.as_completed(list(futures)):
             index, error = futures.pop(future), future.exception()
@@ -79,20 +86,25 @@ def _pooled(task: Callable[[Item], Result], items: Mapping[int, Item], workers: 
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _one_by_one(task: Callable[[Item], Result], items: Mapping[int, Item]) -> Iterator[tuple[int, Result | Died]]:
+def _one_by_one(
+    task: Callable[[Item], Result], items: Mapping[int, Item], limit_s: float | None
+) -> Iterator[tuple[int, Result | Died]]:
     """As `_pooled`, one at a time, so that it is known which one a process dies at."""
     left = dict(items)
     while left:
         try:
-            for index, result in _pooled(task, left, 1):
+            for index, result in _pooled(task, left, 1, limit_s):
                 del left[index]
                 yield index, result
         except BrokenProcessPool:
             index = next(iter(left))
-            yield index, Died(f"the process that worked at {left.pop(index)} died")
+            late = "" if limit_s is None else f", or was ended after {limit_s:g} s"
+            yield index, Died(f"the process that worked at {left.pop(index)} died{late}")
 
 
-def _work(item: Any) -> Any:
+def _work(item: Any, limit_s: float | None) -> Any:
+    if limit_s is not None:  # by a thread of its own that needs no interpreter, for a decoder may hold that
+        faulthandler.dump_traceback_later(limit_s, exit=True, file=_nowhere())
     try:
         return _task(item)
     except Exception as error:
@@ -101,6 +113,14 @@ def _work(item: Any) -> Any:
         except Exception:  # it would break the pool on its way back, as if the process had died
             raise RuntimeError(f"{type(error).__name__}: {error}") from None
         raise
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+@functools.cache
+def _nowhere() -> IO[str]:
+    """Where the place that a process hung at is told: nobody would know what it is."""
+    return open(os.devnull, "w")
 
 
 def _begin(task: Any, cores: int, workers: int, compilations: str | None) -> None:

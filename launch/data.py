@@ -1,5 +1,6 @@
 """Builds and looks at WSV datasets: python -m launch.data VERB; without a verb it lists them, VERB --help its flags."""
 
+import functools
 import shlex
 from collections import Counter
 from collections.abc import Sequence
@@ -84,7 +85,8 @@ def _runner(values: flags.FlagValues) -> "Run":
     if not values.beam:
         if values.beam_options:
             raise Usage(f"--beam_options={values.beam_options}: needed --beam beside it")
-        return workers.run
+        limit = values.limit_s if "limit_s" in values and values.limit_s else None
+        return functools.partial(workers.run, limit_s=limit)
     try:
         return beam.runner(shlex.split(values.beam_options))
     except ModuleNotFoundError as error:
@@ -142,6 +144,9 @@ def ingest(arguments: list[str]) -> int:
     flags.DEFINE_bool("strict", False, "whatever cannot be used is an error", flag_values=values)
     flags.DEFINE_integer("workers", 2, "processes", lower_bound=1, flag_values=values)
     _beam_flags(values)
+    flags.DEFINE_float(
+        "limit_s", 3600, "seconds that a process may be at one recording before it is given up; 0: any", flag_values=values
+    )
     flags.DEFINE_integer("host", 0, "of several that build together: which this is", lower_bound=0, flag_values=values)
     flags.DEFINE_integer("hosts", 1, "how many build together", lower_bound=1, flag_values=values)
     flags.DEFINE_bool("progress", True, "progress bars", flag_values=values)

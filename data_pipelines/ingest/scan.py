@@ -194,7 +194,7 @@ class Scans:
 
     def died(self, number: int, error: Died) -> None:
         """A recording that a process died at is left out."""
-        self.keep(number, Rejection(self.candidates[number].name, "its decoder crashed"))
+        self.keep(number, Rejection(self.candidates[number].name, f"its decoder crashed ({error})"))
 
     def missing(self, among: Iterable[int] | None = None) -> list[int]:
         """The candidates (of some, or of all) that are not scanned yet, or are no more what they were."""

@@ -1,5 +1,6 @@
 """Workers: everything is worked at once, whatever dies on the way, and nothing is left behind."""
 
+import ctypes
 import functools
 import os
 import pickle
@@ -62,11 +63,18 @@ class Heavy:
         return Heavy, ()
 
 
-@pytest.mark.parametrize(("workers", "alone"), [(1, False), (1, True), (2, False)])
-def test_every_item_is_worked_at_once(workers, alone):
-    found = list(run(square, [3, 1, 2, 1], workers, alone=alone))
+def hanging(item: int) -> int:
+    """Hangs at item 2, in compiled code that lets no other thread of Python run."""
+    if item == 2:
+        ctypes.PyDLL(None).sleep(60)
+    return item
+
+
+@pytest.mark.parametrize(("workers", "limit_s"), [(1, None), (1, 60.0), (2, None)])
+def test_every_item_is_worked_at_once(workers, limit_s):
+    found = list(run(square, [3, 1, 2, 1], workers, limit_s=limit_s))
     assert sorted(found) == [(1, 1), (1, 1), (2, 4), (3, 9)]
-    assert list(run(square, [], workers, alone=alone)) == []
+    assert list(run(square, [], workers, limit_s=limit_s)) == []
 
 
 def test_what_kills_its_process_is_named_and_the_others_finish():
@@ -79,6 +87,14 @@ def test_what_kills_its_process_is_named_and_the_others_finish():
             assert f"worked at {item} died" in str(result)
         else:
             assert result == -item
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_hangs_is_named_and_the_others_finish(workers):
+    found = dict(run(hanging, range(5), workers, limit_s=0.5))
+    died = found.pop(2)
+    assert isinstance(died, Died) and "worked at 2 died, or was ended after 0.5 s" in str(died)
+    assert found == {item: item for item in (0, 1, 3, 4)}
 
 
 def test_a_death_by_chance_costs_one_more_try(tmp_path):
