@@ -16,6 +16,8 @@ from wsm_jax.snapshot import WSF, WSV
 
 _NOTHING: Mapping[str, bytes] = {}
 _ARGUMENTS = ("name", "layout", "sources", "build", "attached")
+_FORMAT = ("schema_version", "channels", "semantic_classes", "tick_hz")
+"""What a release means by the numbers that it writes."""
 
 
 def finished(
@@ -32,7 +34,7 @@ def finished(
     if folder.read(records.MANIFEST) is None:
         return None
     there, wanted = records.load(folder), records.head(layout, name, sources, build, attached)
-    return there if all(there.get(key) == wanted[key] for key in _ARGUMENTS) else None
+    return there if all(there.get(key) == wanted[key] for key in (*_ARGUMENTS, *_FORMAT)) else None
 
 
 def create(
@@ -66,6 +68,12 @@ def create(
             raise ValueError(
                 f"{folder.path}: another build is unfinished here: its {key} is {begun.get(key)}, this one's {wanted[key]}; "
                 "resume it with its own arguments, delete it, or write elsewhere"
+            )
+    for key in _FORMAT:
+        if begun.get(key) != wanted[key]:
+            raise ValueError(
+                f"{folder.path}: another release began what is unfinished here: its {key} is {begun.get(key)}, this one's "
+                f"{wanted[key]}; finish it with that release ({begun.get('software')}), or delete it and begin anew"
             )
     present = folder.list()
     specs = records.arrays(layout).values()

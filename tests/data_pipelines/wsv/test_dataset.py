@@ -378,6 +378,20 @@ def test_finish_names_the_missing_shards_and_happens_once(tmp_path):
         begin(tmp_path / "ds", TEXT)
 
 
+def test_what_another_release_began_is_refused(tmp_path):
+    begin(tmp_path / "ds", FULL)
+    file = tmp_path / "ds" / records.BUILD
+    begun = json.loads(file.read_text())
+    for key, other in {"schema_version": 1, "tick_hz": 9.0, "semantic_classes": ["void"], "channels": {}}.items():
+        file.write_text(json.dumps({**begun, key: other}))
+        before = contents(tmp_path / "ds")
+        with pytest.raises(ValueError, match=rf"another release began what is unfinished here: its {key} is .*wsm_jax"):
+            begin(tmp_path / "ds", FULL)
+        assert not changed(before, tmp_path / "ds")
+    file.write_text(json.dumps(begun))
+    begin(tmp_path / "ds", FULL)
+
+
 def test_another_build_is_refused(tmp_path):
     begin(tmp_path / "ds", FULL)
     before = contents(tmp_path / "ds")
