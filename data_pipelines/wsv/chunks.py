@@ -99,8 +99,14 @@ class Chunks:
         later = self._fetch(index.file, index.places[place, rows].tolist())
 
         def wait() -> None:
-            for (row, inside, where), values in zip(pieces, later(), strict=True):
-                out[where] = values[inside]
+            for (row, inside, where), raw in zip(pieces, later(), strict=True):
+                whole = isinstance(inside, slice) and inside == slice(0, self._steps) and out.flags.c_contiguous
+                if whole and out.dtype == self._dtype and sys.byteorder == "little":
+                    self._decode(raw, out[where])
+                else:
+                    room = self._room()
+                    self._decode(raw, room)
+                    out[where] = room[inside]
                 index.sound[place, row] = True
 
         return wait
@@ -108,8 +114,11 @@ class Chunks:
     def first_steps(self, shard: int, count: int) -> np.ndarray:
         """The values [count ...] of the first step of the first clips of a shard. Raises as `index` does."""
         index = self.index(shard)()
-        later = self._fetch(index.file, index.places[:count, 0].tolist())
-        return np.stack([values[0] for values in later()])
+        found, room = self.empty(slice(0, count)), self._room()
+        for number, raw in enumerate(self._fetch(index.file, index.places[:count, 0].tolist())()):
+            self._decode(raw, room)
+            found[number] = room[0]
+        return found
 
     def _pieces(self, steps: Steps) -> Iterator[_Piece]:
         each = self._steps
@@ -146,8 +155,8 @@ class Chunks:
         self._folder.read_into(index.file, start, run, sum(map(len, run)))
         return True
 
-    def _fetch(self, file: str, places: list[list[int]]) -> Callable[[], list[np.ndarray]]:
-        """Some chunks (offset, bytes) of a file; those that lie side by side in a bucket are one request."""
+    def _fetch(self, file: str, places: list[list[int]]) -> Callable[[], list[bytes]]:
+        """The bytes of some chunks (offset, bytes) of a file; those that lie side by side in a bucket are one request."""
         if any(offset == _MISSING for offset, _ in places):
             raise ValueError("a chunk is missing")
         runs: list[list[int]] = []
@@ -158,7 +167,7 @@ class Chunks:
                 runs.append([offset, length])
         later = self._folder.fetch(file, runs)
 
-        def wait() -> list[np.ndarray]:
+        def wait() -> list[bytes]:
             found, number = [], -1
             raw, begin = b"", 0
             for offset, length in places:
@@ -166,28 +175,43 @@ class Chunks:
                     number += 1
                     raw, begin = later[number](), runs[number][0]
                 whole = length == runs[number][1]
-                found.append(self._decoded(raw if whole else raw[offset - begin : offset - begin + length], length))
+                found.append(raw if whole else raw[offset - begin : offset - begin + length])
+                if len(found[-1]) != length:
+                    raise ValueError(f"a chunk has {len(found[-1])} bytes, its index says {length}")
             return found
 
         return wait
 
-    def _decoded(self, raw: bytes, length: int) -> np.ndarray:
-        """The values of a chunk of so many bytes."""
-        data = raw[:-4]
-        if len(raw) != length or google_crc32c.value(data) != int.from_bytes(raw[-4:], "little"):
+    def _room(self) -> np.ndarray:
+        """Room for a chunk, this thread's own: new memory for each would cost as much as its decoding."""
+        found = getattr(self._local, "room", None)
+        if found is None:
+            found = self._local.room = np.empty(self._chunk, self._dtype.newbyteorder("<"))
+        return found
+
+    def _decode(self, raw: bytes, out: np.ndarray) -> None:
+        """Puts the values of a chunk, little-endian, into its place. Raises ValueError for one that is damaged."""
+        data, size = raw[:-4], out.nbytes
+        if google_crc32c.value(data) != int.from_bytes(raw[-4:], "little"):
             raise ValueError("a chunk does not match its checksum")
-        size = self._step_bytes * self._steps
-        if self._spec.compressed:
-            decoder = getattr(self._local, "decoder", None)
-            if decoder is None:
-                decoder = self._local.decoder = zstandard.ZstdDecompressor()
-            try:
-                data = decoder.decompress(data, max_output_size=size)
-            except zstandard.ZstdError as error:
-                raise ValueError(f"a chunk cannot be decoded ({error})") from error
-        if len(data) != size:
-            raise ValueError(f"a chunk has {len(data)} bytes, needed {size}")
-        return np.frombuffer(data, self._dtype.newbyteorder("<")).reshape(self._chunk)
+        room = out.reshape(-1).view(np.uint8)
+        if not self._spec.compressed:
+            if len(data) != size:
+                raise ValueError(f"a chunk has {len(data)} bytes, needed {size}")
+            room[:] = np.frombuffer(data, np.uint8)
+            return
+        decoder = getattr(self._local, "decoder", None)
+        if decoder is None:
+            decoder = self._local.decoder = zstandard.ZstdDecompressor()
+        try:
+            held = zstandard.frame_content_size(data)
+            if held != size:
+                raise ValueError(f"a chunk has {held} bytes, needed {size}")
+            with decoder.stream_reader(data) as stream:
+                if stream.readinto(room) != size:
+                    raise ValueError("a chunk ends early")
+        except zstandard.ZstdError as error:
+            raise ValueError(f"a chunk cannot be decoded ({error})") from error
 
 
 def _done() -> None:
