@@ -6,6 +6,11 @@ CPU time is that of all threads of the process, its share of the system's work w
 for ours, else the sizes of the records or files; "amplified" is that over what the frames of the clip take there on average.
 Memory is what the process holds after a batch at most, and of it what it held before the first turn of the row.
 
+With --latency_ms, tables follow of what reads the same files from a bucket: a server on this machine, in a process of its own,
+that speaks S3 and lets each request wait so long, but shares the processor. All may have --reads requests in flight, and turns
+last 100 latencies longer. ArrayRecord cannot read buckets: there a record is one request of as many bytes as a record takes, by
+the client that ours uses, and array_record decodes it from the system's cache, as if it had come; nothing looks for its place.
+
 The files are made anew, or kept in --data=FOLDER for the next run; see `launch.bench_loader_files`.
 """
 
@@ -16,7 +21,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -50,6 +55,17 @@ TOLD = {
     "sequential": "bound: PyAV, mp4 frame after frame",
 }
 CODECS = {"simulated": ("rgb", "raw", "core"), "real": ("jpeg", "h264")}
+BUCKET = {
+    "array_record": "ArrayRecord, a pickle an episode, Grain",
+    "zstd": "bound: ArrayRecord's bytes, zstd alone",
+    "npy": "npy of an episode",
+}
+"""What reads from a bucket, beside our loader on each dataset."""
+BUCKET_HEAD = (
+    "frames", "contender", "clips/s", "/ ArrayRecord", "requests / clip", "KiB / clip", "CPU ms / clip", "MiB", "load",
+)  # fmt: skip
+_LATENCIES = 100
+"""How many of them a turn lasts at least."""
 HEAD = (
     "frames", "contender", "frames/s", "MB/s", "CPU ms / clip", "/ memmap", "cold frames/s", "cold CPU ms", "KiB read / clip",
     "amplified", "MiB", "MiB before", "load",
@@ -75,9 +91,11 @@ class Child(NamedTuple):
 
 
 @contextlib.contextmanager
-def children(names: Sequence[str], root: Path, batch: int, threads: int) -> Iterator[list[Child]]:
-    """A process for each contender, waiting."""
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+def children(
+    names: Sequence[str], root: Path, batch: int, threads: int, more: Mapping[str, str] | None = None
+) -> Iterator[list[Child]]:
+    """A process for each contender, waiting; with `more` variables of the environment."""
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", **(more or {})}
     started = []
     try:
         for name in names:
@@ -177,6 +195,54 @@ def originals(videos: Path, values: flags.FlagValues) -> None:
     print(f"\nThe videos as they are, PyAV, frame after frame, as RGB: {16 * rate:.0f} frames/s, {cpu / 16:.2f} CPU ms a frame")
 
 
+def bucket_rows(found: Mapping[str, dict[str, Any]], frames: int) -> list[list[str]]:
+    """The lines of the table of a bucket, from the medians of each contender."""
+    floor = found["bucket array_record"]["clips_s"]
+    rows = []
+    for name, one in found.items():
+        kind = name.partition(" ")[2]
+        rows.append([
+            str(frames), BUCKET.get(kind) or TOLD.get(f"loader {kind}") or f"our loader, {kind}", f"{one['clips_s']:.0f}",
+            f"{one['clips_s'] / floor:.1f}", f"{one['requests']:.2f}", f"{one['read'] / 2**10:.1f}", f"{one['cpu_ms']:.3f}",
+            f"{one['rss'] / 2**20:.0f}", f"{one['load']:.1f}",
+        ])  # fmt: skip
+    return rows
+
+
+def bucket_table(kind: str, root: Path, size: int, values: flags.FlagValues) -> None:
+    """Prints what was measured of one kind of video at one size in a bucket."""
+    from launch.bench_loader_files import windows
+    from launch.bench_object_store import serving
+
+    names = [f"bucket {name}" for name in (*CODECS[kind], *BUCKET)]
+    print(
+        f"\n{kind} video, {size} x {size} pixels, from a bucket: {values.latency_ms:g} ms, {values.reads} requests in flight\n"
+    )
+    print("| " + " | ".join(BUCKET_HEAD) + " |\n|---:|---|" + "---:|" * (len(BUCKET_HEAD) - 2))
+    seconds = values.seconds + _LATENCIES * values.latency_ms / 1000
+    with serving(root, values.latency_ms) as url, children(names, root, values.batch, 0, there(url, values.reads)) as team:
+        for frames in (int(text) for text in values.frames):
+            windows(root, CODECS[kind], frames, values.clips)
+            turns = [{child.name: child.ask(frames=frames, seconds=seconds, cold=False) for child in team}
+                     for _ in range(values.rounds)]  # fmt: skip
+            found = {
+                name: {key: statistics.median(turn[name][key] for turn in turns) for key in turns[0][name]} for name in names
+            }
+            for row in bucket_rows(found, frames):
+                print("| " + " | ".join(row) + " |", flush=True)
+
+
+def there(url: str, reads: int) -> dict[str, str]:
+    """The variables that lead s3:// to a store of this machine, without credentials, and let malloc keep what is freed: else
+    ArrayRecord, which makes a whole episode anew for each clip, has up to half its rate, by what was allocated before."""
+    own = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
+    own |= {"AWS_ENDPOINT_URL_S3": url, "TENSORSTORE_S3_REQUEST_CONCURRENCY": str(reads), "no_proxy": "127.0.0.1"}
+    nobody = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+              "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI")  # fmt: skip
+    nowhere = dict.fromkeys(("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"), f"{os.devnull}/none")
+    return own | dict.fromkeys(nobody, "") | nowhere
+
+
 def _has_zstandard() -> bool:
     try:
         import zstandard  # noqa: F401
@@ -201,6 +267,9 @@ def main(arguments: list[str]) -> int:
         "videos", None, "folder of real .mp4; without it the project's recordings, if there", flag_values=values
     )
     flags.DEFINE_string("data", None, "folder in which the files stay for the next run", flag_values=values)
+    flags.DEFINE_float("latency_ms", 0.0, "of a bucket; 0: nothing is read from one", lower_bound=0.0, flag_values=values)
+    flags.DEFINE_integer("reads", 32, "requests in flight, to the bucket", lower_bound=1, flag_values=values)
+    flags.DEFINE_bool("local", True, "tables of what reads from the disk", flag_values=values)
     flags.DEFINE_bool("quick", False, "one size, one length, two scenes, two videos", flag_values=values)
     command.parse("python -m launch.bench loader", values, arguments)
     if values.quick:
@@ -217,6 +286,8 @@ def _run(root: Path, sizes: list[int], lengths: list[int], values: flags.FlagVal
     from launch import bench_loader_files as made
     from launch.bench_render import machine
 
+    if not (values.local or values.latency_ms):
+        raise command.Usage("--nolocal without --latency_ms leaves nothing to measure; give --latency_ms=20")
     if max(lengths) > made.EPISODE:
         raise command.Usage(f"--frames={','.join(values.frames)}; episodes have {made.EPISODE} frames")
     folder = Path(values.videos) if values.videos else REAL
@@ -233,8 +304,11 @@ def _run(root: Path, sizes: list[int], lengths: list[int], values: flags.FlagVal
         for size in sizes:
             place = made.write(Path(f"{source.folder.path}_at_{size}"), source, size, CODECS[kind])
             os.sync()  # what is not on the disk yet cannot be forgotten
-            table(kind, place, size, values)
-    if videos:
+            if values.local:
+                table(kind, place, size, values)
+            if values.latency_ms:
+                bucket_table(kind, place, size, values)
+    if videos and values.local:
         originals(folder, values)
     return 0
 

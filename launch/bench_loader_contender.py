@@ -3,7 +3,9 @@
     python -m launch.bench_loader_contender NAME FOLDER BATCH THREADS
 
 Every contender goes through the same clips without end, and gives them as uint8 [B n H W 3], in new memory. Ours and
-ArrayRecord run under Grain with as many THREADS (0: none).
+ArrayRecord run under Grain with as many THREADS (0: none). Those of a bucket ("bucket rgb", "bucket array_record", ...) read
+the same files from the object store at AWS_ENDPOINT_URL_S3 (see `launch.bench_object_store`), with as many clips in work as
+TENSORSTORE_S3_REQUEST_CONCURRENCY lets requests be in flight, and a batch more, whatever THREADS is.
 """
 
 import dataclasses
@@ -17,6 +19,7 @@ import pickle
 import sys
 import tarfile
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,8 @@ import numpy as np
 
 AHEAD = 4
 """Batches that are not counted before those that are, where threads have worked ahead between two turns."""
+_LEAST_BUSY = 0.1
+"""Share of a core below which threads count as having nothing more to do."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +43,10 @@ class Contender:
     """Bytes that it has read from storage until now."""
     forget: Callable[[], object] = lambda: None
     """Lets go of pages that it holds, so that the system can."""
+    requests: Callable[[], int] = lambda: 0
+    """Requests to a bucket until now."""
+    ahead: int = 0
+    """Batches that threads have made between two turns, at most; they are not counted."""
 
 
 class Counter:
@@ -60,6 +69,8 @@ def open_contender(name: str, root: Path, frames: int, batch: int, threads: int 
     shape = np.load(root / "npy" / "00000.npy", mmap_mode="r").shape
     if kind == "loader":
         return _loader(root / dataset, frames, batch, threads)
+    if kind == "bucket":
+        return _bucket(dataset, root, windows, shape, frames, batch)
     if kind == "array_record":
         return _array_record(root / "clips.array_record", windows, shape, frames, batch, threads)
     if kind == "sequential":
@@ -91,11 +102,11 @@ def _system_bytes() -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith("rchar"))
 
 
-def _loader(path: Path, frames: int, batch: int, threads: int) -> Contender:
+def _loader(path: Path | str, frames: int, batch: int, threads: int) -> Contender:
     from launch.bench_loader_files import our_loader
 
     batches = our_loader(path, frames, batch, threads)
-    return Contender((found["channels"]["rgb"] for found in batches), path, _system_bytes)
+    return Contender((found["channels"]["rgb"] for found in batches), Path(path), _system_bytes, ahead=AHEAD if threads else 0)
 
 
 def _read(path: Path, windows: Windows, frames: int) -> Clips:
@@ -141,14 +152,101 @@ def _array_record(path: Path, windows: np.ndarray, shape: tuple[int, ...], frame
 
     def clip(window: np.ndarray) -> np.ndarray:
         number, first = window.tolist()
-        record = pickle.loads(source[number])
         count.bytes += each
-        video = np.frombuffer(record["raw_video"], np.uint8).reshape(record["sequence_length"], *shape[1:])
-        return video[first : first + frames]
+        return _episode(source[number], shape)[first : first + frames]
 
     options = grain.ReadOptions(threads, max(2 * threads, batch) if threads else 0)
     clips = grain.MapDataset.source(windows).repeat().map(clip)  # type: ignore[arg-type]
-    return Contender(iter(clips.to_iter_dataset(options).batch(batch)), path, count)
+    return Contender(iter(clips.to_iter_dataset(options).batch(batch)), path, count, ahead=AHEAD if threads else 0)
+
+
+def _episode(record: bytes, shape: tuple[int, ...]) -> np.ndarray:
+    """The frames of an episode of Jasmine's."""
+    found = pickle.loads(record)
+    return np.frombuffer(found["raw_video"], np.uint8).reshape(found["sequence_length"], *shape[1:])
+
+
+def _bucket(name: str, root: Path, windows: np.ndarray, shape: tuple[int, ...], frames: int, batch: int) -> Contender:
+    """Our loader on a dataset in the bucket, or clips that are one request each: "array_record", "zstd" or "npy".
+
+    The bucket is named for the contender, and the store counts the requests of each.
+    """
+    import grain
+
+    from data_pipelines.wsv.folder import Folder
+
+    bucket, reads = name.replace("_", "-"), int(os.environ["TENSORSTORE_S3_REQUEST_CONCURRENCY"])
+    counts = f"{os.environ['AWS_ENDPOINT_URL_S3']}/{bucket}?counts"
+
+    def counted(key: str) -> int:
+        with urllib.request.urlopen(counts) as answer:
+            return json.load(answer)[key]
+
+    number = {"read": lambda: counted("bytes"), "requests": lambda: counted("requests")}
+    if name not in ("array_record", "zstd", "npy"):
+        threads = -(-reads // batch) + 1
+        found = _loader(f"s3://{bucket}/{name}", frames, batch, threads)
+        return dataclasses.replace(found, path=root / name, ahead=threads + 2, **number)
+    kind = {"array_record": _record_there, "zstd": _zstd_there, "npy": _npy_there}[name]
+    path, episode = kind(root, Folder(f"s3://{bucket}").store, shape)
+
+    def clip(window: np.ndarray) -> np.ndarray:
+        number, first = window.tolist()
+        return episode(number)[first : first + frames].copy()  # else what waits for its batch would hold whole episodes
+
+    work = reads + batch
+    clips = grain.MapDataset.source(windows).repeat().map(clip)  # type: ignore[arg-type]
+    batches = iter(clips.to_iter_dataset(grain.ReadOptions(work, work)).batch(batch))
+    return Contender(batches, path, ahead=-(-2 * work // batch) + 1, **number)
+
+
+Episodes = tuple[Path, Callable[[int], np.ndarray]]
+
+
+def _record_there(root: Path, store: Any, shape: tuple[int, ...]) -> Episodes:
+    """ArrayRecord, which cannot read buckets, at its best there: a record is one request, its place known beforehand.
+
+    As many bytes as a record takes on average come from the bucket; array_record then decodes the record from the system's
+    cache of the same file, where reading costs it next to nothing.
+    """
+    import grain
+
+    path = root / "clips.array_record"
+    source: Any = grain.sources.ArrayRecordDataSource(str(path))
+    each = path.stat().st_size // len(source)
+
+    def episode(number: int) -> np.ndarray:
+        store.read(path.name, byte_range=slice(number * each, (number + 1) * each)).result()
+        return _episode(source[number], shape)
+
+    return path, episode
+
+
+def _zstd_there(root: Path, store: Any, shape: tuple[int, ...]) -> Episodes:
+    """The bound of that layout: the same bytes come, and a bare frame of zstd is decoded, without ArrayRecord and pickle."""
+    import zstandard
+
+    path, files = root / "clips.array_record", sorted((root / "npy").iterdir())
+    each, size = path.stat().st_size // len(files), int(np.prod(shape))
+    packed = [zstandard.ZstdCompressor(3).compress(np.load(file).tobytes()) for file in files]
+
+    def episode(number: int) -> np.ndarray:
+        store.read(path.name, byte_range=slice(number * each, (number + 1) * each)).result()
+        data = zstandard.ZstdDecompressor().decompress(packed[number], max_output_size=size)
+        return np.frombuffer(data, np.uint8).reshape(shape)
+
+    return path, episode
+
+
+def _npy_there(root: Path, store: Any, shape: tuple[int, ...]) -> Episodes:
+    """The array of a whole episode, not compressed."""
+    names, size = [f"npy/{file.name}" for file in sorted((root / "npy").iterdir())], int(np.prod(shape))
+
+    def episode(number: int) -> np.ndarray:
+        data = store.read(names[number]).result().value  # np.load parses the head by ast, which threads break in Python 3.11
+        return np.frombuffer(data, np.uint8, offset=len(data) - size).reshape(shape)
+
+    return root / "npy", episode
 
 
 def _tar(path: Path, windows: Windows, frames: int) -> Clips:
@@ -227,19 +325,32 @@ def _sequential(path: Path, batch: int, frames: int, films: Iterator[bytes]) -> 
     return Contender(_batched(clips, batch, list), path, count)
 
 
-def turn(contender: Contender, seconds: float, cold: bool, threads: int) -> dict[str, Any]:
+def turn(contender: Contender, seconds: float, cold: bool) -> dict[str, Any]:
     """Whole batches for at least so many seconds, or one batch after the system was told to forget the files."""
-    for _ in range(AHEAD if threads else 0):
+    for _ in range(contender.ahead):
         next(contender.batches)
     if cold:
         contender.forget()
     forgot = cold and drop(contender.path)
-    clips, read, cpu, begin = 0, contender.read(), time.process_time(), time.perf_counter()
+    requests, read = contender.requests(), contender.read()
+    clips, cpu, begin = 0, time.process_time(), time.perf_counter()
     while not clips or (not cold and time.perf_counter() - begin < seconds):
         clips += len(next(contender.batches))
     wall, cpu = time.perf_counter() - begin, time.process_time() - cpu
     found = {"clips_s": clips / wall, "cpu_ms": 1e3 * cpu / clips, "read": (contender.read() - read) / clips}
+    found["requests"] = (contender.requests() - requests) / clips
+    if contender.ahead:
+        _rest()
     return {**found, "rss": resident(), "load": os.getloadavg()[0], "forgot": forgot}
+
+
+def _rest() -> None:
+    """Waits until the threads have made all that they may make ahead, so that the next contender has the processor."""
+    while True:
+        before, step = time.process_time(), 0.1
+        time.sleep(step)
+        if time.process_time() - before < _LEAST_BUSY * step:
+            return
 
 
 def resident() -> int:
@@ -292,7 +403,7 @@ def main(arguments: list[str]) -> int:
             warm(opened[frames].path)
             next(opened[frames].batches)
         before = resident()
-        found = turn(opened[frames], asked["seconds"], asked["cold"], threads)
+        found = turn(opened[frames], asked["seconds"], asked["cold"])
         print(json.dumps({**found, "before": before}), flush=True)
     return 0
 

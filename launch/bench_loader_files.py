@@ -141,7 +141,7 @@ def encode_mp4(frames: np.ndarray, frame_hz: float) -> bytes:
     return buffer.getvalue()
 
 
-def our_loader(path: Path, frames: int, batch: int, threads: int) -> Loader:
+def our_loader(path: Path | str, frames: int, batch: int, threads: int) -> Loader:
     """Our loader of clips of so many frames, with as many ticks of the core as last as long, where there is a core."""
     layout = wsv.Dataset(path).layout
     return loader(

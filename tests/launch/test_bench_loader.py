@@ -1,7 +1,12 @@
 """All contenders of the loader's bench give the same clips, and count the bytes that they read."""
 
 import itertools
+import json
 import os
+import time
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +15,8 @@ import pytest
 from data_pipelines import wsv
 from data_pipelines.wsv.clip import Clip
 from launch import bench_loader, bench_loader_files
-from launch.bench_loader_contender import drop, files, open_contender
+from launch.bench_loader_contender import drop, files, open_contender, turn
+from launch.bench_object_store import serving
 from wsm_jax.snapshot import Camera
 from wsm_jax.snapshot.waves import empty
 
@@ -146,7 +152,68 @@ def test_the_table_has_a_row_a_contender(root):
         assert len(cells) == len(bench_loader.HEAD) and cells[0] == str(FRAMES)
 
 
-@pytest.mark.parametrize("arguments", [["--sizes=15"], ["--sizes=a"], ["--frames=0"], ["--frames=161"], ["--videos=nowhere"]])
+@pytest.fixture(scope="module")
+def bucket(root):
+    """The URL of a store that serves the files at once, to which s3:// leads."""
+    with serving(root, 0.0) as url, pytest.MonkeyPatch.context() as patch:
+        for name, value in bench_loader.there(url, 4).items():
+            patch.setenv(name, value)
+        yield url
+
+
+@pytest.mark.parametrize("name", ["rgb", "core", "array_record", "zstd", "npy"])
+def test_a_bucket_gives_the_same_clips(root, expected, bucket, name):
+    np.testing.assert_array_equal(clips(root, f"bucket {name}"), expected)
+
+
+@pytest.mark.parametrize(("name", "share"), [("array_record", 40 / 16), ("npy", 40 / 16)])
+def test_requests_to_a_bucket_are_counted(root, bucket, name, share):
+    contender = open_contender(f"bucket {name}", root, FRAMES, BATCH)
+    found = turn(contender, 0.5, cold=False)
+    own = bench_loader.stored(root, name) * FRAMES / (6 * 40)
+    assert 0.5 < found["requests"] < 2.0  # some run at either end of the turn
+    assert found["read"] == pytest.approx(share * own * found["requests"], rel=0.3)
+
+
+def test_the_store_answers_as_s3_does(root, bucket):
+    def ask(target: str, **headers: str) -> tuple[int, bytes]:
+        try:
+            with urllib.request.urlopen(urllib.request.Request(bucket + target, headers=headers)) as answer:
+                return answer.status, answer.read()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read()
+
+    whole = (root / "clips.array_record").read_bytes()
+    assert ask("/one/clips.array_record") == (200, whole)
+    assert ask("/one/clips.array_record", Range="bytes=5-14") == (206, whole[5:15])
+    assert ask("/one/clips.array_record", Range="bytes=5-") == (206, whole[5:])
+    assert ask("/one/clips.array_record", Range="bytes=-7") == (206, whole[-7:])
+    assert ask("/one/clips.array_record", Range=f"bytes={len(whole)}-")[0] == 416
+    assert ask("/one/none")[0] == ask("/one/../done.json/..")[0] == ask("/one/%2e%2e/%2e%2e/etc/passwd")[0] == 404
+    status, listing = ask("/one?list-type=2&prefix=npy/")
+    assert status == 200 and listing.count(b"<Key>npy/") == listing.count(b"<Key>") == 6
+    sent = 2 * len(whole) + 10 - 5 + 7
+    counted = json.loads(ask("/one?counts")[1])
+    assert counted["requests"] == 9 and counted["bytes"] >= sent
+
+
+def test_requests_wait_side_by_side(root):
+    with serving(root, 200.0) as url, ThreadPoolExecutor(8) as pool:
+        begin = time.perf_counter()
+        list(pool.map(lambda _: urllib.request.urlopen(f"{url}/one/windows_40.npy").read(), range(8)))
+        assert 0.2 <= time.perf_counter() - begin < 8 * 0.2
+
+
+def test_the_table_of_a_bucket_compares_with_array_record(root, bucket):
+    with bench_loader.children(["bucket rgb", "bucket array_record"], root, BATCH, 0) as team:
+        found = {child.name: child.ask(frames=FRAMES, seconds=0.0, cold=False) for child in team}
+    ours, theirs = bench_loader.bucket_rows(found, FRAMES)
+    assert len(ours) == len(theirs) == len(bench_loader.BUCKET_HEAD) and theirs[3] == "1.0"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--nolocal"], ["--sizes=15"], ["--sizes=a"], ["--frames=0"], ["--frames=161"], ["--videos=nowhere"]]
+)
 def test_what_makes_no_sense_is_refused_before_anything_is_made(arguments, tmp_path):
     with pytest.raises((ValueError, FileNotFoundError)):
         bench_loader.main([*arguments, f"--data={tmp_path}"])
