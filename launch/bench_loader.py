@@ -35,16 +35,19 @@ REAL = Path(__file__).parents[2] / "shared" / "data" / "video"
 
 ROWS = {
     "simulated": (
-        "loader rgb", "loader raw", "loader core", "read rgb", "read raw", "array_record", "tar", "npy", "memmap", "zstd rgb",
+        "loader rgb", "aligned rgb", "loader raw", "loader core", "read rgb", "read raw", "array_record", "tar",
+        "npy", "memmap", "zstd rgb",
     ),
     "real": (
-        "loader jpeg", "loader h264", "read jpeg", "read h264", "array_record", "tar", "npy", "memmap", "sequential mp4",
+        "loader jpeg", "loader h264", "aligned h264", "read jpeg", "read h264", "array_record", "tar", "npy", "memmap",
+        "sequential mp4",
     ),
 }  # fmt: skip
 TOLD = {
     "loader": "our loader",
     "loader core": "our loader, with core and captions",
     "loader raw": "our loader, chunks not compressed",
+    "aligned": "our loader, windows that begin with a chunk",
     "read raw": "our Dataset.read, chunks not compressed",
     "read": "our Dataset.read",
     "array_record": "ArrayRecord, a pickle an episode, Grain",
@@ -92,14 +95,15 @@ class Child(NamedTuple):
 
 @contextlib.contextmanager
 def children(
-    names: Sequence[str], root: Path, batch: int, threads: int, more: Mapping[str, str] | None = None
+    names: Sequence[str], root: Path, batch: int, threads: int, hosts: int = 1, more: Mapping[str, str] | None = None
 ) -> Iterator[list[Child]]:
     """A process for each contender, waiting; with `more` variables of the environment."""
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", **(more or {})}
     started = []
     try:
         for name in names:
-            line = [sys.executable, "-m", "launch.bench_loader_contender", name, str(root), str(batch), str(threads)]
+            line = [sys.executable, "-m", "launch.bench_loader_contender", name, str(root)]
+            line += [str(number) for number in (batch, threads, hosts)]
             pipe = subprocess.PIPE
             process = subprocess.Popen(line, stdin=pipe, stdout=pipe, text=True, env=environment)
             assert process.stdin and process.stdout
@@ -154,7 +158,7 @@ def row(name: str, found: dict[str, Any], frames: int, size: int, floor: float, 
     read = [] if not bound else ["-", "-"]
     read = read or [f"{found['read'] / 2**10:.1f}", f"{found['read'] / (kept * frames):.2f}"]
     cold = ["-", "-"] if bound else [f"{frames * found['cold_clips_s']:.0f}", f"{found['cold_cpu_ms']:.3f}"]
-    told = TOLD.get(name) or TOLD[kind] + (f", {name.partition(' ')[2]}" if kind in ("loader", "read") else "")
+    told = TOLD.get(name) or TOLD[kind] + (f", {name.partition(' ')[2]}" if kind in ("loader", "aligned", "read") else "")
     return [
         str(frames), told, f"{rate:.0f}", f"{rate * size * size * 3 / 1e6:.1f}", f"{found['cpu_ms']:.3f}",
         f"{found['cpu_ms'] / floor:.1f}", *cold, *read,
@@ -174,7 +178,7 @@ def table(kind: str, root: Path, size: int, values: flags.FlagValues) -> None:
     print(f"\n{kind} video, {size} x {size} pixels; {episodes} episodes of {EPISODE} frames\n")
     print("| " + " | ".join(HEAD) + " |\n|---:|---|" + "---:|" * (len(HEAD) - 2))
     forgotten = True
-    with children(names, root, values.batch, values.threads) as team:
+    with children(names, root, values.batch, values.threads, values.hosts) as team:
         for frames in lengths:
             found, forgot = measure(team, frames, values.rounds, values.seconds)
             forgotten &= forgot
@@ -220,7 +224,9 @@ def bucket_table(kind: str, root: Path, size: int, values: flags.FlagValues) -> 
     )
     print("| " + " | ".join(BUCKET_HEAD) + " |\n|---:|---|" + "---:|" * (len(BUCKET_HEAD) - 2))
     seconds = values.seconds + _LATENCIES * values.latency_ms / 1000
-    with serving(root, values.latency_ms) as url, children(names, root, values.batch, 0, there(url, values.reads)) as team:
+    with contextlib.ExitStack() as stack:
+        lead = there(stack.enter_context(serving(root, values.latency_ms)), values.reads)
+        team = stack.enter_context(children(names, root, values.batch, 0, values.hosts, lead))
         for frames in (int(text) for text in values.frames):
             windows(root, CODECS[kind], frames, values.clips)
             turns = [{child.name: child.ask(frames=frames, seconds=seconds, cold=False) for child in team}
@@ -257,7 +263,8 @@ def main(arguments: list[str]) -> int:
     values = flags.FlagValues()
     flags.DEFINE_list("sizes", ["64", "128", "256"], "sides of the square pictures, pixels", flag_values=values)
     flags.DEFINE_list("frames", ["8", "16", "64"], "lengths of the clips", flag_values=values)
-    flags.DEFINE_integer("batch", 8, "clips of a batch", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("batch", 8, "clips of a batch, of one host", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("hosts", 1, "that load a batch together; ours is the first of them", lower_bound=1, flag_values=values)
     flags.DEFINE_integer("threads", 0, "of Grain, for ours and ArrayRecord", lower_bound=0, flag_values=values)
     flags.DEFINE_integer("rounds", 3, "turns whose median counts", lower_bound=1, flag_values=values)
     flags.DEFINE_float("seconds", 0.1, "of a turn, at least", lower_bound=0.0, flag_values=values)
@@ -295,7 +302,8 @@ def _run(root: Path, sizes: list[int], lengths: list[int], values: flags.FlagVal
     if values.videos and not videos:
         raise FileNotFoundError(f"--videos={folder}: no .mp4 there")
     print(machine())
-    print(f"batches of {values.batch}, {values.threads} threads of Grain; medians of {values.rounds} turns")
+    shared = f" for each of {values.hosts} hosts" if values.hosts > 1 else ""
+    print(f"batches of {values.batch}{shared}, {values.threads} threads of Grain; medians of {values.rounds} turns")
     largest = max(sizes)
     sources = {"simulated": made.simulated(root / f"simulated_{values.episodes}_{largest}", values.episodes, largest)}
     if videos:

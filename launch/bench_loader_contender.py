@@ -1,11 +1,12 @@
 """One contender of `python -m launch.bench loader`, in a process of its own, which the bench drives by lines of JSON.
 
-    python -m launch.bench_loader_contender NAME FOLDER BATCH THREADS
+    python -m launch.bench_loader_contender NAME FOLDER BATCH THREADS HOSTS
 
 Every contender goes through the same clips without end, and gives them as uint8 [B n H W 3], in new memory. Ours and
-ArrayRecord run under Grain with as many THREADS (0: none). Those of a bucket ("bucket rgb", "bucket array_record", ...) read
-the same files from the object store at AWS_ENDPOINT_URL_S3 (see `launch.bench_object_store`), with as many clips in work as
-TENSORSTORE_S3_REQUEST_CONCURRENCY lets requests be in flight, and a batch more, whatever THREADS is.
+ArrayRecord run under Grain with as many THREADS (0: none); ours is the first of HOSTS that load a batch together.
+Those of a bucket ("bucket rgb", "bucket array_record", ...) read the same files from the object store at AWS_ENDPOINT_URL_S3
+(see `launch.bench_object_store`), with as many clips in work as TENSORSTORE_S3_REQUEST_CONCURRENCY lets requests be in flight,
+and a batch more, whatever THREADS is.
 """
 
 import dataclasses
@@ -59,7 +60,7 @@ class Counter:
         return self.bytes
 
 
-def open_contender(name: str, root: Path, frames: int, batch: int, threads: int = 0) -> Contender:
+def open_contender(name: str, root: Path, frames: int, batch: int, threads: int = 0, hosts: int = 1) -> Contender:
     """The contender of a name: its kind, and for ours the dataset: "loader rgb", "read jpeg", "array_record", ..."""
     kind, _, dataset = name.partition(" ")
     if kind == "sequential" and dataset == "originals":
@@ -67,10 +68,10 @@ def open_contender(name: str, root: Path, frames: int, batch: int, threads: int 
     windows = np.load(root / f"windows_{frames}.npy")
     endless = map(tuple, itertools.cycle(windows.tolist()))
     shape = np.load(root / "npy" / "00000.npy", mmap_mode="r").shape
-    if kind == "loader":
-        return _loader(root / dataset, frames, batch, threads)
+    if kind in ("loader", "aligned"):
+        return _loader(root / dataset, frames, batch, threads, hosts, kind == "aligned")
     if kind == "bucket":
-        return _bucket(dataset, root, windows, shape, frames, batch)
+        return _bucket(dataset, root, windows, shape, frames, batch, hosts)
     if kind == "array_record":
         return _array_record(root / "clips.array_record", windows, shape, frames, batch, threads)
     if kind == "sequential":
@@ -102,10 +103,10 @@ def _system_bytes() -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith("rchar"))
 
 
-def _loader(path: Path | str, frames: int, batch: int, threads: int) -> Contender:
+def _loader(path: Path | str, frames: int, batch: int, threads: int, hosts: int = 1, aligned: bool = False) -> Contender:
     from launch.bench_loader_files import our_loader
 
-    batches = our_loader(path, frames, batch, threads)
+    batches = our_loader(path, frames, batch, threads, hosts, aligned)
     return Contender((found["channels"]["rgb"] for found in batches), Path(path), _system_bytes, ahead=AHEAD if threads else 0)
 
 
@@ -166,7 +167,9 @@ def _episode(record: bytes, shape: tuple[int, ...]) -> np.ndarray:
     return np.frombuffer(found["raw_video"], np.uint8).reshape(found["sequence_length"], *shape[1:])
 
 
-def _bucket(name: str, root: Path, windows: np.ndarray, shape: tuple[int, ...], frames: int, batch: int) -> Contender:
+def _bucket(
+    name: str, root: Path, windows: np.ndarray, shape: tuple[int, ...], frames: int, batch: int, hosts: int
+) -> Contender:
     """Our loader on a dataset in the bucket, or clips that are one request each: "array_record", "zstd" or "npy".
 
     The bucket is named for the contender, and the store counts the requests of each.
@@ -185,7 +188,7 @@ def _bucket(name: str, root: Path, windows: np.ndarray, shape: tuple[int, ...], 
     number = {"read": lambda: counted("bytes"), "requests": lambda: counted("requests")}
     if name not in ("array_record", "zstd", "npy"):
         threads = -(-reads // batch) + 1
-        found = _loader(f"s3://{bucket}/{name}", frames, batch, threads)
+        found = _loader(f"s3://{bucket}/{name}", frames, batch, threads, hosts)
         return dataclasses.replace(found, path=root / name, ahead=threads + 2, **number)
     kind = {"array_record": _record_there, "zstd": _zstd_there, "npy": _npy_there}[name]
     path, episode = kind(root, Folder(f"s3://{bucket}").store, shape)
@@ -392,14 +395,14 @@ def drop(root: Path) -> bool:
 
 def main(arguments: list[str]) -> int:
     """Answers each line {"frames", "seconds", "cold"} with a line of what was measured."""
-    name, root, batch, threads = arguments[0], Path(arguments[1]), int(arguments[2]), int(arguments[3])
+    name, root, (batch, threads, hosts) = arguments[0], Path(arguments[1]), map(int, arguments[2:])
     opened: dict[int, Contender] = {}
     for line in sys.stdin:
         asked = json.loads(line)
         frames = asked["frames"]
         if frames not in opened:
             opened.clear()
-            opened[frames] = open_contender(name, root, frames, batch, threads)
+            opened[frames] = open_contender(name, root, frames, batch, threads, hosts)
             warm(opened[frames].path)
             next(opened[frames].batches)
         before = resident()

@@ -141,8 +141,9 @@ def encode_mp4(frames: np.ndarray, frame_hz: float) -> bytes:
     return buffer.getvalue()
 
 
-def our_loader(path: Path | str, frames: int, batch: int, threads: int) -> Loader:
-    """Our loader of clips of so many frames, with as many ticks of the core as last as long, where there is a core."""
+def our_loader(path: Path | str, frames: int, batch: int, threads: int, hosts: int = 1, aligned: bool = False) -> Loader:
+    """Our loader of `batch` clips of so many frames for the first of some hosts, with as many ticks of the core as last as
+    long, where there is a core."""
     layout = wsv.Dataset(path).layout
     return loader(
         [Source(path)],
@@ -153,9 +154,11 @@ def our_loader(path: Path | str, frames: int, batch: int, threads: int) -> Loade
         width=layout.width,
         ticks=round(frames * TICK_HZ / layout.frame_hz) if layout.ticks else 0,
         waves=max(layout.waves, 1),
-        batch_size=batch,
+        batch_size=batch * hosts,
         seed=0,
         threads=threads,
+        host_count=hosts,
+        aligned=aligned,
     )
 
 
