@@ -275,7 +275,7 @@ def main(arguments: list[str]) -> int:
     )
     flags.DEFINE_string("data", None, "folder in which the files stay for the next run", flag_values=values)
     flags.DEFINE_float("latency_ms", 0.0, "of a bucket; 0: nothing is read from one", lower_bound=0.0, flag_values=values)
-    flags.DEFINE_integer("reads", 32, "requests in flight, to the bucket", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("reads", 64, "requests in flight, to the bucket", lower_bound=1, flag_values=values)
     flags.DEFINE_bool("local", True, "tables of what reads from the disk", flag_values=values)
     flags.DEFINE_bool("quick", False, "one size, one length, two scenes, two videos", flag_values=values)
     command.parse("python -m launch.bench loader", values, arguments)

@@ -5,6 +5,8 @@ caption, empty slots (presence 0) for the core, and a unit camera at the origin,
 """
 
 import dataclasses
+import os
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,6 +23,10 @@ CAPTION_BYTES = 512
 """Length of the `caption` array: UTF-8, padded with zeros."""
 
 Batch = dict[str, Any]
+
+_decoding = threading.BoundedSemaphore(os.cpu_count() or 1)
+"""What a bucket has sent is decoded by no more threads than there are processors; the others only wait, for they are many, and
+would take the interpreter from one another."""
 
 
 def empty_batch(window: Window, rows: int, rooms: Rooms) -> Batch:
@@ -145,8 +151,8 @@ class Reader:
         where = f"{dataset.folder.path} clip {clip}"
         if not dataset.even:
             times = dataset.frame_time(clip) if self._frames else None
-            core = dataset.core(clip) if self._core else None
-            return self._aligned(where, choices(where, window, times, core[1] if core else None, layout.frame_hz))
+            ticks = dataset.core_time(clip) if self._core else None
+            return self._aligned(where, choices(where, window, times, ticks, layout.frame_hz))
         count = dataset.frames(clip) if self._frames else 0
         if count not in self._even:
             times = np.arange(count) / layout.frame_hz if self._frames else None
@@ -172,8 +178,21 @@ class Reader:
         Raises ValueError, naming the dataset, for what does not fit (see `choices`, `fit_waves`) and for damaged files, and
         OSError for files that cannot be read; the rows then hold anything.
         """
+        folder = self.dataset.folder
+        if folder.local:
+            picked = self._pick(clips, draws.window)
+            return self._fill(batch, rows, clips, picked, draws)
+        with folder.asking():
+            if not self.dataset.even:
+                self.dataset.ask(clips, times=True)
+            picked = self._pick(clips, draws.window)
+            self._ask(clips, picked)
+            folder.settle()
+            with _decoding:
+                self._fill(batch, rows, clips, picked, draws)
+
+    def _fill(self, batch: Batch, rows: Sequence[int], clips: Sequence[int], picked: _Picked, draws: Draws) -> None:
         window, layout, known = self.window, self.dataset.layout, batch["known"]
-        picked = self._pick(clips, draws.window)
         place = slice(rows[0], rows[-1] + 1) if rows[-1] - rows[0] + 1 == len(rows) else list(rows)
         batch["frame_time"][place] = picked.time
         batch["clip"][place] = clips
@@ -223,17 +242,26 @@ class Reader:
         where = f"{self.dataset.folder.path} clip {clip}"
         return views(where, self.window, self.dataset.frames(clip), int(draw * 2**53))
 
+    def _ask(self, clips: Sequence[int], picked: _Picked) -> None:
+        """Sends the requests for all rows, before any answer is waited for."""
+        window, layout = self.window, self.dataset.layout
+        self.dataset.ask(
+            clips,
+            [name for name in self._given if name in layout.channels],
+            _followed(picked.frames) if self._frames else None,
+            [slice(tick, tick + window.ticks) for tick in picked.tick.tolist()] if self._core else None,
+            text=layout.captions or bool(window.events),
+            signals=bool(layout.signals and window.signals),
+        )
+
     def _pictures(self, batch: Batch, rows: Sequence[int], clips: Sequence[int], frames: np.ndarray, draws: Draws) -> None:
         """Channels and cameras."""
-        window = self.window
-        size, count = (window.height, window.width), window.frames
-        follow = (np.diff(frames, axis=1) == 1).all(1).tolist()
-        firsts = frames[:, 0].tolist()
+        window, steps = self.window, _followed(frames)
+        size = (window.height, window.width)
         for number, (row, clip) in enumerate(zip(rows, clips, strict=True)):
-            steps = slice(firsts[number], firsts[number] + count) if follow[number] else frames[number]
             place = None if window.crop == "middle" else (float(draws.across[number]), float(draws.down[number]))
             room = {name: batch["channels"][name][row] for name in self._given}
-            _, camera = read(self.dataset, clip, self._given, steps, size, place, room)
+            _, camera = read(self.dataset, clip, self._given, steps[number], size, place, room)
             if camera is None:
                 continue
             for name, values in batch["camera"].items():
@@ -276,6 +304,14 @@ class Reader:
             told["time"][row, number] = event["time"] - start
             some = event.get("instances", ())[:2]
             told["instances"][row, number, : len(some)] = some
+
+
+def _followed(frames: np.ndarray) -> list[slice | np.ndarray]:
+    """Windows of frames [n F], as slices where they follow one another."""
+    count = frames.shape[1]
+    follow = (np.diff(frames, axis=1) == 1).all(1).tolist() if count else []
+    first = frames[:, 0].tolist() if count else []
+    return [slice(n, n + count) if one else own for one, n, own in zip(follow, first, frames, strict=bool(count))]
 
 
 def read(

@@ -9,7 +9,6 @@ A global batch s holds positions s*B .. (s+1)*B - 1, and host h of n delivers ro
 depends on neither threads nor hosts, and the state of the loader is the number of batches delivered.
 """
 
-import concurrent.futures
 import dataclasses
 import functools
 import logging
@@ -37,8 +36,6 @@ _SHUFFLE, _RATE, _WINDOW, _CAPTION, _ACROSS, _DOWN = range(6)
 """Streams of randomness under the seed."""
 _TRIES = 16
 """Clips in a row that may be damaged before the run ends."""
-_REMOTE_READS = 64
-"""Examples of a bucket that are read at once: latency, not work, is what they cost."""
 _ROOMS = 3
 """Batches a thread that memory is kept for: one is made, one waits, and one is with the user."""
 _PLANNED = 512
@@ -321,15 +318,9 @@ class _Rows:
         """The rows of a batch."""
         found = empty_batch(self.window, self.count, self.rooms)
         block, place = divmod(step, self._together)
-        remote: list[_Part] = []
         for part in self._planned(block)[place]:
             found["source"][part.rows] = part.source
-            if part.reader.dataset.folder.local:
-                self._fill(found, part)
-            else:
-                remote += [part.single(index) for index in range(len(part.rows))]
-        if remote:
-            list(_waiting().map(functools.partial(self._fill, found), remote))
+            self._fill(found, part)
         if self.transform is None:
             return found
         examples = [self.transform(jax.tree.map(lambda leaf, row=row: leaf[row], found)) for row in range(self.count)]
@@ -387,9 +378,3 @@ class _Rows:
                     _log.warning("passed over: %s", error)
                     self.skipped.append(str(error))
         raise error
-
-
-@functools.lru_cache(maxsize=1)
-def _waiting() -> concurrent.futures.ThreadPoolExecutor:
-    """The threads that wait for buckets."""
-    return concurrent.futures.ThreadPoolExecutor(_REMOTE_READS, "wsv-remote")

@@ -111,6 +111,11 @@ class Chunks:
 
         return wait
 
+    def ask(self, index: Index, clip: int, steps: Steps) -> None:
+        """Sends the request for what `read` will read. Raises as it does."""
+        rows = [row for row, _, _ in self._pieces(steps)]
+        self._fetch(index.file, index.places[clip % self._spec.clips_per_shard, rows].tolist())
+
     def first_steps(self, shard: int, count: int) -> np.ndarray:
         """The values [count ...] of the first step of the first clips of a shard. Raises as `index` does."""
         index = self.index(shard)()
@@ -156,28 +161,16 @@ class Chunks:
         return True
 
     def _fetch(self, file: str, places: list[list[int]]) -> Callable[[], list[bytes]]:
-        """The bytes of some chunks (offset, bytes) of a file; those that lie side by side in a bucket are one request."""
+        """The bytes of some chunks (offset, bytes) of a file."""
         if any(offset == _MISSING for offset, _ in places):
             raise ValueError("a chunk is missing")
-        runs: list[list[int]] = []
-        for offset, length in places:
-            if runs and runs[-1][0] + runs[-1][1] == offset and not self._folder.local:
-                runs[-1][1] += length
-            else:
-                runs.append([offset, length])
-        later = self._folder.fetch(file, runs)
+        later = self._folder.fetch(file, places)
 
         def wait() -> list[bytes]:
-            found, number = [], -1
-            raw, begin = b"", 0
-            for offset, length in places:
-                if number < 0 or offset >= begin + runs[number][1] or offset < begin:
-                    number += 1
-                    raw, begin = later[number](), runs[number][0]
-                whole = length == runs[number][1]
-                found.append(raw if whole else raw[offset - begin : offset - begin + length])
-                if len(found[-1]) != length:
-                    raise ValueError(f"a chunk has {len(found[-1])} bytes, its index says {length}")
+            found = [part() for part in later]
+            for raw, (_, length) in zip(found, places, strict=True):
+                if len(raw) != length:
+                    raise ValueError(f"a chunk has {len(raw)} bytes, its index says {length}")
             return found
 
         return wait

@@ -5,6 +5,7 @@ build that is killed anywhere loses no more than the shard it was at. Several pr
 with threads of its own: started by spawn, never by fork.
 """
 
+import contextlib
 import json
 import threading
 from collections import OrderedDict
@@ -93,7 +94,7 @@ class Dataset:
             return None
         steps = _steps(frames, self.frames(clip), self._where(clip))
         if self._version == 1:
-            found = self._read(clip, [f"camera/{key}" for key in records.CAMERA_FIELDS], steps)
+            found = self._read(clip, self._camera_paths(), steps)
             fields: dict[str, Any] = {key: found[f"camera/{key}"] for key in records.CAMERA_FIELDS}
         else:
             fields = fields_of(self._read(clip, ["camera"], steps)["camera"], self.layout.camera_fields)
@@ -105,9 +106,9 @@ class Dataset:
             return None
         steps = _steps(ticks, self.layout.ticks, self._where(clip))
         if self._version == 1:
-            found = self._read(clip, [*(f"core/{key}" for key in FIELDS), "core_time"], steps)
+            found = self._read(clip, self._core_paths(), steps)
             return Waves(**{key: found[f"core/{key}"] for key in FIELDS}), found["core_time"]
-        found = self._read(clip, ["core", "core_time"], steps)
+        found = self._read(clip, self._core_paths(), steps)
         return Waves(**fields_of(found["core"], FIELDS, ("semantic", "instance"))), found["core_time"]
 
     def frame_time(self, clip: Index) -> np.ndarray:
@@ -152,6 +153,65 @@ class Dataset:
         """What happens, as {"kind", "time", "instances"}."""
         return tuple(self._text(clip)["events"])
 
+    def core_time(self, clip: Index) -> np.ndarray:
+        """Times of the ticks [K], s."""
+        return self._read(clip, ["core_time"], slice(0, self.layout.ticks))["core_time"] if self.layout.ticks else np.zeros(0)
+
+    def ask(
+        self,
+        clips: Sequence[int],
+        channels: Sequence[str] = (),
+        frames: Sequence[slice | np.ndarray] | None = None,
+        ticks: Sequence[slice] | None = None,
+        *,
+        times: bool = False,
+        text: bool = False,
+        signals: bool = False,
+    ) -> None:
+        """Sends the requests for what is about to be read of some clips from a bucket, all at once, within `folder.asking`.
+
+        `frames` and `ticks`: which ones of each clip, as they will be read. What goes wrong is told when it is read.
+        """
+        if text or signals or self.layout.ragged:
+            for shard in {self._shard(clip) for clip in clips} - set(self._lines):
+                self.folder.ask(records.text_file(shard))
+        wanted: list[tuple[int, str, slice | np.ndarray]] = []
+        for number, clip in enumerate(clips):
+            if frames is not None:
+                plain = [f"channels/{name}" for name in channels if not (name == "rgb" and self.layout.encoded)]
+                plain += self._camera_paths() if self.layout.camera else []
+                wanted += [(clip, path, frames[number]) for path in plain]
+            if ticks is not None:
+                wanted += [(clip, path, ticks[number]) for path in self._core_paths()]
+            if times and self.layout.frames:
+                wanted.append((clip, "frame_time", slice(0, self.frames(clip))))
+            if times and self.layout.ticks:
+                wanted.append((clip, "core_time", slice(0, self.layout.ticks)))
+            for name, count in self._text(clip)["signals"].items() if signals and self.layout.signals else ():
+                wanted += [(clip, path, slice(0, count)) for path in (f"signals/{name}_time", f"signals/{name}")]
+        runs = {}
+        if frames is not None and "rgb" in channels and self.layout.encoded:
+            path = records.index_path(self.layout)
+            runs = {n: np.unique(np.arange(self.layout.frames)[steps] // self.layout.run) for n, steps in enumerate(frames)}
+            wanted += [(clips[n], path, slice(int(some[0]), int(some[-1]) + 1)) for n, some in runs.items() if len(some)]
+        with contextlib.suppress(ValueError, OSError):
+            for clip, path, _ in wanted:
+                self._array(path).index(self._shard(clip))
+            for clip, path, steps in wanted:
+                self._array(path).ask(self._array(path).index(self._shard(clip))(), clip, steps)
+            for number, some in runs.items():
+                self._ask_pictures(clips[number], some)
+
+    def _ask_pictures(self, clip: int, runs: np.ndarray) -> None:
+        """Sends the request for encoded pictures, once their places have come."""
+        places = self._places(clip, runs)[:, :2].tolist()
+        self.folder.fetch(records.bytes_file(self.layout, self._shard(clip)), places)
+
+    def _places(self, clip: Index, runs: np.ndarray) -> np.ndarray:
+        """(offset, bytes, crc32) of runs [n 3] of encoded pictures."""
+        path = records.index_path(self.layout)
+        return self._read(clip, [path], slice(int(runs[0]), int(runs[-1]) + 1))[path][runs - runs[0]]
+
     def clip(self, clip: Index) -> WSV:
         """Everything about a clip, in physical units; of one over views the times of the frames are their numbers."""
         channels = {name: restore(name, values) for name, values in self.read(clip, self.layout.channels).items()}
@@ -166,6 +226,12 @@ class Dataset:
             raise ValueError(f"{self._where(clip)}: over {self.layout.over}; needed views with cameras")
         channels = {name: restore(name, values) for name, values in self.read(clip, self.layout.channels).items()}
         return WSF(channels, camera, None if core is None else core[0][0])
+
+    def _camera_paths(self) -> list[str]:
+        return [f"camera/{key}" for key in records.CAMERA_FIELDS] if self._version == 1 else ["camera"]
+
+    def _core_paths(self) -> list[str]:
+        return [*(f"core/{key}" for key in FIELDS), "core_time"] if self._version == 1 else ["core", "core_time"]
 
     def _where(self, clip: Index) -> str:
         return f"{self.folder.path}: clip {clip}"
@@ -230,11 +296,11 @@ class Dataset:
     def _read_pictures(self, clip: Index, frames: np.ndarray, out: np.ndarray) -> None:
         """Decodes rgb into `out` [T H W 3]; only the bytes of these frames are read, and each run is checked before that."""
         layout, key = self.layout, records.bytes_file(self.layout, self._shard(clip))
-        path, count = records.index_path(layout), self.frames(clip)
+        count = self.frames(clip)
         if not len(frames):
             return
         runs, place = np.unique(frames // layout.run, return_inverse=True)
-        index = self._read(clip, [path], slice(int(runs[0]), int(runs[-1]) + 1))[path][runs - runs[0]]
+        index = self._places(clip, runs)
         try:
             pieces = self.folder.fetch(key, index[:, :2].tolist())
             for number, begin in enumerate((runs * layout.run).tolist()):

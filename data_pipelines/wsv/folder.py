@@ -1,12 +1,14 @@
 """A dataset's root, on a local disk or in a bucket, as whole files that appear at once or not at all."""
 
+import contextlib
 import errno
+import functools
 import io
 import os
 import shutil
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,9 @@ import tensorstore as ts
 RETRIES = {"max_retries": 8, "initial_delay": "100ms", "max_delay": "8s"}
 """A request to a bucket that fails for a passing reason (5xx, 429, connection refused or cut) is sent again after 0.1, 0.2, 0.4
 ... 8 s and some jitter: an outage of 20 s goes unnoticed, and a dead endpoint is an error after about 25 s."""
+
+CONCURRENCY = {"TENSORSTORE_S3_REQUEST_CONCURRENCY": "64", "TENSORSTORE_GCS_REQUEST_CONCURRENCY": "64"}
+"""Environment variables that are set, where they are not: how many requests of a process run at once."""
 
 PATIENCE = {
     "TENSORSTORE_CURL_CONNECT_TIMEOUT_SECONDS": "5",
@@ -34,6 +39,9 @@ _CREDENTIAL_FILES = {"AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials", "AWS_C
 
 _OPEN = 64
 """Files of a folder that stay open, for opening one costs more than reading a clip of small pictures."""
+
+_GAP_BYTES = 2**14
+"""What lies between two parts of a file in a bucket is read with them where it is less: a request costs more."""
 
 _process: int | None = None
 
@@ -57,7 +65,7 @@ def _bucket(url: str) -> dict[str, Any]:
     driver = spec["driver"]
     if driver not in ("s3", "gcs"):
         return spec
-    for key, value in PATIENCE.items():
+    for key, value in (PATIENCE | CONCURRENCY).items():
         os.environ.setdefault(key, value)
     spec[f"{driver}_request_retries"] = RETRIES
     if driver == "s3":
@@ -92,7 +100,7 @@ class Folder:
     AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL (http:// or https://; the bucket follows in the path), AWS_REGION (us-east-1 at an
     endpoint; at Amazon that of the bucket), and their credentials: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN,
     AWS_PROFILE, ...; anonymous where there are none. gs:// takes Google's default credentials, and TENSORSTORE_GCS_HTTP_URL.
-    At most TENSORSTORE_S3_REQUEST_CONCURRENCY or TENSORSTORE_GCS_REQUEST_CONCURRENCY (32) requests run at once in a process.
+    At most TENSORSTORE_S3_REQUEST_CONCURRENCY or TENSORSTORE_GCS_REQUEST_CONCURRENCY (64) requests run at once in a process.
 
     Raises NotADirectoryError when the path is a file.
     """
@@ -108,7 +116,7 @@ class Folder:
     def _begin(self) -> None:
         self._store: tuple[int, ts.KvStore] | None = None
         self._open: OrderedDict[str, io.FileIO] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock, self._local = threading.Lock(), threading.local()
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path, "local": self.local}
@@ -132,21 +140,58 @@ class Folder:
     def read(self, key: str) -> bytes | None:
         """A whole file; None when it is missing. Raises OSError when it cannot be read."""
         try:
-            result = self.store.read(key).result()
+            result = self._asked(key, None).result()
         except (ValueError, OSError) as error:
             raise self.unread(key, error) from error
         return result.value if result.state == "value" else None
 
+    @contextlib.contextmanager
+    def asking(self) -> Iterator[None]:
+        """In the block, what this thread asks of a bucket is sent once, and its answer stays: all requests may be sent first,
+        by `ask` and `fetch`, and waited for later, where the same is asked for again.
+        """
+        self._local.sent = {}
+        try:
+            yield
+        finally:
+            del self._local.sent
+
+    def ask(self, key: str) -> None:
+        """Sends the request for a whole file."""
+        self._asked(key, None)
+
+    def settle(self) -> None:
+        """Waits for all that was asked for in the block; what failed is told where it is read."""
+        for future in self._local.sent.values():
+            with contextlib.suppress(ValueError, OSError):
+                future.result()
+
+    def _asked(self, key: str, span: tuple[int, int | None] | None) -> Any:
+        """What TensorStore will have read of a file, from the first byte of a span to before its end; None: all of it."""
+        sent = getattr(self._local, "sent", {})
+        if (key, span) not in sent:
+            sent[key, span] = self.store.read(key, byte_range=None if span is None else slice(*span))
+        return sent[key, span]
+
     def fetch(self, key: str, ranges: Sequence[Sequence[int]]) -> Sequence[Callable[[], bytes]]:
         """Parts (offset, bytes) of a file, each when it is called; an offset below 0 counts from the end.
 
-        Those of a bucket are asked for at once. Raises OSError or ValueError where they are not there.
+        Those of a bucket are asked for at once, in one request those that lie close by one another in the file.
+        Raises OSError or ValueError where they are not there.
         """
         if not self.local:
-            with ts.Batch() as batch:
-                spans = [slice(o, None) if o < 0 else slice(o, o + n) for o, n in ranges]
-                futures = [self.store.read(key, byte_range=span, batch=batch) for span in spans]
-            return [lambda future=future: self._given(key, future) for future in futures]
+            runs: list[list[int]] = []
+            for offset, size in ranges:
+                if runs and 0 <= offset - runs[-1][1] <= _GAP_BYTES:
+                    runs[-1][1] = offset + size
+                else:
+                    runs.append([offset, offset + size])
+            asked = {begin: self._asked(key, (begin, None if begin < 0 else end)) for begin, end in runs}
+            starts = [next(begin for begin, end in runs if begin <= offset < max(end, begin + 1)) for offset, _ in ranges]
+            return [
+                functools.partial(self._part, key, asked[begin], offset - begin, size)
+                for begin, (offset, size) in zip(starts, ranges, strict=True)
+            ]
         file = self._opened(key)
         handle = file.fileno()
         size = os.fstat(handle).st_size if any(offset < 0 for offset, _ in ranges) else 0
@@ -174,11 +219,11 @@ class Folder:
                     self._open.popitem(last=False)
         return file
 
-    def _given(self, key: str, future: Any) -> bytes:
+    def _part(self, key: str, future: Any, offset: int, size: int) -> bytes:
         found = future.result()
         if found.state != "value":
             raise ValueError(f"{self.name(key)}: missing")
-        return found.value
+        return found.value if size == len(found.value) else found.value[offset : offset + size]
 
     def unread(self, key: str, error: object) -> OSError:
         """The error for a file that cannot be read."""

@@ -8,17 +8,21 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tensorstore as ts
 
 from data_pipelines.loading.loader import Source, loader
 from data_pipelines.wsv import Dataset, create, folder, verify
 from data_pipelines.wsv import manifest as records
+from data_pipelines.wsv.clip import Clip
 from data_pipelines.wsv.folder import Folder
 from tests.data_pipelines.datasets import SOURCES, fill
 from tests.data_pipelines.loading import test_loader as loading
+from tests.data_pipelines.loading import test_mixture as mixture
 from tests.data_pipelines.wsv import test_dataset as disk
 from tests.object_store import ObjectStore
+from wsm_jax.snapshot.waves import empty
 
 # Read once, before the first request of this process: how long a silent server is waited for.
 os.environ["TENSORSTORE_CURL_LOW_SPEED_TIME_SECONDS"] = "2"
@@ -183,6 +187,45 @@ def test_the_batches_are_those_from_disk(store, sim, batches, latency_ms, faults
     assert loading.same(loading.take(found, 4), batches)
     found.close()
     assert set(store.struck) == set(faults)
+
+
+def test_all_of_a_batch_is_asked_for_before_anything_is_waited_for(store, sim):
+    put(store, sim)
+    batches = loader([Source(URL)], **ASK, threads=0)
+    loading.take(batches, 4)  # indices and texts have come
+    store.reset()
+    store.latency_ms = 300
+    batch = next(batches)
+    assert len(set(store.log)) == len(store.log), "nothing is read twice"
+    arrays = {path.rpartition("/")[0].removeprefix("bucket/deep/ds/") for _, path, _ in store.log}
+    assert {"channels/depth", "camera", "core", "core_time", "channels/rgb_jpeg/index"} <= arrays
+    pieces = len({(path, span) for _, path, span in store.log if "rgb_jpeg/bytes" in path})
+    assert store.most_at_once == store.requests - pieces  # for where the pictures stand is known last
+    assert len(set(batch["clip"])) == 3 and pieces == 3  # every second picture, in one request
+
+
+def test_clips_of_any_length_and_times_with_signals_and_events_are_those_from_disk(store, tmp_path):
+    path, layout = tmp_path / "uneven", dataclasses.replace(mixture.VIDEO, captions=True, ticks=20, waves=2)
+    rng = np.random.default_rng(0)
+
+    def one(number: int) -> Clip:
+        clip = mixture.make(layout, number)
+        time = np.asarray(clip.frame_time) + rng.uniform(-0.02, 0.02, clip.frames)
+        core = dataclasses.replace(empty(2, (20,)), presence=np.full((20, 2), np.float32(number / 12)))
+        events = ({"kind": "impact", "time": 0.3, "instances": [1, 2]},)
+        more = {"core": core, "core_time": np.arange(20) / 8 + 0.01 * number, "text": (f"clip {number}",), "events": events}
+        return dataclasses.replace(clip, frame_time=time, **more)
+
+    fill(create(path, layout, name="uneven", sources=SOURCES, build={}), one)
+    assert not Dataset(path).even
+    put(store, path)
+    asked = {**mixture.ASK, "ticks": 3, "waves": 3, "signals": (("action", 2),), "events": ("impact",)}
+    wanted = loading.take(loader([Source(path)], **asked), 6)
+    assert any((batch["events"]["kind"] == 0).any() for batch in wanted)
+    store.reset()
+    assert loading.same(loading.take(loader([Source(URL)], **asked, threads=0), 6), wanted)
+    texts = [path for _, path, _ in store.log if "text" in path or path.endswith(".jsonl")]
+    assert len(texts) == len(set(texts)), "each shard's text is read once"
 
 
 @pytest.mark.parametrize("fault", ["cut", "cut_unsized"])
