@@ -183,8 +183,8 @@ class Reader:
             picked = self._pick(clips, draws.window)
             return self._fill(batch, rows, clips, picked, draws)
         with folder.asking():
-            if not self.dataset.even:
-                self.dataset.ask(clips, times=True)
+            if self.dataset.layout.ragged or not self.dataset.even:
+                self.dataset.ask(clips, times=not self.dataset.even)
             picked = self._pick(clips, draws.window)
             self._ask(clips, picked)
             folder.settle()
