@@ -238,6 +238,17 @@ def bucket_table(kind: str, root: Path, size: int, values: flags.FlagValues) -> 
                 print("| " + " | ".join(row) + " |", flush=True)
 
 
+def _check_memory(size: int, episode: int, values: flags.FlagValues) -> None:
+    """Raises Usage where the episodes that ArrayRecord and npy have in work would not fit into half of the memory."""
+    need = 3 * (values.reads + values.batch) * episode * size * size * 3
+    have = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if need > 0.5 * have:
+        raise command.Usage(
+            f"--reads={values.reads} --sizes={size}: ArrayRecord would have {need / 2**30:.1f} GiB of episodes in work, of "
+            f"{have / 2**30:.1f} GiB of memory; lower one of them, or leave --latency_ms out"
+        )
+
+
 def there(url: str, reads: int) -> dict[str, str]:
     """The variables that lead s3:// to a store of this machine, without credentials, and let malloc keep what is freed: else
     ArrayRecord, which makes a whole episode anew for each clip, has up to half its rate, by what was allocated before."""
@@ -295,6 +306,8 @@ def _run(root: Path, sizes: list[int], lengths: list[int], values: flags.FlagVal
 
     if not (values.local or values.latency_ms):
         raise command.Usage("--nolocal without --latency_ms leaves nothing to measure; give --latency_ms=20")
+    if values.latency_ms:
+        _check_memory(max(sizes), made.EPISODE, values)
     if max(lengths) > made.EPISODE:
         raise command.Usage(f"--frames={','.join(values.frames)}; episodes have {made.EPISODE} frames")
     folder = Path(values.videos) if values.videos else REAL

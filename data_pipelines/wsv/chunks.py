@@ -13,6 +13,7 @@ import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import google_crc32c
 import numpy as np
@@ -92,14 +93,15 @@ class Chunks:
         `index` is that of its shard. Raises, then or now, as `index` does.
         """
         place = clip % self._spec.clips_per_shard
-        if self._direct and isinstance(steps, slice) and self._read_directly(index, place, steps, out):
+        if self._direct and isinstance(steps, slice) and out.flags.c_contiguous and out.dtype == self._dtype:
+            self._read_directly(index, place, steps, out)
             return _done
         pieces = list(self._pieces(steps))
         rows = [row for row, _, _ in pieces]
         later = self._fetch(index.file, index.places[place, rows].tolist())
 
         def wait() -> None:
-            for (row, inside, where), raw in zip(pieces, later(), strict=True):
+            for (_, inside, where), raw in zip(pieces, later(), strict=True):
                 whole = isinstance(inside, slice) and inside == slice(0, self._steps) and out.flags.c_contiguous
                 if whole and out.dtype == self._dtype and sys.byteorder == "little":
                     self._decode(raw, out[where])
@@ -107,7 +109,6 @@ class Chunks:
                     room = self._room()
                     self._decode(raw, room)
                     out[where] = room[inside]
-                index.sound[place, row] = True
 
         return wait
 
@@ -138,27 +139,45 @@ class Chunks:
         for row in np.unique(of).tolist():
             yield row, steps[of == row] - row * each, np.flatnonzero(of == row)
 
-    def _read_directly(self, index: Index, place: int, steps: slice, out: np.ndarray) -> bool:
-        """Whether the steps could be read into their place, for all of their chunks are known to be sound."""
+    def _read_directly(self, index: Index, place: int, steps: slice, out: np.ndarray) -> None:
+        """Reads steps of chunks that are not compressed into their place, and of those that are not checked yet the whole."""
         each, begin, end = self._steps, steps.start, steps.stop
-        row, last = begin // each, -(-end // each)
-        if begin >= end or not (index.sound[place, row:last].all() and out.flags.c_contiguous and out.dtype == self._dtype):
-            return False
-        room, filled = out.reshape(-1).view(np.uint8).data, 0
+        room, filled = out.reshape(-1).view(np.uint8), 0
         run, start, behind = [], 0, -1
-        for offset in index.places[place, row:last, 0].tolist():
-            skip = (max(begin - row * each, 0)) * self._step_bytes
-            size = (min(end - row * each, each)) * self._step_bytes - skip
+        for row in range(begin // each, -(-end // each) if end > begin else 0):
+            offset = int(index.places[place, row, 0])
+            skip = max(begin - row * each, 0) * self._step_bytes
+            size = min(end - row * each, each) * self._step_bytes - skip
+            part = room[filled : filled + size]
+            filled += size
+            if not index.sound[place, row]:
+                self._read_checked(index, place, row, part, skip)
+                continue
             if run and offset == behind:
                 run.append(_CHECKSUM)
             elif run:
                 self._folder.read_into(index.file, start, run, sum(map(len, run)))
                 run = []
             start = start if run else offset + skip
-            run.append(room[filled : filled + size])
-            filled, behind, row = filled + size, offset + each * self._step_bytes + _CHECKSUM.nbytes, row + 1
-        self._folder.read_into(index.file, start, run, sum(map(len, run)))
-        return True
+            run.append(part.data)
+            behind = offset + each * self._step_bytes + _CHECKSUM.nbytes
+        if run:
+            self._folder.read_into(index.file, start, run, sum(map(len, run)))
+
+    def _read_checked(self, index: Index, place: int, row: int, out: np.ndarray, skip: int) -> None:
+        """Reads the bytes of a chunk from `skip` on into `out`, once the whole chunk has matched its checksum."""
+        offset, length = index.places[place, row].tolist()
+        size = self._step_bytes * self._steps
+        if offset == _MISSING or length != size + _CHECKSUM.nbytes:
+            raise ValueError("a chunk is missing" if offset == _MISSING else f"a chunk has {length} bytes, needed {size + 4}")
+        whole: Any = out if out.nbytes == size else self._room().reshape(-1).view(np.uint8)
+        checksum = bytearray(4)
+        self._folder.read_into(index.file, offset, [whole.data, memoryview(checksum)], length)
+        if google_crc32c.value(whole) != int.from_bytes(checksum, "little"):
+            raise ValueError("a chunk does not match its checksum")
+        if whole is not out:
+            out[:] = whole[skip : skip + out.nbytes]
+        index.sound[place, row] = True
 
     def _fetch(self, file: str, places: list[list[int]]) -> Callable[[], list[bytes]]:
         """The bytes of some chunks (offset, bytes) of a file."""
@@ -184,14 +203,15 @@ class Chunks:
 
     def _decode(self, raw: bytes, out: np.ndarray) -> None:
         """Puts the values of a chunk, little-endian, into its place. Raises ValueError for one that is damaged."""
-        data, size = raw[:-4], out.nbytes
+        data: Any = np.frombuffer(raw, np.uint8)[:-4]
+        size = out.nbytes
         if google_crc32c.value(data) != int.from_bytes(raw[-4:], "little"):
             raise ValueError("a chunk does not match its checksum")
         room = out.reshape(-1).view(np.uint8)
         if not self._spec.compressed:
             if len(data) != size:
                 raise ValueError(f"a chunk has {len(data)} bytes, needed {size}")
-            room[:] = np.frombuffer(data, np.uint8)
+            room[:] = data
             return
         decoder = getattr(self._local, "decoder", None)
         if decoder is None:
