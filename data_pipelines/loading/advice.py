@@ -17,13 +17,13 @@ _SHORTEST_RUN = 8
 class Costs:
     """Processor time of a read; `launch.bench loader` measures them, these are of BENCHMARKS.md."""
 
-    clip_ms: float = 0.09
+    clip_ms: float = 0.03
     """Of a clip, whatever its size."""
     chunk_ms: dict[str, float] = dataclasses.field(
-        default_factory=lambda: {"none": 0.014, "zstd": 0.014, "jpeg": 0.035, "h264": 0.75}
+        default_factory=lambda: {"none": 0.001, "zstd": 0.019, "jpeg": 0.044, "h264": 0.68}
     )
-    """Of a chunk, a picture, or a run of pictures, whose decoder is opened anew."""
-    mib_ms: dict[str, float] = dataclasses.field(default_factory=lambda: {"none": 0.51, "zstd": 0.46, "jpeg": 3.1, "h264": 3.8})
+    """Of a chunk, a picture, or a run of pictures."""
+    mib_ms: dict[str, float] = dataclasses.field(default_factory=lambda: {"none": 0.23, "zstd": 0.33, "jpeg": 2.2, "h264": 2.0})
     """Of a MiB of pixels, decoded."""
     ratio: dict[str, float] = dataclasses.field(default_factory=lambda: {"none": 1.0, "zstd": 20.0, "jpeg": 5.0, "h264": 50.0})
     """Raw over stored bytes of rgb: zstd of simulated scenes, the others of real video."""

@@ -145,7 +145,7 @@ def test_dropped_files_are_whole(root):
 
 
 def test_the_table_has_a_row_a_contender(root):
-    with bench_loader.children(["memmap", "npy"], root, BATCH, 0) as team:
+    with bench_loader.children(["memmap", "npy", "aligned rgb"], root, BATCH, 0, hosts=2) as team:
         found, _ = bench_loader.measure(team, FRAMES, 1, 0.0)
     for name, measured in found.items():
         cells = bench_loader.row(name, measured, FRAMES, SIZE, found["memmap"]["cpu_ms"], 1.0)
@@ -212,7 +212,11 @@ def test_the_table_of_a_bucket_compares_with_array_record(root, bucket):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--nolocal"], ["--sizes=15"], ["--sizes=a"], ["--frames=0"], ["--frames=161"], ["--videos=nowhere"]]
+    "arguments",
+    [
+        *(["--nolocal"], ["--sizes=15"], ["--sizes=a"], ["--frames=0"], ["--frames=161"], ["--videos=nowhere"]),
+        ["--latency_ms=20", "--sizes=64,16384"],
+    ],
 )
 def test_what_makes_no_sense_is_refused_before_anything_is_made(arguments, tmp_path):
     with pytest.raises((ValueError, FileNotFoundError)):
