@@ -12,8 +12,15 @@ from numpy.typing import DTypeLike
 
 _ALIGNED = 64
 """Bytes; JAX takes arrays that begin so on a CPU without a copy."""
-_UNHELD = 3
-"""References to memory of ours that nobody else holds: the list, the loop, and the question."""
+
+
+def _references(pieces: list[np.ndarray]) -> list[int]:
+    """How many references there are to each."""
+    return [sys.getrefcount(piece) for piece in pieces]
+
+
+_UNHELD = _references([np.empty(1)])[0]
+"""References to memory of ours that nobody else holds: those of the list, and of who asks."""
 
 
 class Rooms:
@@ -32,8 +39,8 @@ class Rooms:
         """An array that holds what the memory held."""
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         with self._lock:
-            for piece in self._held:
-                if piece.nbytes == size + _ALIGNED and sys.getrefcount(piece) == _UNHELD:
+            for piece, count in zip(self._held, _references(self._held), strict=True):
+                if piece.nbytes == size + _ALIGNED and count == _UNHELD:
                     return _array(piece, size, shape, dtype)
             piece = np.empty(size + _ALIGNED, np.uint8)
             if len(self._held) < self._most:
