@@ -24,6 +24,8 @@ from data_pipelines.wsv.manifest import ArraySpec
 
 _KEPT_BYTES = 2**24
 _MISSING = 2**64 - 1
+_MOST_ROOMS = 512
+"""Pieces that are read at once; Linux takes 1024."""
 _CHECKSUM = memoryview(bytearray(4))
 """Where checksums between chunks are read to, that nobody looks at."""
 
@@ -153,7 +155,7 @@ class Chunks:
             if not index.sound[place, row]:
                 self._read_checked(index, place, row, part, skip)
                 continue
-            if run and offset == behind:
+            if run and offset == behind and len(run) < _MOST_ROOMS:
                 run.append(_CHECKSUM)
             elif run:
                 self._folder.read_into(index.file, start, run, sum(map(len, run)))

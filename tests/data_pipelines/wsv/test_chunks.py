@@ -1,6 +1,7 @@
 """Chunks: all of a window is read and no more, and what is damaged is never returned."""
 
 import contextlib
+import dataclasses
 import itertools
 import os
 from pathlib import Path
@@ -42,6 +43,14 @@ def test_of_chunks_that_are_not_compressed_only_what_is_asked_for_is_read_once_t
     fresh.read(0, ["depth"], slice(0, 1))
     with pytest.raises(ValueError, match=key):
         fresh.read(0, ["depth"], slice(1, 3))
+
+
+def test_a_window_of_many_chunks_that_are_not_compressed(tmp_path):
+    """More than the system reads into at once."""
+    layout = dataclasses.replace(PLAIN, clips=1, frames=1500, height=2, width=3, frames_per_chunk=1, channels=("depth",))
+    ds = Dataset(build(tmp_path / "many", layout))
+    whole = ds.read(0, ["depth"])["depth"]  # checked one by one
+    np.testing.assert_array_equal(ds.read(0, ["depth"], slice(7, 1499))["depth"], whole[7:1499])
 
 
 @contextlib.contextmanager
