@@ -26,7 +26,7 @@ H264 = {"crf": "18", "preset": "medium", "bf": "0", "threads": "1"}
 """How runs are encoded. One thread: the same bytes on any machine."""
 
 _EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
-"""How colours become chroma, once; back again goes the way that processors are quickest at, which costs half a decibel."""
+"""How colours become chroma, once; back again goes the way that processors are quickest at, a little coarser."""
 
 
 def encode(codec: str, frames: UInt8[np.ndarray, "T H W 3"]) -> bytes:
