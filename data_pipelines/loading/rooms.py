@@ -1,4 +1,4 @@
-"""Memory for the large arrays of batches, which is used again: new memory costs more than what is read into it.
+"""Memory for the large arrays of batches, which is used again: new memory costs time beside what is read into it.
 
 The system gives new memory page by page, each set to zero when it is first written. Whether malloc gives memory back to the
 system in between is a matter of luck, so we keep it.

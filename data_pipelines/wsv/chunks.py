@@ -1,4 +1,4 @@
-"""Chunks of an array, read without TensorStore's array driver, whose generality costs more than a clip of small pictures.
+"""Chunks of an array, read without TensorStore's array driver, whose generality costs time with small pictures.
 
 A shard file of zarr3 is chunks in any order and an index at its end: for each inner chunk (offset, bytes) as little-endian
 uint64, in C order of the grid, 2^64 - 1 twice where it is missing, and the crc32c of all that. A chunk is its values,
@@ -197,7 +197,7 @@ class Chunks:
         return wait
 
     def _room(self) -> np.ndarray:
-        """Room for a chunk, this thread's own: new memory for each would cost as much as its decoding."""
+        """Room for a chunk, this thread's own: new memory for each would cost time."""
         found = getattr(self._local, "room", None)
         if found is None:
             found = self._local.room = np.empty(self._chunk, self._dtype.newbyteorder("<"))

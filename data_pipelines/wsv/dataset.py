@@ -25,6 +25,8 @@ from wsm_jax.snapshot import FIELDS, WSF, WSV, Camera, Signal, Waves, restore
 
 Steps = slice | Sequence[int] | np.ndarray | None
 Index = int | np.integer
+_Wanted = tuple[int, str, slice | np.ndarray]
+"""(clip, array, steps)."""
 
 
 class Dataset:
@@ -92,23 +94,20 @@ class Dataset:
         """The camera at some frames; None when the dataset has none."""
         if not self.layout.camera:
             return None
-        steps = _steps(frames, self.frames(clip), self._where(clip))
+        found = self._read(clip, self._camera_paths(), _steps(frames, self.frames(clip), self._where(clip)))
         if self._version == 1:
-            found = self._read(clip, self._camera_paths(), steps)
             fields: dict[str, Any] = {key: found[f"camera/{key}"] for key in records.CAMERA_FIELDS}
         else:
-            fields = fields_of(self._read(clip, ["camera"], steps)["camera"], self.layout.camera_fields)
+            fields = fields_of(found["camera"], self.layout.camera_fields)
         return Camera(**fields)
 
     def core(self, clip: Index, ticks: Steps = None) -> tuple[Waves, np.ndarray] | None:
         """The waves [K N ...] and their times [K] s, at some ticks (all by default); None when the dataset has no core."""
         if not self.layout.ticks:
             return None
-        steps = _steps(ticks, self.layout.ticks, self._where(clip))
+        found = self._read(clip, self._core_paths(), _steps(ticks, self.layout.ticks, self._where(clip)))
         if self._version == 1:
-            found = self._read(clip, self._core_paths(), steps)
             return Waves(**{key: found[f"core/{key}"] for key in FIELDS}), found["core_time"]
-        found = self._read(clip, self._core_paths(), steps)
         return Waves(**fields_of(found["core"], FIELDS, ("semantic", "instance"))), found["core_time"]
 
     def frame_time(self, clip: Index) -> np.ndarray:
@@ -175,7 +174,7 @@ class Dataset:
         if text or signals or self.layout.ragged:
             for shard in {self._shard(clip) for clip in clips} - set(self._lines):
                 self.folder.ask(records.text_file(shard))
-        wanted: list[tuple[int, str, slice | np.ndarray]] = []
+        wanted: list[_Wanted] = []
         for number, clip in enumerate(clips):
             if frames is not None:
                 plain = [f"channels/{name}" for name in channels if not (name == "rgb" and self.layout.encoded)]
@@ -189,23 +188,21 @@ class Dataset:
                 wanted.append((clip, "core_time", slice(0, self.layout.ticks)))
             for name, count in self._text(clip)["signals"].items() if signals and self.layout.signals else ():
                 wanted += [(clip, path, slice(0, count)) for path in (f"signals/{name}_time", f"signals/{name}")]
-        runs = {}
-        if frames is not None and "rgb" in channels and self.layout.encoded:
-            path = records.index_path(self.layout)
-            runs = {n: np.unique(np.arange(self.layout.frames)[steps] // self.layout.run) for n, steps in enumerate(frames)}
-            wanted += [(clips[n], path, slice(int(some[0]), int(some[-1]) + 1)) for n, some in runs.items() if len(some)]
+        pictures = list(zip(clips, frames or (), strict=False)) if "rgb" in channels and self.layout.encoded else []
+        runs = [(clip, np.unique(np.arange(self.layout.frames)[steps] // self.layout.run)) for clip, steps in pictures]
+        self._send(wanted, [(clip, some) for clip, some in runs if len(some)])
+
+    def _send(self, wanted: list[_Wanted], runs: list[tuple[int, np.ndarray]]) -> None:
+        """Sends the requests for arrays, and for runs of encoded pictures once their places have come."""
+        path = records.index_path(self.layout)
+        wanted = wanted + [(clip, path, slice(int(some[0]), int(some[-1]) + 1)) for clip, some in runs]
         with contextlib.suppress(ValueError, OSError):
             for clip, path, _ in wanted:
                 self._array(path).index(self._shard(clip))
             for clip, path, steps in wanted:
                 self._array(path).ask(self._array(path).index(self._shard(clip))(), clip, steps)
-            for number, some in runs.items():
-                self._ask_pictures(clips[number], some)
-
-    def _ask_pictures(self, clip: int, runs: np.ndarray) -> None:
-        """Sends the request for encoded pictures, once their places have come."""
-        places = self._places(clip, runs)[:, :2].tolist()
-        self.folder.fetch(records.bytes_file(self.layout, self._shard(clip)), places)
+            for clip, some in runs:
+                self.folder.fetch(records.bytes_file(self.layout, self._shard(clip)), self._places(clip, some)[:, :2].tolist())
 
     def _places(self, clip: Index, runs: np.ndarray) -> np.ndarray:
         """(offset, bytes, crc32) of runs [n 3] of encoded pictures."""

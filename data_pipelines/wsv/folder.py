@@ -38,7 +38,7 @@ _CREDENTIALS += ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_CREDENTIAL
 _CREDENTIAL_FILES = {"AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials", "AWS_CONFIG_FILE": "~/.aws/config"}
 
 _OPEN = 64
-"""Files of a folder that stay open, for opening one costs more than reading a clip of small pictures."""
+"""Files of a folder that stay open: opening one again and again costs time."""
 
 _GAP_BYTES = 2**14
 """What lies between two parts of a file in a bucket is read with them where it is less: a request costs more."""
@@ -180,17 +180,18 @@ class Folder:
         Raises OSError or ValueError where they are not there.
         """
         if not self.local:
-            runs: list[list[int]] = []
+            runs: list[list[int]] = []  # [begin, end]
+            of: list[int] = []  # the run of each part
             for offset, size in ranges:
                 if runs and 0 <= offset - runs[-1][1] <= _GAP_BYTES:
                     runs[-1][1] = offset + size
                 else:
                     runs.append([offset, offset + size])
-            asked = {begin: self._asked(key, (begin, None if begin < 0 else end)) for begin, end in runs}
-            starts = [next(begin for begin, end in runs if begin <= offset < max(end, begin + 1)) for offset, _ in ranges]
+                of.append(len(runs) - 1)
+            asked = [self._asked(key, (begin, None if begin < 0 else end)) for begin, end in runs]
             return [
-                functools.partial(self._part, key, asked[begin], offset - begin, size)
-                for begin, (offset, size) in zip(starts, ranges, strict=True)
+                functools.partial(self._part, key, asked[run], offset - runs[run][0], size)
+                for run, (offset, size) in zip(of, ranges, strict=True)
             ]
         file = self._opened(key)
         handle = file.fileno()

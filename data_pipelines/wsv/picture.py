@@ -66,7 +66,7 @@ def _encode_jpeg(frames: np.ndarray) -> bytes:
 
 
 def _decode_jpeg(data: bytes, out: np.ndarray) -> None:
-    """Pillow's pixels, in less time."""
+    """Pillow's pixels, without Pillow's copies."""
     size = simplejpeg.decode_jpeg_header(data)[:2]
     if size != out.shape[:2]:
         raise ValueError(f"a picture of {size} pixels (H, W); needed {out.shape[:2]}")
@@ -97,7 +97,7 @@ def _encode_h264(frames: np.ndarray) -> bytes:
 
 
 class _Decoder(threading.local):
-    """What a thread decodes with, kept from run to run: opening a decoder costs as much as a run of small pictures."""
+    """What a thread decodes with, kept from run to run: opening a decoder costs time."""
 
     def __init__(self) -> None:
         self.context: Any = av.CodecContext.create("h264", "r")
