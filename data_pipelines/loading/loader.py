@@ -2,7 +2,7 @@
 
 The order is a pure function of the position p = 0, 1, 2, ... of an example in the endless sequence of the run:
 
-    p -> (source, clip)    sources take turns by their weights, and a keyed permutation orders each epoch of a source (order.py)
+    p -> (source, clip)    sources take turns by their weights, and a keyed permutation orders each epoch of a source (rows.py)
     (seed, p) -> window    numbers of its own draw rate, first frame or tick, caption and crop
 
 A global batch s holds positions s*B .. (s+1)*B - 1, and host h of n delivers rows h*B/n .. (h+1)*B/n - 1 of it. So a batch
@@ -10,8 +10,6 @@ depends on neither threads nor hosts, and the state of the loader is the number 
 """
 
 import dataclasses
-import functools
-import logging
 import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,8 +21,9 @@ import jax
 import numpy as np
 
 from data_pipelines.loading import order
-from data_pipelines.loading.batch import Batch, Draws, Reader, empty_batch
+from data_pipelines.loading.batch import Draws, Reader, empty_batch
 from data_pipelines.loading.rooms import Rooms
+from data_pipelines.loading.rows import ClipOrder, Rows
 from data_pipelines.loading.window import CROPS, Window
 from data_pipelines.wsv import Dataset
 from data_pipelines.wsv.collection import datasets
@@ -32,15 +31,8 @@ from data_pipelines.wsv.folder import Folder
 from wsm_jax.snapshot import channel
 
 DAMAGED = ("error", "skip")
-_SHUFFLE, _RATE, _WINDOW, _CAPTION, _ACROSS, _DOWN = range(6)
-"""Streams of randomness under the seed."""
-_TRIES = 16
-"""Clips in a row that may be damaged before the run ends."""
 _ROOMS = 3
 """Batches a thread that memory is kept for: one is made, one waits, and one is with the user."""
-_PLANNED = 512
-"""Examples whose clips and draws are worked out together."""
-_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,32 +172,6 @@ def _chosen(dataset: Dataset, source: Source) -> np.ndarray | None:
     return np.flatnonzero(keep)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Order:
-    """Position -> (source, clip)."""
-
-    seed: int
-    counts: tuple[int, ...]
-    chosen: tuple[np.ndarray | None, ...]
-    block: np.ndarray
-    shuffle: bool
-
-    def __call__(self, position: np.ndarray, attempt: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """Sources and clips [n]; `attempt` k: the clip that is k later in the same epoch."""
-        source, before = order.turn(position, self.block)
-        count = np.asarray(self.counts)[source]
-        epoch, place = np.divmod(before, count)
-        clip = (place + attempt) % count
-        for number in np.unique(source) if self.shuffle else ():
-            mine = source == number
-            keys = np.array([order.key(self.seed, _SHUFFLE, int(number), e) for e in epoch[mine].tolist()], np.uint64)
-            clip[mine] = order.permuted(clip[mine], self.counts[number], keys)
-        for number, chosen in enumerate(self.chosen):
-            if chosen is not None:
-                clip[source == number] = chosen[clip[source == number]]
-        return source, clip
-
-
 def loader(
     sources: Sequence[Source],
     *,
@@ -272,109 +238,10 @@ def loader(
         raise ValueError(f"loader: {epochs} epochs of the sources give {examples} examples; needed a batch of {batch_size}")
     skipped: list[str] = []
     rows = batch_size // host_count
-    own = _Order(seed, counts, chosen, block, shuffle)
+    own = ClipOrder(seed, counts, chosen, block, shuffle)
     passing = transform, damaged == "skip", skipped
     rooms = Rooms(_ROOMS * len(channels) * (threads + 1))
-    make = _Rows(seed, own, readers, window, *passing, batch_size, host_index * rows, rows, rooms)
+    make = Rows(seed, own, readers, window, *passing, batch_size, host_index * rows, rows, rooms)
     described: dict[str, Any] = {"seed": seed, "batch_size": batch_size, "shuffle": shuffle}
     described["sources"] = [[d.name, count, float(s.weight)] for d, s, count in zip(opened, sources, counts, strict=True)]
     return Loader(_Batches(make, examples // batch_size), threads, described, skipped)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Part:
-    """The rows of a batch that one reader fills."""
-
-    reader: Reader
-    source: int
-    rows: list[int]
-    clips: list[int]
-    positions: list[int]
-    draws: Draws
-
-    def single(self, index: int) -> "_Part":
-        """One of them."""
-        one = slice(index, index + 1)
-        return _Part(self.reader, self.source, self.rows[one], self.clips[one], self.positions[one], self.draws[one])
-
-
-@dataclasses.dataclass(frozen=True)
-class _Rows:
-    """Makes a host's rows of the global batches: `count` of `batch_size`, from `first` on."""
-
-    seed: int
-    order: _Order
-    readers: list[list[Reader]]
-    window: Window
-    transform: Callable[[dict[str, Any]], dict[str, Any]] | None
-    skip: bool
-    skipped: list[str]
-    batch_size: int
-    first: int
-    count: int
-    rooms: Rooms
-
-    def __call__(self, step: int) -> dict[str, Any]:
-        """The rows of a batch."""
-        found = empty_batch(self.window, self.count, self.rooms)
-        block, place = divmod(step, self._together)
-        for part in self._planned(block)[place]:
-            found["source"][part.rows] = part.source
-            self._fill(found, part)
-        if self.transform is None:
-            return found
-        examples = [self.transform(jax.tree.map(lambda leaf, row=row: leaf[row], found)) for row in range(self.count)]
-        return jax.tree.map(lambda *parts: np.stack(parts), *examples)
-
-    @property
-    def _together(self) -> int:
-        """Batches that are planned together."""
-        return max(1, _PLANNED // self.count)
-
-    @functools.cached_property
-    def _planned(self) -> Callable[[int], list[list[_Part]]]:
-        return functools.lru_cache(maxsize=4)(self._plan)
-
-    def _plan(self, block: int) -> list[list[_Part]]:
-        """What to fill, of each of the batches that are planned together."""
-        step = block * self._together + np.arange(self._together)
-        position = (step[:, None] * self.batch_size + self.first + np.arange(self.count)).reshape(-1)
-        source, clip = self.order(position)
-        draws = Draws(*(order.uniform(self.seed, position, stream) for stream in (_WINDOW, _CAPTION, _ACROSS, _DOWN)))
-        rates = np.array([len(some) for some in self.readers])[source]
-        rate = (order.uniform(self.seed, position, _RATE) * rates).astype(np.int64)
-        which = source * int(rates.max()) + rate
-        plan = []
-        for begin in range(0, len(position), self.count):
-            parts, here = [], which[begin : begin + self.count]
-            for number in dict.fromkeys(here.tolist()):
-                rows = np.flatnonzero(here == number)
-                own = begin + rows
-                reader = self.readers[int(source[own[0]])][int(rate[own[0]])]
-                some = rows.tolist(), clip[own].tolist(), position[own].tolist()
-                parts.append(_Part(reader, int(source[own[0]]), *some, draws[own]))
-            plan.append(parts)
-        return plan
-
-    def _fill(self, found: Batch, part: _Part) -> None:
-        """Fills the rows, where that is asked for with the clips that come next for those that are damaged."""
-        try:
-            part.reader.fill(found, part.rows, part.clips, part.draws)
-        except (ValueError, OSError) as error:
-            if not self.skip:
-                raise
-            for index in range(len(part.rows)):
-                self._fill_one(found, part.single(index), error)
-
-    def _fill_one(self, found: Batch, part: _Part, error: Exception) -> None:
-        (position,) = part.positions
-        for attempt in range(_TRIES):
-            clip = part.clips if not attempt else self.order(np.array([position]), attempt)[1].tolist()
-            try:
-                return part.reader.fill(found, part.rows, clip, part.draws)
-            except (ValueError, OSError) as again:
-                error = again
-                if attempt + 1 < _TRIES:
-                    _log.warning("passed over: %s", error)
-                    self.skipped.append(str(error))
-        raise error
