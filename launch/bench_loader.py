@@ -250,8 +250,8 @@ def _check_memory(size: int, episode: int, values: flags.FlagValues) -> None:
 
 
 def there(url: str, reads: int) -> dict[str, str]:
-    """The variables that lead s3:// to a store of this machine, without credentials, and let malloc keep what is freed: else
-    ArrayRecord, which makes a whole episode anew for each clip, has up to half its rate, by what was allocated before."""
+    """The variables that lead s3:// to a store of this machine, without credentials, and let malloc keep what is freed, which
+    favours ArrayRecord: it makes a whole episode anew for each clip."""
     own = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
     own |= {"AWS_ENDPOINT_URL_S3": url, "TENSORSTORE_S3_REQUEST_CONCURRENCY": str(reads), "no_proxy": "127.0.0.1"}
     nobody = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI",

@@ -2,11 +2,9 @@
 
     python -m launch.bench_loader_contender NAME FOLDER BATCH THREADS HOSTS
 
-Every contender goes through the same clips without end, and gives them as uint8 [B n H W 3], in new memory. Ours and
-ArrayRecord run under Grain with as many THREADS (0: none); ours is the first of HOSTS that load a batch together.
-Those of a bucket ("bucket rgb", "bucket array_record", ...) read the same files from the object store at AWS_ENDPOINT_URL_S3
-(see `launch.bench_object_store`), with as many clips in work as TENSORSTORE_S3_REQUEST_CONCURRENCY lets requests be in flight,
-and a batch more, whatever THREADS is.
+Every contender goes through the same clips without end, and gives them as uint8 [B n H W 3]. Ours and ArrayRecord run under
+Grain with as many THREADS (0: none); ours is the first of HOSTS that load a batch together. Those of a bucket ("bucket rgb",
+"bucket array_record", ...) stand in `launch.bench_loader_bucket`.
 """
 
 import dataclasses
@@ -20,7 +18,6 @@ import pickle
 import sys
 import tarfile
 import time
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -69,9 +66,11 @@ def open_contender(name: str, root: Path, frames: int, batch: int, threads: int 
     endless = map(tuple, itertools.cycle(windows.tolist()))
     shape = np.load(root / "npy" / "00000.npy", mmap_mode="r").shape
     if kind in ("loader", "aligned"):
-        return _loader(root / dataset, frames, batch, threads, hosts, kind == "aligned")
+        return our_batches(root / dataset, frames, batch, threads, hosts, kind == "aligned")
     if kind == "bucket":
-        return _bucket(dataset, root, windows, shape, frames, batch, hosts)
+        from launch.bench_loader_bucket import open_there
+
+        return open_there(dataset, root, windows, shape, frames, batch, hosts)
     if kind == "array_record":
         return _array_record(root / "clips.array_record", windows, shape, frames, batch, threads)
     if kind == "sequential":
@@ -103,7 +102,8 @@ def _system_bytes() -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith("rchar"))
 
 
-def _loader(path: Path | str, frames: int, batch: int, threads: int, hosts: int = 1, aligned: bool = False) -> Contender:
+def our_batches(path: Path | str, frames: int, batch: int, threads: int, hosts: int = 1, aligned: bool = False) -> Contender:
+    """Our loader on a dataset of rgb, anywhere."""
     from launch.bench_loader_files import our_loader
 
     batches = our_loader(path, frames, batch, threads, hosts, aligned)
@@ -154,102 +154,17 @@ def _array_record(path: Path, windows: np.ndarray, shape: tuple[int, ...], frame
     def clip(window: np.ndarray) -> np.ndarray:
         number, first = window.tolist()
         count.bytes += each
-        return _episode(source[number], shape)[first : first + frames]
+        return unpickled(source[number], shape)[first : first + frames]
 
     options = grain.ReadOptions(threads, max(2 * threads, batch) if threads else 0)
     clips = grain.MapDataset.source(windows).repeat().map(clip)  # type: ignore[arg-type]
     return Contender(iter(clips.to_iter_dataset(options).batch(batch)), path, count, ahead=AHEAD if threads else 0)
 
 
-def _episode(record: bytes, shape: tuple[int, ...]) -> np.ndarray:
+def unpickled(record: bytes, shape: tuple[int, ...]) -> np.ndarray:
     """The frames of an episode of Jasmine's."""
     found = pickle.loads(record)
     return np.frombuffer(found["raw_video"], np.uint8).reshape(found["sequence_length"], *shape[1:])
-
-
-def _bucket(
-    name: str, root: Path, windows: np.ndarray, shape: tuple[int, ...], frames: int, batch: int, hosts: int
-) -> Contender:
-    """Our loader on a dataset in the bucket, or clips that are one request each: "array_record", "zstd" or "npy".
-
-    The bucket is named for the contender, and the store counts the requests of each.
-    """
-    import grain
-
-    from data_pipelines.wsv.folder import Folder
-
-    bucket, reads = name.replace("_", "-"), int(os.environ["TENSORSTORE_S3_REQUEST_CONCURRENCY"])
-    counts = f"{os.environ['AWS_ENDPOINT_URL_S3']}/{bucket}?counts"
-
-    def counted(key: str) -> int:
-        with urllib.request.urlopen(counts) as answer:
-            return json.load(answer)[key]
-
-    number = {"read": lambda: counted("bytes"), "requests": lambda: counted("requests")}
-    if name not in ("array_record", "zstd", "npy"):
-        threads = -(-reads // batch) + 1
-        found = _loader(f"s3://{bucket}/{name}", frames, batch, threads, hosts)
-        return dataclasses.replace(found, path=root / name, ahead=threads + 2, **number)
-    kind = {"array_record": _record_there, "zstd": _zstd_there, "npy": _npy_there}[name]
-    path, episode = kind(root, Folder(f"s3://{bucket}").store, shape)
-
-    def clip(window: np.ndarray) -> np.ndarray:
-        number, first = window.tolist()
-        return episode(number)[first : first + frames].copy()  # else what waits for its batch would hold whole episodes
-
-    work = reads + batch
-    clips = grain.MapDataset.source(windows).repeat().map(clip)  # type: ignore[arg-type]
-    batches = iter(clips.to_iter_dataset(grain.ReadOptions(work, work)).batch(batch))
-    return Contender(batches, path, ahead=-(-2 * work // batch) + 1, **number)
-
-
-Episodes = tuple[Path, Callable[[int], np.ndarray]]
-
-
-def _record_there(root: Path, store: Any, shape: tuple[int, ...]) -> Episodes:
-    """ArrayRecord, which cannot read buckets, at its best there: a record is one request, its place known beforehand.
-
-    As many bytes as a record takes on average come from the bucket; array_record then decodes the record from the system's
-    cache of the same file, where reading costs it next to nothing.
-    """
-    import grain
-
-    path = root / "clips.array_record"
-    source: Any = grain.sources.ArrayRecordDataSource(str(path))
-    each = path.stat().st_size // len(source)
-
-    def episode(number: int) -> np.ndarray:
-        store.read(path.name, byte_range=slice(number * each, (number + 1) * each)).result()
-        return _episode(source[number], shape)
-
-    return path, episode
-
-
-def _zstd_there(root: Path, store: Any, shape: tuple[int, ...]) -> Episodes:
-    """The bound of that layout: the same bytes come, and a bare frame of zstd is decoded, without ArrayRecord and pickle."""
-    import zstandard
-
-    path, files = root / "clips.array_record", sorted((root / "npy").iterdir())
-    each, size = path.stat().st_size // len(files), int(np.prod(shape))
-    packed = [zstandard.ZstdCompressor(3).compress(np.load(file).tobytes()) for file in files]
-
-    def episode(number: int) -> np.ndarray:
-        store.read(path.name, byte_range=slice(number * each, (number + 1) * each)).result()
-        data = zstandard.ZstdDecompressor().decompress(packed[number], max_output_size=size)
-        return np.frombuffer(data, np.uint8).reshape(shape)
-
-    return path, episode
-
-
-def _npy_there(root: Path, store: Any, shape: tuple[int, ...]) -> Episodes:
-    """The array of a whole episode, not compressed."""
-    names, size = [f"npy/{file.name}" for file in sorted((root / "npy").iterdir())], int(np.prod(shape))
-
-    def episode(number: int) -> np.ndarray:
-        data = store.read(names[number]).result().value  # np.load parses the head by ast, which threads break in Python 3.11
-        return np.frombuffer(data, np.uint8, offset=len(data) - size).reshape(shape)
-
-    return root / "npy", episode
 
 
 def _tar(path: Path, windows: Windows, frames: int) -> Clips:
