@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines import wsv
+from data_pipelines import workers, wsv
 from data_pipelines.recording.video import write_video
 from launch.command import status
 from launch.data import main
@@ -54,6 +54,28 @@ def everything(tmp_path):
         writer.write(clip, [WSV(physical, np.arange(frames) / 8, camera, core, np.arange(ticks) / 8, text, events)])
     writer.finish()
     return tmp_path / "all"
+
+
+def test_a_recording_has_its_time(capsys, video, tmp_path, monkeypatch):
+    """The limit of the command reaches whoever starts the processes."""
+    given = []
+
+    def told(task, items, count, **more):
+        given.append(more)
+        return [(item, task(item)) for item in items]
+
+    monkeypatch.setattr(workers, "run", told)
+    line = (
+        "ingest",
+        video,
+        f"--out={tmp_path / 'out'}",
+        "--licence=CC0-1.0",
+        "--size=16x24",
+        "--clip_seconds=0.5",
+        "--noprogress",
+    )
+    assert run(capsys, *line, "--limit_s=7")[0] == 0
+    assert given and all(one == {"limit_s": 7.0} for one in given)
 
 
 def test_ingest_inspect_verify(tmp_path, capsys, video):

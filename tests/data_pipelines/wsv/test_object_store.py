@@ -223,9 +223,15 @@ def test_clips_of_any_length_and_times_with_signals_and_events_are_those_from_di
     wanted = loading.take(loader([Source(path)], **asked), 6)
     assert any((batch["events"]["kind"] == 0).any() for batch in wanted)
     store.reset()
-    assert loading.same(loading.take(loader([Source(URL)], **asked, threads=0), 6), wanted)
+    found = loader([Source(URL)], **asked, threads=0)
+    assert loading.same(loading.take(found, 6), wanted)
     texts = [path for _, path, _ in store.log if "text" in path or path.endswith(".jsonl")]
     assert len(texts) == len(set(texts)), "each shard's text is read once"
+    store.reset()
+    store.latency_ms = 300
+    next(found)
+    times = [one for one in store.log if one[1].split("/")[-2] in ("frame_time", "core_time")]
+    assert times and store.most_at_once >= store.requests - len(times) > 12  # first the times, then all the rest
 
 
 @pytest.mark.parametrize("fault", ["cut", "cut_unsized"])
