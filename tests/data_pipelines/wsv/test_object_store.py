@@ -7,6 +7,7 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -229,7 +230,9 @@ def test_clips_of_any_length_and_times_with_signals_and_events_are_those_from_di
     assert len(texts) == len(set(texts)), "each shard's text is read once"
     store.reset()
     store.latency_ms = 300
-    next(found)
+    with mock.patch.object(Dataset, "ask", autospec=True, side_effect=Dataset.ask) as asked:
+        next(found)
+    assert [call.kwargs.get("times", False) for call in asked.call_args_list] == [True, False]
     times = [one for one in store.log if one[1].split("/")[-2] in ("frame_time", "core_time")]
     assert times and store.most_at_once >= store.requests - len(times) > 12  # first the times, then all the rest
 
