@@ -8,7 +8,7 @@ def table(use: Use, stored_frames: int, clips_s: float, latency_ms: float, bandw
     costs = Costs()
     found = candidates(use, stored_frames, costs)
     chosen = best(found, latency_ms, bandwidth_mib_s)
-    shard = clips_per_shard(use, stored_frames, costs)
+    shard = clips_per_shard(use, stored_frames, chosen.chunk, costs)
     lines = [
         f"windows of {use.frames} frames of {use.height} x {use.width}, {use.channels} bytes a pixel in {use.arrays} arrays, "
         f"{use.codec}, of clips of {stored_frames} frames",
@@ -23,7 +23,7 @@ def table(use: Use, stored_frames: int, clips_s: float, latency_ms: float, bandw
     threads = max(1, round(need.cores + 0.5))
     lines += [
         "",
-        f"frames_per_chunk={chosen.chunk} clips_per_shard={shard}",
+        f"--frames_per_chunk={chosen.chunk}; shards of {shard} clips",
         f"each host: {need.clips_s:.4g} clips/s, {need.requests_s:.4g} requests/s, {need.mib_s:.4g} MiB/s, "
         f"{need.cores:.2g} cores, {need.in_flight:.3g} reads in flight (threads={threads})",
         "",
@@ -39,6 +39,7 @@ def table(use: Use, stored_frames: int, clips_s: float, latency_ms: float, bandw
 def _assumed(use: Use, costs: Costs, latency_ms: float, bandwidth_mib_s: float) -> str:
     return (
         f"{costs.clip_ms:g} ms of a core a clip, {costs.chunk_ms[use.codec]:g} ms a chunk, {costs.mib_ms[use.codec]:g} ms a "
-        f"MiB of pixels; stored bytes are 1/{costs.ratio[use.codec]:g} of raw; a read takes {latency_ms:g} ms and its bytes at "
+        f"MiB of pixels; stored bytes are 1/{costs.ratio[use.codec]:g} of raw, and the first frame of a chunk takes "
+        f"{costs.first[use.codec]:g} more; a read takes {latency_ms:g} ms and its bytes at "
         f"{bandwidth_mib_s:g} MiB/s; indices of shards are kept. launch.bench loader measures the costs of a machine"
     )

@@ -43,6 +43,9 @@ def simulate(arguments: list[str]) -> int:
     flags.DEFINE_integer("workers", 2, "processes", lower_bound=1, flag_values=values)
     _beam_flags(values)
     flags.DEFINE_integer("clips_per_shard", 16, "clips that are written, or lost, at once", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer(
+        "frames_per_chunk", None, "frames read together (see advise); without it a second's", lower_bound=1, flag_values=values
+    )
     flags.DEFINE_bool("progress", True, "progress bar", flag_values=values)
     command.parse(f"{COMMAND} simulate", values, arguments, ["out", "scenes"])
     height, width = command.size(values.size)
@@ -65,6 +68,7 @@ def simulate(arguments: list[str]) -> int:
         objects=_span(values.objects, "--objects"),
         screen=values.screen,
         clips_per_shard=values.clips_per_shard,
+        frames_per_chunk=values.frames_per_chunk,
         runner=_runner(values),
         progress=values.progress,
         **choices,
@@ -123,6 +127,13 @@ def ingest(arguments: list[str]) -> int:
         "how rgb is kept; h264 is a tenth of jpeg, array lossless",
         flag_values=values,
     )
+    flags.DEFINE_integer(
+        "frames_per_chunk",
+        None,
+        "frames read together (see advise); without it 8 at most",
+        lower_bound=1,
+        flag_values=values,
+    )
     flags.DEFINE_list("derive", [], "channels to work out where depth and cameras are: normal, motion", flag_values=values)
     flags.DEFINE_string(
         "captions", None, '.json {"a.mp4": ["text", ...]}, or .jsonl of {"file": ..., "caption": ...}', flag_values=values
@@ -168,6 +179,7 @@ def ingest(arguments: list[str]) -> int:
         licence=values.licence,
         buckets=buckets,
         codec=values.codec,
+        frames_per_chunk=values.frames_per_chunk,
         derive=tuple(values.derive),
         captions=caption.read(values.captions) if values.captions else None,
         masks=values.masks,

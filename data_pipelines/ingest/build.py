@@ -32,7 +32,7 @@ SHARD_BYTES = 64 * 2**20
 
 REJECTED = "rejected.jsonl"
 _RUN = 8
-"""Frames that are kept together, at most: a window that begins anywhere reads up to so many more than its own."""
+"""Frames that are kept together at most, where nobody says how many: windows that begin anywhere read up to so many more."""
 _RATED = ("frames", "rlds", "redwood")
 
 
@@ -61,6 +61,7 @@ def ingest(
     licence: str,
     buckets: Sequence[Bucket],
     codec: str = "jpeg",
+    frames_per_chunk: int | None = None,
     derive: tuple[str, ...] = (),
     captions: Mapping[str, Sequence[str]] | None = None,
     masks: str | Path | None = None,
@@ -76,17 +77,18 @@ def ingest(
     """Builds the dataset, or the collection of datasets, `out` from recordings of any kind that is known.
 
     Every recording is read twice: once to know that it is whole, how sharp it is and where its shots are, and once to cut its
-    clips. What cannot be used is left out, listed with its reason in the report and in rejected.jsonl of every dataset; with
-    `strict` it is an error instead, before anything is written. A build that was stopped goes on when called again with the
-    same arguments, and what is finished stays. Of `hosts` that are called with the same arguments and a `host` each, every
-    one does its share, and waits for the others.
+    clips. Of those over time `frames_per_chunk` frames are kept together (None: 8, or those of a second where they are fewer).
+    What cannot be used is left out, listed with its reason in the report and in rejected.jsonl of every dataset; with `strict`
+    it is an error instead, before anything is written. A build that was stopped goes on when called again with the same
+    arguments, and what is finished stays. Of `hosts` that are called with the same arguments and a `host` each, every one does
+    its share, and waits for the others.
 
     Raises FileNotFoundError or ValueError before anything is written for arguments that make no sense and where nothing can
     be used; OSError for a full disk.
     """
     how, filters = how or Reading(), (filters or Filters()).check()
     chosen = tuple(bucket.check() for bucket in buckets)
-    _check(inputs, name, licence, chosen)
+    _check(inputs, name, licence, chosen, frames_per_chunk)
     crew = Crew(workers, host, hosts, runner, progress).check()
     candidates, rejected = _candidates(inputs, masks, how)
     texts = checked([c.name for c in candidates], captions or {})
@@ -102,7 +104,7 @@ def ingest(
             arguments = {"name": f"{name}/{folder}" if folder else name, "attached": attached}
             arguments |= {"sources": job.sources(licence), "build": job.build(chosen, filters)}
             path = f"{str(out).rstrip('/')}/{folder}" if folder else out
-            manifests[folder] = _written(path, job.layout(codec), arguments, job, crew)
+            manifests[folder] = _written(path, job.layout(codec, frames_per_chunk), arguments, job, crew)
     except ValueError:
         if crew.alone:  # another host would wait for them for ever
             scans.clear()
@@ -114,7 +116,7 @@ def ingest(
     return Report(manifests, tuple(rejected))
 
 
-def _check(inputs: Sequence[Any], name: str, licence: str, buckets: tuple[Bucket, ...]) -> None:
+def _check(inputs: Sequence[Any], name: str, licence: str, buckets: tuple[Bucket, ...], frames_per_chunk: int | None) -> None:
     if not inputs:
         raise ValueError("ingest: no inputs; needed at least one recording, as a video (mp4, mov, webm, mkv)")
     for key, value in (("name", name), ("licence", licence)):
@@ -122,6 +124,8 @@ def _check(inputs: Sequence[Any], name: str, licence: str, buckets: tuple[Bucket
             raise ValueError(f"ingest: {key} is empty; every dataset states its {key}")
     if not buckets:
         raise ValueError("ingest: no buckets; needed one size, rate and length of clips at least")
+    if frames_per_chunk is not None and frames_per_chunk < 1:
+        raise ValueError(f"ingest: frames_per_chunk {frames_per_chunk}; needed 1 or more, or None")
 
 
 def _candidates(
@@ -244,7 +248,7 @@ class _Job:
         of = self.found[self.cuts[0].found]
         return frame.derived(of.channels, of.kind, of.camera, self.derive)
 
-    def layout(self, codec: str) -> wsv.Layout:
+    def layout(self, codec: str, frames_per_chunk: int | None) -> wsv.Layout:
         """The layout of the dataset."""
         of, bucket = self.found[self.cuts[0].found], self.cuts[0].bucket
         length = max(len(cut.frames) for cut in self.cuts)
@@ -254,6 +258,8 @@ class _Job:
             for name, _, _ in of.signals
             if of.kind != "views"
         }
+        video = of.kind == "video"
+        chunk = (frames_per_chunk or max(1, min(_RUN, round(bucket.frame_hz)))) if video else 1
         channels = (*of.channels, *self.extra)
         pixel = sum(channel(name).components * np.dtype(channel(name).dtype).itemsize for name in channels)
         return wsv.Layout(
@@ -261,16 +267,16 @@ class _Job:
             frames=length,
             height=bucket.height,
             width=bucket.width,
-            frame_hz=bucket.frame_hz if of.kind == "video" else 1.0,
+            frame_hz=bucket.frame_hz if video else 1.0,
             ticks=0,
             waves=0,
             channels=tuple(channels),
             rgb_codec=codec,
             clips_per_shard=int(np.clip(SHARD_BYTES // (length * bucket.height * bucket.width * pixel), 1, 64)),
-            frames_per_chunk=max(1, min(length, _RUN, round(bucket.frame_hz) if of.kind == "video" else 1)),
+            frames_per_chunk=min(length, chunk),
             camera=of.camera,
             captions=any(self.texts.values()),
-            over="time" if of.kind == "video" else "views",
+            over="time" if video else "views",
             lens=of.lens,
             ragged=of.kind == "views",
             signals=tuple((name, parts, steps[name]) for name, parts, _ in of.signals if name in steps),

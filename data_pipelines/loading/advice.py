@@ -2,7 +2,8 @@
 
 A window of F frames that begins anywhere in chunks of C touches (F - 1)/C + 1 of them on average, so of the frames that are
 read F / (F + C - 1) are used; one that begins with a chunk touches ceil(F/C). Chunks of a clip lie side by side: a window is
-one request an array, whatever C. By Little's law r clips a second need r * (latency + bytes/bandwidth) reads in flight.
+one request an array, whatever C. The first frame of a chunk is told by no other, so short chunks take more bytes a frame:
+1 + first/C times those of long ones. By Little's law r clips a second need r * (latency + bytes/bandwidth) reads in flight.
 """
 
 import dataclasses
@@ -25,8 +26,14 @@ class Costs:
     """Of a chunk, a picture, or a run of pictures."""
     mib_ms: dict[str, float] = dataclasses.field(default_factory=lambda: {"none": 0.23, "zstd": 0.33, "jpeg": 2.2, "h264": 2.0})
     """Of a MiB of pixels, decoded."""
-    ratio: dict[str, float] = dataclasses.field(default_factory=lambda: {"none": 1.0, "zstd": 20.0, "jpeg": 5.0, "h264": 50.0})
-    """Raw over stored bytes of rgb: zstd of simulated scenes, the others of real video."""
+    ratio: dict[str, float] = dataclasses.field(default_factory=lambda: {"none": 1.0, "zstd": 34.0, "jpeg": 5.0, "h264": 75.0})
+    """Raw over stored bytes of rgb in long chunks: zstd of simulated scenes, the others of real video."""
+    first: dict[str, float] = dataclasses.field(default_factory=lambda: {"none": 0.0, "zstd": 1.0, "jpeg": 0.0, "h264": 4.0})
+    """Frames that the first one of a chunk takes more than the others."""
+
+    def stored(self, codec: str, chunk: int) -> float:
+        """Stored bytes over raw ones in chunks of so many frames."""
+        return (1.0 + self.first[codec] / chunk) / self.ratio[codec]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +79,7 @@ def reading(use: Use, chunk: int, costs: Costs) -> Reading:
     raw_mib = frames * use.height * use.width * use.channels / 2**20
     cpu = costs.clip_ms + costs.chunk_ms[use.codec] * touched * use.arrays + costs.mib_ms[use.codec] * raw_mib
     requests = use.arrays + (1.0 if use.codec in ("jpeg", "h264") else 0.0)
-    kib = raw_mib * 1024 / costs.ratio[use.codec]
+    kib = raw_mib * 1024 * costs.stored(use.codec, chunk)
     return Reading(chunk, frames / use.frames, touched, requests, kib, cpu)
 
 
@@ -92,10 +99,10 @@ def best(found: Sequence[Reading], latency_ms: float, bandwidth_mib_s: float, mo
     return min(good, key=lambda one: one.cpu_ms + one.kib / 1024 / bandwidth_mib_s * 1e3)
 
 
-def clips_per_shard(use: Use, stored_frames: int, costs: Costs, target_mib: float = 128.0) -> int:
+def clips_per_shard(use: Use, stored_frames: int, chunk: int, costs: Costs, target_mib: float = 128.0) -> int:
     """Clips whose largest array makes a file of about `target_mib`: large enough to list and copy, small enough to rebuild."""
     raw = stored_frames * use.height * use.width * use.channels / use.arrays / 2**20
-    return max(1, min(1024, round(target_mib / (raw / costs.ratio[use.codec]))))
+    return max(1, min(1024, round(target_mib / (raw * costs.stored(use.codec, chunk)))))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -221,16 +221,17 @@ def simulate(
     stories: tuple[str, ...] = STORIES,
     cameras: tuple[str, ...] = CAMERA_KINDS,
     clips_per_shard: int = 16,
+    frames_per_chunk: int | None = None,
     runner: Run = run,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Builds the dataset of scenes first_scene .. first_scene + scenes - 1 of `seed` at `out`; returns its manifest.
 
-    `pixels` False writes cores, cameras and captions alone. A build that was stopped goes on where it stood when it is called
-    again with the same arguments (`workers` may differ), and one that is finished stays as it is. Workers are spawned
-    processes, one shard at a time; 1 works in this process. `runner` is `workers.run`, or what `beam.runner` gives. Raises
-    ValueError before anything is written for arguments that make no sense or a renderer that cannot run here, and what
-    `format.create` raises.
+    `pixels` False writes cores, cameras and captions alone; `frames_per_chunk` None: those of a second. A build that was
+    stopped goes on where it stood when it is called again with the same arguments (`workers` may differ), and one that is
+    finished stays as it is. Workers are spawned processes, one shard at a time; 1 works in this process. `runner` is
+    `workers.run`, or what `beam.runner` gives. Raises ValueError before anything is written for arguments that make no sense
+    or a renderer that cannot run here, and what `format.create` raises.
     """
     recipe = Recipe(seed, seconds, frame_hz, objects, screen, stories, cameras).check()
     if renderer not in RENDERERS:
@@ -256,7 +257,7 @@ def simulate(
         channels=channels,
         rgb_codec="array",
         clips_per_shard=clips_per_shard,
-        frames_per_chunk=max(1, round(frame_hz)),
+        frames_per_chunk=max(1, round(frame_hz)) if frames_per_chunk is None else frames_per_chunk,
         camera=True,
         captions=True,
     )

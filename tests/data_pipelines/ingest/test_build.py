@@ -72,6 +72,19 @@ def test_provenance_is_exact_and_names_no_directory(tmp_path):
     assert str(tmp_path) not in json.dumps(manifest)
 
 
+@pytest.mark.parametrize("codec", ["array", "h264"])
+def test_so_many_frames_are_kept_together_as_are_asked_for(tmp_path, codec):
+    path = film(tmp_path / "a.mp4", 60)
+    pictures = {}
+    for asked, kept in ((None, 8), (1, 1), (5, 5), (12, 12), (99, 16)):
+        ingest([path], tmp_path / f"{asked}", Bucket(16, 16, 16, 1.0), codec=codec, frames_per_chunk=asked)
+        dataset = wsv.Dataset(tmp_path / f"{asked}")
+        assert dataset.layout.frames_per_chunk == kept and wsv.verify(tmp_path / f"{asked}", progress=False) == []
+        pictures[kept] = dataset.read(1, ["rgb"], slice(3, 14))["rgb"].astype(int)
+    for found in pictures.values():
+        assert np.abs(found - pictures[8]).mean() <= (0 if codec == "array" else 5)
+
+
 def test_jpeg_stays_close(tmp_path):
     path = film(tmp_path / "a.mp4", 45)
     for codec in ("array", "jpeg"):
@@ -150,6 +163,7 @@ def test_a_truncated_video_is_refused_or_kept_in_part(tmp_path):
         ),
         (ValueError, "are 2.4 frames; needed a whole number", ["a.mp4"], {"bucket": Bucket(16, 16, 8, 0.3)}),
         (ValueError, "licence is empty", ["a.mp4"], {"licence": " "}),
+        (ValueError, "frames_per_chunk 0; needed 1 or more", ["a.mp4"], {"frames_per_chunk": 0}),
         (ValueError, "no input is one", ["a.mp4"], {"fps": 8}),
         (ValueError, "rgb_codec must be array, jpeg or h264", ["a.mp4"], {"codec": "gif"}),
         (KeyError, r"'b\.mp4' names 0 of the inputs, needed 1; is it 'a\.mp4'", ["a.mp4"], {"captions": {"b.mp4": ["x"]}}),

@@ -27,10 +27,18 @@ def test_the_best_chunk_reads_little_and_costs_least():
     assert aligned.chunk == 16 and aligned.amplification == 1.0, "a window is a chunk"
 
 
+@pytest.mark.parametrize("codec", ["none", "zstd", "jpeg", "h264"])
+def test_a_chunk_is_its_frames_and_what_its_first_one_takes_more(codec):
+    costs = Costs()
+    taken = [chunk * costs.stored(codec, chunk) for chunk in range(1, 40)]  # raw frames' worth of bytes of a chunk
+    np.testing.assert_allclose(np.diff(taken), 1 / costs.ratio[codec], rtol=1e-9)
+    np.testing.assert_allclose(taken[0], (1 + costs.first[codec]) / costs.ratio[codec])
+
+
 def test_the_load_is_littles_law():
     one = reading(Use(16, 256, 256, codec="jpeg", arrays=2), 8, Costs())
     found = load(one, 100.0, 20.0, 500.0)
-    np.testing.assert_allclose(found.mib_s, 100 * 16 * 256 * 256 * 3 / Costs().ratio["jpeg"] / 2**20)
+    np.testing.assert_allclose(found.mib_s, 100 * 16 * 256 * 256 * 3 * Costs().stored("jpeg", 8) / 2**20)
     np.testing.assert_allclose(found.in_flight, 100 * (0.02 + one.kib / 1024 / 500))
     np.testing.assert_allclose(found.cores, 0.1 * one.cpu_ms)
     assert found.requests_s == 300

@@ -50,6 +50,13 @@ def test_everything_is_there_and_sound(built):
             assert {(one.shape, one.colour) for one in parse(text)} == objects
 
 
+def test_so_many_frames_are_kept_together_as_are_asked_for(built, clip, tmp_path):
+    simulate.simulate(tmp_path / "short", scenes=1, frames_per_chunk=3, **SMALL)
+    short = Dataset(tmp_path / "short")
+    assert short.layout.frames_per_chunk == 3 and Dataset(built).layout.frames_per_chunk == 8
+    np.testing.assert_array_equal(short.clip(0).channels["rgb"], clip.channels["rgb"])
+
+
 def test_a_manifest_tells_how_its_clips_are_made_again(built, tmp_path):
     copy = Path(shutil.copytree(built, tmp_path / "three"))
     keys = [str(path.relative_to(copy)) for path in copy.rglob("*") if path.name.startswith(("c.0", "000000"))]
