@@ -169,11 +169,10 @@ def windows(root: Path, codecs: Sequence[str], frames: int, count: int) -> np.nd
         return found
     asked: list[tuple[int, int]] = []
 
-    def read(dataset: wsv.Dataset, clip: int, channels: Sequence[str], steps: slice, out: dict[str, np.ndarray]) -> dict:
-        asked.append((int(clip), steps.start))
-        return {name: out[name] for name in channels}
+    def read_rows(dataset: wsv.Dataset, clips: Sequence[int], steps: Sequence[slice], *given: object) -> None:
+        asked.extend((clip, some.start) for clip, some in zip(clips, steps, strict=True))
 
-    with mock.patch.object(wsv.Dataset, "read", read):
+    with mock.patch.object(wsv.Dataset, "read_rows", read_rows):
         for _ in itertools.islice(our_loader(root / codecs[0], frames, 1, 0), count):
             pass
     np.save(path, np.array(asked))

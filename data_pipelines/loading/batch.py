@@ -5,9 +5,10 @@ caption, empty slots (presence 0) for the core, and a unit camera at the origin,
 """
 
 import dataclasses
+import functools
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,18 @@ def empty_batch(window: Window, rows: int, rooms: Rooms) -> Batch:
     [B CAPTION_BYTES], "signals": {name: [B T d]}, "events": {"kind": [B M] index into the kinds asked for, -1: none; "time":
     [B M] s, "instances": [B M 2], 0: none} (only where kinds are asked for), "clip": [B], "source": [B]}
     """
+    found = _copied(_unknown(window, rows))
+    found["channels"] = _channels(window, rows, rooms)
+    return found
+
+
+def _copied(tree: Batch) -> Batch:
+    return {name: _copied(part) if isinstance(part, dict) else part.copy() for name, part in tree.items()}
+
+
+@functools.lru_cache(maxsize=16)
+def _unknown(window: Window, rows: int) -> Batch:
+    """What stands in batches before anything is known, without channels: making it anew would cost time."""
     frames = (rows, window.frames)
     signals = dict(window.signals)
     known = (*window.channels, "camera", "core", "text", *signals)
@@ -47,7 +60,7 @@ def empty_batch(window: Window, rows: int, rooms: Rooms) -> Batch:
     if window.lens:
         camera["distortion"] = np.zeros((*frames, 5), np.float32)
     found: Batch = {
-        "channels": _channels(window, rows, rooms),
+        "channels": {},
         "known": {name: np.zeros(rows, bool) for name in known},
         "camera": camera,
         "frame_time": np.zeros(frames, np.float32),
@@ -256,15 +269,21 @@ class Reader:
 
     def _pictures(self, batch: Batch, rows: Sequence[int], clips: Sequence[int], frames: np.ndarray, draws: Draws) -> None:
         """Channels and cameras."""
-        window, steps = self.window, _followed(frames)
-        size = (window.height, window.width)
+        window, layout, steps = self.window, self.dataset.layout, _followed(frames)
+        size, names = (window.height, window.width), self._given
+        if size == (layout.height, layout.width):  # as they are stored: straight into their rows
+            stored = {name: batch["channels"][name] for name in names if name in layout.channels}
+            if stored:
+                self.dataset.read_rows(clips, steps, stored, rows)
+            names = [name for name in names if name not in stored]
+        if not (names or layout.camera):
+            return
         for number, (row, clip) in enumerate(zip(rows, clips, strict=True)):
             place = None if window.crop == "middle" else (float(draws.across[number]), float(draws.down[number]))
-            room = {name: batch["channels"][name][row] for name in self._given}
-            _, camera = read(self.dataset, clip, self._given, steps[number], size, place, room)
-            if camera is None:
-                continue
-            for name, values in batch["camera"].items():
+            found, camera = read(self.dataset, clip, names, steps[number], size, place)
+            for name, values in found.items():
+                batch["channels"][name][row] = values
+            for name, values in batch["camera"].items() if camera is not None else ():
                 value = getattr(camera, name)
                 values[row] = 0.0 if value is None else value
 
@@ -321,19 +340,16 @@ def read(
     steps: np.ndarray | slice,
     size: tuple[int, int],
     place: tuple[float, float] | None = None,
-    out: Mapping[str, np.ndarray] | None = None,
 ) -> tuple[dict[str, np.ndarray], Camera | None]:
     """Those of the channels that a dataset has, or its cameras tell, of some frames of a clip, and these cameras.
 
-    Stored integers [T H W C], cut to the aspect of `size` (H, W) at `place` (see `crop_box`), and resized; in `out`, where that
-    is given.
+    Stored integers [T H W C], cut to the aspect of `size` (H, W) at `place` (see `crop_box`), and resized.
     """
     layout, whole = dataset.layout, (dataset.layout.height, dataset.layout.width)
     given = [name for name in channels if name in layout.channels]
-    same = not layout.channels or whole == size
-    found = dataset.read(clip, given, steps, out if same else None) if given else {}
+    found = dataset.read(clip, given, steps) if given else {}
     camera = dataset.camera(clip, steps) if layout.camera else None
-    if not same:
+    if layout.channels and whole != size:
         top, left, rows, columns = crop_box(whole, *size, place=place)
         for name, values in found.items():
             part = values if (rows, columns) == whole else values[:, top : top + rows, left : left + columns]
@@ -342,10 +358,6 @@ def read(
             camera = crop(camera, whole, top, left, rows, columns)
     if "ground" in channels and camera is not None:
         found["ground"] = store("ground", ground(camera, *size))
-    if out is not None:
-        for name, values in found.items():
-            if values is not out[name]:
-                out[name][...] = values
     return found, camera
 
 

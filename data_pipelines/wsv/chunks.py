@@ -9,6 +9,7 @@ meets it; from then on only the steps that are asked for are read, straight into
 """
 
 import dataclasses
+import itertools
 import sys
 import threading
 from collections import OrderedDict
@@ -24,8 +25,10 @@ from data_pipelines.wsv.manifest import ArraySpec
 
 _KEPT_BYTES = 2**24
 _MISSING = 2**64 - 1
-_MOST_ROOMS = 512
-"""Pieces that are read at once; Linux takes 1024."""
+_MOST_CHUNKS = 512
+"""Chunks that are read at once, with their checksums; Linux takes 1024 pieces."""
+_MOST_CUTS = 4096
+"""Ways to cut a window into chunks that are kept."""
 _CHECKSUM = memoryview(bytearray(4))
 """Where checksums between chunks are read to, that nobody looks at."""
 
@@ -37,8 +40,10 @@ class Index:
     file: str
     places: np.ndarray
     """(offset, bytes) of its chunks [clips rows 2]."""
-    sound: np.ndarray
-    """Whether a chunk that is not compressed has matched its checksum [clips rows]."""
+    follows: list[bytes]
+    """Whether a chunk lies right behind the one before it in the file, 0 or 1, [clips] of [rows]."""
+    sound: list[bytearray]
+    """Whether a chunk that is not compressed has matched its checksum, in the same way."""
 
 
 Steps = slice | np.ndarray
@@ -58,8 +63,9 @@ class Chunks:
         self._dtype = np.dtype(spec.dtype)
         self._step_bytes = self._dtype.itemsize * int(np.prod(spec.shape[2:]))
         self._direct = folder.local and not spec.compressed and sys.byteorder == "little"
-        self._most = max(_KEPT_BYTES // (17 * spec.clips_per_shard * self._rows), 16)
+        self._most = max(_KEPT_BYTES // (18 * spec.clips_per_shard * self._rows), 16)
         self._indices: OrderedDict[int, Index] = OrderedDict()
+        self._cuts: dict[tuple[int, int], tuple[slice, ...]] = {}
         self._lock, self._local = threading.Lock(), threading.local()
 
     def empty(self, steps: Steps) -> np.ndarray:
@@ -80,7 +86,9 @@ class Chunks:
             if len(raw) != need or google_crc32c.value(raw[:-4]) != int.from_bytes(raw[-4:], "little"):
                 raise ValueError("the index of the shard does not match its checksum")
             places = np.frombuffer(raw[:-4], "<u8").reshape(self._spec.clips_per_shard, self._rows, 2)
-            index = Index(file, places, np.zeros(places.shape[:2], bool))
+            follows = np.zeros(places.shape[:2], np.uint8)
+            follows[:, 1:] = places[:, 1:, 0] == places[:, :-1].sum(2, dtype=np.uint64)
+            index = Index(file, places, [row.tobytes() for row in follows], [bytearray(self._rows) for _ in places])
             with self._lock:
                 self._indices[shard] = index
                 if len(self._indices) > self._most:
@@ -143,43 +151,52 @@ class Chunks:
 
     def _read_directly(self, index: Index, place: int, steps: slice, out: np.ndarray) -> None:
         """Reads steps of chunks that are not compressed into their place, and of those that are not checked yet the whole."""
-        each, begin, end = self._steps, steps.start, steps.stop
-        room, filled = out.reshape(-1).view(np.uint8), 0
-        run, start, behind = [], 0, -1
-        for row in range(begin // each, -(-end // each) if end > begin else 0):
-            offset = int(index.places[place, row, 0])
-            skip = max(begin - row * each, 0) * self._step_bytes
-            size = min(end - row * each, each) * self._step_bytes - skip
-            part = room[filled : filled + size]
-            filled += size
-            if not index.sound[place, row]:
-                self._read_checked(index, place, row, part, skip)
-                continue
-            if run and offset == behind and len(run) < _MOST_ROOMS:
-                run.append(_CHECKSUM)
-            elif run:
-                self._folder.read_into(index.file, start, run, sum(map(len, run)))
-                run = []
-            start = start if run else offset + skip
-            run.append(part.data)
-            behind = offset + each * self._step_bytes + _CHECKSUM.nbytes
-        if run:
-            self._folder.read_into(index.file, start, run, sum(map(len, run)))
+        begin, end = steps.start, steps.stop
+        if begin >= end:
+            return
+        first, inside = divmod(begin, self._steps)
+        room, cuts = out.data.cast("B"), self._cut(inside, end - begin)
+        behind = first + len(cuts)
+        sound = index.sound[place]
+        if len(cuts) <= _MOST_CHUNKS and all(sound[first:behind]) and all(index.follows[place][first + 1 : behind]):
+            rooms = [room[cuts[0]]]
+            for cut in cuts[1:]:
+                rooms += _CHECKSUM, room[cut]
+            at = int(index.places[place, first, 0]) + inside * self._step_bytes
+            self._folder.read_into(index.file, at, rooms, len(room) + _CHECKSUM.nbytes * (len(cuts) - 1))
+            return
+        for row, cut in enumerate(cuts, first):
+            skip = inside * self._step_bytes if row == first else 0
+            if sound[row]:
+                self._folder.read_into(index.file, int(index.places[place, row, 0]) + skip, [room[cut]], cut.stop - cut.start)
+            else:
+                self._read_checked(index, place, row, room[cut], skip)
 
-    def _read_checked(self, index: Index, place: int, row: int, out: np.ndarray, skip: int) -> None:
+    def _cut(self, inside: int, count: int) -> tuple[slice, ...]:
+        """The bytes of each chunk in room for `count` steps, which begin at a step of the first chunk."""
+        found = self._cuts.get((inside, count))
+        if found is None:
+            ends = [0, *range(self._steps - inside, count, self._steps), count]
+            bytes_of = [self._step_bytes * end for end in ends]
+            found = tuple(slice(*pair) for pair in itertools.pairwise(bytes_of))
+            if len(self._cuts) < _MOST_CUTS:
+                self._cuts[inside, count] = found
+        return found
+
+    def _read_checked(self, index: Index, place: int, row: int, out: memoryview, skip: int) -> None:
         """Reads the bytes of a chunk from `skip` on into `out`, once the whole chunk has matched its checksum."""
         offset, length = index.places[place, row].tolist()
         size = self._step_bytes * self._steps
         if offset == _MISSING or length != size + _CHECKSUM.nbytes:
             raise ValueError("a chunk is missing" if offset == _MISSING else f"a chunk has {length} bytes, needed {size + 4}")
-        whole: Any = out if out.nbytes == size else self._room().reshape(-1).view(np.uint8)
+        whole = out if out.nbytes == size else self._room().data.cast("B")
         checksum = bytearray(4)
-        self._folder.read_into(index.file, offset, [whole.data, memoryview(checksum)], length)
-        if google_crc32c.value(whole) != int.from_bytes(checksum, "little"):
+        self._folder.read_into(index.file, offset, [whole, memoryview(checksum)], length)
+        if google_crc32c.value(np.frombuffer(whole, np.uint8)) != int.from_bytes(checksum, "little"):
             raise ValueError("a chunk does not match its checksum")
         if whole is not out:
             out[:] = whole[skip : skip + out.nbytes]
-        index.sound[place, row] = True
+        index.sound[place][row] = True
 
     def _fetch(self, file: str, places: list[list[int]]) -> Callable[[], list[bytes]]:
         """The bytes of some chunks (offset, bytes) of a file."""

@@ -21,7 +21,7 @@ from data_pipelines.wsv.chunks import Chunks
 from data_pipelines.wsv.clip import LINE, fields_of
 from data_pipelines.wsv.folder import Folder
 from data_pipelines.wsv.manifest import Layout
-from wsm_jax.snapshot import FIELDS, WSF, WSV, Camera, Signal, Waves, restore
+from wsm_jax.snapshot import FIELDS, WSF, WSV, Camera, Signal, Waves, channel, restore
 
 Steps = slice | Sequence[int] | np.ndarray | None
 Index = int | np.integer
@@ -62,12 +62,8 @@ class Dataset:
     def __len__(self) -> int:
         return self.layout.clips
 
-    def read(
-        self, clip: Index, channels: Sequence[str], frames: Steps = None, out: Mapping[str, np.ndarray] | None = None
-    ) -> dict[str, np.ndarray]:
+    def read(self, clip: Index, channels: Sequence[str], frames: Steps = None) -> dict[str, np.ndarray]:
         """Stored integers [T H W C] of some channels at some frames (all of them by default), in the order asked.
-
-        Where `out` has arrays for them, what is read comes to stand there.
 
         Raises KeyError for a channel that the dataset lacks, IndexError, ValueError naming a damaged file, and OSError naming
         one that cannot be reached.
@@ -76,14 +72,24 @@ class Dataset:
             if name not in self.layout.channels:
                 raise KeyError(f"{self.folder.path}: no channel {name!r}; it has {', '.join(self.layout.channels) or 'none'}")
         steps = _steps(frames, self.frames(clip), self._where(clip))
-        plain = [name for name in channels if not (name == "rgb" and self.layout.encoded)]
-        given = {f"channels/{name}": out[name] for name in plain} if out is not None else None
-        found = self._read(clip, [f"channels/{name}" for name in plain], steps, given)
-        if len(plain) < len(channels):
-            room = np.empty((_count(steps), self.layout.height, self.layout.width, 3), np.uint8) if out is None else out["rgb"]
-            self._read_pictures(clip, np.arange(self.layout.frames)[steps], room)
-            found["channels/rgb"] = room
-        return {name: found[f"channels/{name}"] for name in channels}
+        shape = (1, _count(steps), self.layout.height, self.layout.width)
+        table = {name: channel(name) for name in channels}
+        found = {name: np.empty((*shape, row.components), row.dtype) for name, row in table.items()}
+        self.read_rows([clip], [steps], found, [0])
+        return {name: values[0] for name, values in found.items()}
+
+    def read_rows(
+        self, clips: Sequence[Index], frames: Sequence[slice | np.ndarray], out: Mapping[str, np.ndarray], rows: Sequence[int]
+    ) -> None:
+        """Reads channels of some clips, each at some frames that it has, into rows [T H W C] of `out`; raises as `read` does.
+
+        `frames`: slices of stride 1 with both ends, or indices.
+        """
+        of_clips = list(zip(clips, frames, rows, strict=True))
+        plain = [name for name in out if not (name == "rgb" and self.layout.encoded)]
+        self._fill([(int(clip), f"channels/{name}", steps, out[name][row]) for name in plain for clip, steps, row in of_clips])
+        for clip, steps, row in of_clips if len(plain) < len(out) else ():
+            self._read_pictures(clip, np.arange(self.layout.frames)[steps], out["rgb"][row])
 
     def frames(self, clip: Index) -> int:
         """How many frames a clip has."""
@@ -238,24 +244,33 @@ class Dataset:
             raise IndexError(f"{self.folder.path}: clip {clip} is not in 0..{len(self) - 1}")
         return int(clip) // self.layout.clips_per_shard
 
-    def _read(
-        self, clip: Index, paths: Sequence[str], steps: slice | np.ndarray, out: Mapping[str, np.ndarray] | None = None
-    ) -> dict[str, np.ndarray]:
-        """Rows of several arrays of a clip, asked for at once, in `out` or in arrays of their own; a damaged file is named."""
-        shard, number, path = self._shard(clip), int(clip), ""
-        chunks = {path: self._array(path) for path in paths}
-        found = {path: each.empty(steps) for path, each in chunks.items()} if out is None else dict(out)
+    def _read(self, clip: Index, paths: Sequence[str], steps: slice | np.ndarray) -> dict[str, np.ndarray]:
+        """Rows of several arrays of a clip."""
+        found = {path: self._array(path).empty(steps) for path in paths}
+        self._fill([(int(clip), path, steps, room) for path, room in found.items()])
+        return found
+
+    def _fill(self, wanted: Sequence[tuple[int, str, slice | np.ndarray, np.ndarray]]) -> None:
+        """Reads steps of arrays of clips (clip, array, steps, room), asked for at once; a damaged file is named."""
+        arrays = {path: self._array(path) for path in {path for _, path, _, _ in wanted}}
+        path, shard, waiting = "", 0, []
         try:
-            indices, waiting = {}, {}
-            for path, each in chunks.items():
-                indices[path] = each.index(shard)
-            for path, index in indices.items():
-                waiting[path] = chunks[path].read(index(), number, steps, found[path])
-            for path in waiting:
-                waiting[path]()
+            sent, indices = {}, {}
+            for path, shard in dict.fromkeys((path, self._shard(clip)) for clip, path, _, _ in wanted):
+                sent[path, shard] = arrays[path].index(shard)
+            for (path, shard), later in sent.items():
+                indices[path, shard] = later()
+            for clip, path, steps, room in wanted:
+                shard = self._shard(clip)
+                later = arrays[path].read(indices[path, shard], clip, steps, room)
+                if self.folder.local:
+                    later()
+                else:
+                    waiting.append((path, shard, later))
+            for path, shard, later in waiting:  # noqa: B007 (the error names them)
+                later()
         except (ValueError, OSError) as error:
             raise self._damaged(self._specs[path].file(shard), error) from error
-        return found
 
     def _array(self, path: str) -> Chunks:
         """The chunks of an array, whose metadata match their checksum."""

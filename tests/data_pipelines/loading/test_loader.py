@@ -358,18 +358,18 @@ def test_a_source_that_has_nothing_to_give_and_an_unknown_channel_are_refused(re
 def test_a_slow_shard_does_not_stall_the_others(tmp_path: Path):
     """Shard 0 answers after four other batches were read; nothing but their own time is lost."""
     path = write(tmp_path / "sim", SIM)
-    read, others, lock, late = Dataset.read, threading.Semaphore(0), threading.Lock(), []
+    read_rows, others, lock, late = Dataset.read_rows, threading.Semaphore(0), threading.Lock(), []
 
-    def slow(dataset: Dataset, clip: int, *given: Any) -> dict:
-        if clip >= SIM.clips_per_shard:
+    def slow(dataset: Dataset, clips: list[int], *given: Any) -> None:
+        if clips[0] >= SIM.clips_per_shard:
             others.release()
         elif lock.acquire(blocking=False):  # the first one
             late.append(all(others.acquire(timeout=20) for _ in range(4)))
-        return read(dataset, clip, *given)
+        read_rows(dataset, clips, *given)
 
     ask = {**ASK, "batch_size": 1, "ticks": 0}
     wanted = take(loader([Source(path)], **ask, shuffle=False, threads=0), 9)
-    with mock.patch.object(Dataset, "read", slow):
+    with mock.patch.object(Dataset, "read_rows", slow):
         found = take(loader([Source(path)], **ask, shuffle=False, threads=8), 9)
     assert late == [True] and same(found, wanted)
 
