@@ -35,7 +35,7 @@ REAL = Path(__file__).parents[2] / "shared" / "data" / "video"
 
 ROWS = {
     "simulated": (
-        "loader rgb", "aligned rgb", "loader raw", "loader core", "read rgb", "read raw", "array_record", "tar",
+        "loader rgb", "loader rgb-2", "aligned rgb", "loader raw", "loader core", "read rgb", "read raw", "array_record", "tar",
         "npy", "memmap", "zstd rgb",
     ),
     "real": (
@@ -57,7 +57,13 @@ TOLD = {
     "zstd": "bound: zstd alone, of our chunks",
     "sequential": "bound: PyAV, mp4 frame after frame",
 }
-CODECS = {"simulated": ("rgb", "raw", "core"), "real": ("jpeg", "h264")}
+CODECS = {"simulated": ("rgb", "rgb-2", "raw", "core"), "real": ("jpeg", "h264")}
+"""The datasets of each kind; NAME-2 is in chunks of 2 frames, as `launch.data advise` tells for windows of 16, else of 8."""
+CHUNKED = {"simulated": "rgb", "real": "h264"}
+CHUNK_HEAD = (
+    "frames", "frames_per_chunk", "raw / stored", "CPU ms / clip", "KiB read / clip", "amplified", "aligned: CPU ms", "KiB",
+    "load",
+)  # fmt: skip
 BUCKET = {
     "array_record": "ArrayRecord, a pickle an episode, Grain",
     "zstd": "bound: ArrayRecord's bytes, zstd alone",
@@ -150,6 +156,15 @@ def measure(team: Sequence[Child], frames: int, rounds: int, seconds: float) -> 
     return found, all(one["forgot"] for turns in cold.values() for one in turns)
 
 
+def told(name: str) -> str:
+    """A contender in words."""
+    kind, _, dataset = name.partition(" ")
+    if name in TOLD or kind not in ("loader", "aligned", "read"):
+        return TOLD.get(name) or TOLD[kind]
+    codec, _, chunk = dataset.partition("-")
+    return f"{TOLD[kind]}, {codec}" + (f", chunks of {chunk}" if chunk else "")
+
+
 def row(name: str, found: dict[str, Any], frames: int, size: int, floor: float, kept: float) -> list[str]:
     """A line of the table; `kept` is what a frame takes in storage, bytes."""
     kind = name.partition(" ")[0]
@@ -158,9 +173,8 @@ def row(name: str, found: dict[str, Any], frames: int, size: int, floor: float, 
     read = [] if not bound else ["-", "-"]
     read = read or [f"{found['read'] / 2**10:.1f}", f"{found['read'] / (kept * frames):.2f}"]
     cold = ["-", "-"] if bound else [f"{frames * found['cold_clips_s']:.0f}", f"{found['cold_cpu_ms']:.3f}"]
-    told = TOLD.get(name) or TOLD[kind] + (f", {name.partition(' ')[2]}" if kind in ("loader", "aligned", "read") else "")
     return [
-        str(frames), told, f"{rate:.0f}", f"{rate * size * size * 3 / 1e6:.1f}", f"{found['cpu_ms']:.3f}",
+        str(frames), told(name), f"{rate:.0f}", f"{rate * size * size * 3 / 1e6:.1f}", f"{found['cpu_ms']:.3f}",
         f"{found['cpu_ms'] / floor:.1f}", *cold, *read,
         f"{found['rss'] / 2**20:.0f}", f"{found['before'] / 2**20:.0f}", f"{found['load']:.1f}",
     ]  # fmt: skip
@@ -191,6 +205,27 @@ def table(kind: str, root: Path, size: int, values: flags.FlagValues) -> None:
         print("\nThe system kept files that it was told to forget: its columns for cold are of files that are partly warm.")
 
 
+def chunk_table(kind: str, root: Path, size: int, chunks: Sequence[int], values: flags.FlagValues) -> None:
+    """Prints what chunks of so many frames take and cost, for windows that begin anywhere and such that begin with a chunk."""
+    from launch.bench_loader_files import EPISODE, windows
+
+    episodes, codec = len(files(root / "npy")), CHUNKED[kind]
+    print(f"\n{kind} video, {size} x {size} pixels, {codec} in chunks of several lengths\n")
+    print("| " + " | ".join(CHUNK_HEAD) + " |\n|---:" + "|---:" * (len(CHUNK_HEAD) - 1) + "|")
+    names = [f"{how} {codec}-{chunk}" for how in ("loader", "aligned") for chunk in chunks]
+    with children(names, root, values.batch, values.threads, values.hosts) as team:
+        for frames in (int(text) for text in values.frames):
+            windows(root, [f"{codec}-{chunks[0]}"], frames, values.clips)
+            found, _ = measure(team, frames, values.rounds, values.seconds)
+            for chunk in chunks:
+                anywhere, aligned = (found[f"{how} {codec}-{chunk}"] for how in ("loader", "aligned"))
+                kept = stored(root, f"loader {codec}-{chunk}") / (episodes * EPISODE)
+                cells = [str(frames), str(chunk), f"{size * size * 3 / kept:.2f}", f"{anywhere['cpu_ms']:.3f}"]
+                cells += [f"{anywhere['read'] / 2**10:.1f}", f"{anywhere['read'] / (kept * frames):.2f}"]
+                cells += [f"{aligned['cpu_ms']:.3f}", f"{aligned['read'] / 2**10:.1f}", f"{anywhere['load']:.1f}"]
+                print("| " + " | ".join(cells) + " |", flush=True)
+
+
 def originals(videos: Path, values: flags.FlagValues) -> None:
     """Prints how fast PyAV decodes the real videos as they are."""
     with children(["sequential originals"], videos, 1, 0) as (child,):
@@ -206,7 +241,7 @@ def bucket_rows(found: Mapping[str, dict[str, Any]], frames: int) -> list[list[s
     for name, one in found.items():
         kind = name.partition(" ")[2]
         rows.append([
-            str(frames), BUCKET.get(kind) or TOLD.get(f"loader {kind}") or f"our loader, {kind}", f"{one['clips_s']:.0f}",
+            str(frames), BUCKET.get(kind) or told(f"loader {kind}"), f"{one['clips_s']:.0f}",
             f"{one['clips_s'] / floor:.1f}", f"{one['requests']:.2f}", f"{one['read'] / 2**10:.1f}", f"{one['cpu_ms']:.3f}",
             f"{one['rss'] / 2**20:.0f}", f"{one['load']:.1f}",
         ])  # fmt: skip
@@ -288,6 +323,7 @@ def main(arguments: list[str]) -> int:
     flags.DEFINE_float("latency_ms", 0.0, "of a bucket; 0: nothing is read from one", lower_bound=0.0, flag_values=values)
     flags.DEFINE_integer("reads", 64, "requests in flight, to the bucket", lower_bound=1, flag_values=values)
     flags.DEFINE_bool("local", True, "tables of what reads from the disk", flag_values=values)
+    flags.DEFINE_list("chunks", [], "frames of a chunk, by comma: tables of what they cost, alone", flag_values=values)
     flags.DEFINE_bool("quick", False, "one size, one length, two scenes, two videos", flag_values=values)
     command.parse("python -m launch.bench loader", values, arguments)
     if values.quick:
@@ -310,6 +346,9 @@ def _run(root: Path, sizes: list[int], lengths: list[int], values: flags.FlagVal
         _check_memory(max(sizes), made.EPISODE, values)
     if max(lengths) > made.EPISODE:
         raise command.Usage(f"--frames={','.join(values.frames)}; episodes have {made.EPISODE} frames")
+    chunks = _numbers(values.chunks, "--chunks") if values.chunks else []
+    if max(chunks, default=0) > made.EPISODE:
+        raise command.Usage(f"--chunks={','.join(values.chunks)}; episodes have {made.EPISODE} frames")
     folder = Path(values.videos) if values.videos else REAL
     videos = sorted(folder.glob("*.mp4"))[: 2 if values.quick else None]
     if values.videos and not videos:
@@ -323,13 +362,17 @@ def _run(root: Path, sizes: list[int], lengths: list[int], values: flags.FlagVal
         sources["real"] = made.real(root / f"real_{len(videos)}_{largest}", videos, largest)
     for kind, source in sources.items():
         for size in sizes:
-            place = made.write(Path(f"{source.folder.path}_at_{size}"), source, size, CODECS[kind])
+            codecs = [f"{CHUNKED[kind]}-{chunk}" for chunk in chunks] or CODECS[kind]
+            place = made.write(Path(f"{source.folder.path}_at_{size}"), source, size, codecs)
             os.sync()  # what is not on the disk yet cannot be forgotten
+            if chunks:
+                chunk_table(kind, place, size, chunks, values)
+                continue
             if values.local:
                 table(kind, place, size, values)
             if values.latency_ms:
                 bucket_table(kind, place, size, values)
-    if videos and values.local:
+    if videos and values.local and not chunks:
         originals(folder, values)
     return 0
 

@@ -3,8 +3,8 @@
     python -m launch.bench_loader_contender NAME FOLDER BATCH THREADS HOSTS
 
 Every contender goes through the same clips without end, and gives them as uint8 [B n H W 3]. Ours and ArrayRecord run under
-Grain with as many THREADS (0: none); ours is the first of HOSTS that load a batch together. Those of a bucket ("bucket rgb",
-"bucket array_record", ...) stand in `launch.bench_loader_bucket`.
+Grain with as many THREADS (0: none), and sequential decoding has as many of its own; ours is the first of HOSTS that load a
+batch together. Those of a bucket ("bucket rgb", "bucket array_record", ...) stand in `launch.bench_loader_bucket`.
 """
 
 import dataclasses
@@ -61,7 +61,7 @@ def open_contender(name: str, root: Path, frames: int, batch: int, threads: int 
     """The contender of a name: its kind, and for ours the dataset: "loader rgb", "read jpeg", "array_record", ..."""
     kind, _, dataset = name.partition(" ")
     if kind == "sequential" and dataset == "originals":
-        return _sequential(root, batch, frames, _originals(root))
+        return _sequential(root, batch, frames, _originals(root), threads)
     windows = np.load(root / f"windows_{frames}.npy")
     endless = map(tuple, itertools.cycle(windows.tolist()))
     shape = np.load(root / "npy" / "00000.npy", mmap_mode="r").shape
@@ -74,7 +74,7 @@ def open_contender(name: str, root: Path, frames: int, batch: int, threads: int 
     if kind == "array_record":
         return _array_record(root / "clips.array_record", windows, shape, frames, batch, threads)
     if kind == "sequential":
-        return _sequential(root / "clips.tar", batch, frames, _members(root / "clips.tar"))
+        return _sequential(root / "clips.tar", batch, frames, _members(root / "clips.tar"), threads)
     opener, file = {
         "read": (_read, dataset),
         "zstd": (_zstd, dataset),
@@ -225,8 +225,11 @@ def _originals(folder: Path) -> Iterator[bytes]:
     return (file.read_bytes() for file in itertools.cycle(sorted(folder.glob("*.mp4"))))
 
 
-def _sequential(path: Path, batch: int, frames: int, films: Iterator[bytes]) -> Contender:
-    """PyAV, frame after frame, turned into RGB: lists of clips, each a list of pictures."""
+def _sequential(path: Path, batch: int, frames: int, films: Iterator[bytes], threads: int) -> Contender:
+    """PyAV, frame after frame, turned into RGB: lists of clips, each a list of pictures.
+
+    With THREADS as many pictures are decoded at once; else PyAV does as it does unasked.
+    """
     import av
 
     count = Counter()
@@ -234,6 +237,9 @@ def _sequential(path: Path, batch: int, frames: int, films: Iterator[bytes]) -> 
     def pictures() -> Iterator[np.ndarray]:
         for data in films:
             with av.open(io.BytesIO(data), "r") as film:
+                if threads:
+                    film.streams.video[0].thread_type = "AUTO"
+                    film.streams.video[0].thread_count = threads
                 for frame in film.decode(video=0):
                     yield frame.to_ndarray(format="rgb24")
             count.bytes += len(data)

@@ -2,6 +2,7 @@
 
     rgb/  core/         WSV of simulated video, lossless: rgb alone, and with cameras, core and captions
     jpeg/  h264/        WSV of real video
+    rgb-2/  h264-16/    the same in chunks of 2, or runs of 16 frames
     clips.array_record  a record an episode: the pickle of {"raw_video": bytes, "sequence_length": T}, as Jasmine keeps its
     clips.tar           an .mp4 an episode, as WebDataset keeps them
     npy/00000.npy ...   an array an episode
@@ -99,16 +100,18 @@ def _write_datasets(
     changes = {"clips": len(order), "height": frames[0].shape[1], "width": frames[0].shape[2], "channels": ("rgb",)}
     changes |= {"clips_per_shard": 16, "measures": (), "derived": (), "captions": False, "camera": False, "ticks": 0}
     for name in codecs:
-        plain = name in ("rgb", "core", "raw")
-        layout = dataclasses.replace(held, **changes, rgb_codec="array" if plain else name)
-        layout = dataclasses.replace(layout, compression="none" if name == "raw" else "zstd")
-        if name == "core":
+        kind, _, chunk = name.partition("-")
+        plain = kind in ("rgb", "core", "raw")
+        layout = dataclasses.replace(held, **changes, rgb_codec="array" if plain else kind)
+        layout = dataclasses.replace(layout, compression="none" if kind == "raw" else "zstd")
+        layout = dataclasses.replace(layout, frames_per_chunk=int(chunk)) if chunk else layout
+        if kind == "core":
             layout = dataclasses.replace(layout, captions=held.captions, camera=held.camera, ticks=held.ticks)
         if (root / name / "manifest.json").exists():
             continue
         writer = wsv.create(root / name, layout, name="bench", sources=source.manifest["sources"], build={"of": source.name})
         for shard in writer.missing():
-            writer.write(shard, [_clip(source, order[i], frames[order[i]], name == "core") for i in layout.span(shard)])
+            writer.write(shard, [_clip(source, order[i], frames[order[i]], kind == "core") for i in layout.span(shard)])
         writer.finish()
 
 

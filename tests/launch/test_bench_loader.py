@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import shutil
 import time
 import urllib.error
 import urllib.request
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from absl import flags
 
 from data_pipelines import wsv
 from data_pipelines.wsv.clip import Clip
@@ -21,7 +23,8 @@ from wsm_jax.snapshot import Camera
 from wsm_jax.snapshot.waves import empty
 
 SIZE, FRAMES, BATCH, BATCHES = 16, 16, 3, 5
-EXACT = ("loader rgb", "loader core", "read rgb", "array_record", "npy", "memmap")
+CODECS = ("rgb", "rgb-2", "raw", "core", "jpeg", "h264")
+EXACT = ("loader rgb", "loader rgb-2", "loader core", "read rgb", "array_record", "npy", "memmap")
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +57,7 @@ def root(source, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("bench") / "files"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bench_loader_files, "REPEATED_BYTES", 2 * 3 * 40 * SIZE * SIZE * 3)
-        bench_loader_files.write(path, source, SIZE, ("rgb", "raw", "core", "jpeg", "h264"))
+        bench_loader_files.write(path, source, SIZE, CODECS)
     for frames in (FRAMES, 40):
         bench_loader_files.windows(path, ("rgb",), frames, 50)
     return path
@@ -103,8 +106,9 @@ def test_bare_zstd_decodes_the_chunks_of_the_clips(root, expected):
         assert len(chunks) == -(-(first % 8 + FRAMES) // 8)
 
 
-def test_sequential_decoding_goes_through_every_episode(root):
-    found = open_contender("sequential mp4", root, 40, 1).batches
+@pytest.mark.parametrize("threads", [0, 2])
+def test_sequential_decoding_goes_through_every_episode(root, threads):
+    found = open_contender("sequential mp4", root, 40, 1, threads).batches
     stacks = np.array([next(found)[0] for _ in range(6)], int)
     for number, episode in enumerate(stacks):
         exact = np.load(root / "npy" / f"{number:05d}.npy").astype(int)
@@ -132,7 +136,7 @@ def test_finished_files_stay(root, source):
     before = {path: path.stat().st_mtime_ns for path in files(root)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bench_loader_files, "REPEATED_BYTES", 2 * 3 * 40 * SIZE * SIZE * 3)
-        bench_loader_files.write(root, source, SIZE, ("rgb", "raw", "core", "jpeg", "h264"))
+        bench_loader_files.write(root, source, SIZE, CODECS)
     assert {path: path.stat().st_mtime_ns for path in files(root)} == before
 
 
@@ -150,6 +154,21 @@ def test_the_table_has_a_row_a_contender(root):
     for name, measured in found.items():
         cells = bench_loader.row(name, measured, FRAMES, SIZE, found["memmap"]["cpu_ms"], 1.0)
         assert len(cells) == len(bench_loader.HEAD) and cells[0] == str(FRAMES)
+
+
+def test_the_table_of_chunks_tells_what_each_length_costs(root, capsys):
+    values = flags.FlagValues()
+    flags.DEFINE_multi_integer("frames", [FRAMES], "", flag_values=values)
+    for name, number in {"batch": BATCH, "threads": 0, "hosts": 1, "rounds": 1, "clips": 50, "seconds": 0}.items():
+        flags.DEFINE_integer(name, number, "", flag_values=values)
+    values.mark_as_parsed()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bench_loader_files, "EPISODE", 40)
+        shutil.copytree(root / "rgb", root / "rgb-8", dirs_exist_ok=True)
+        bench_loader.chunk_table("simulated", root, SIZE, [2, 8], values)
+    short, long = ([float(cell) for cell in line.strip("| ").split("|")] for line in capsys.readouterr().out.splitlines()[-2:])
+    assert (short[:2], long[:2]) == ([FRAMES, 2], [FRAMES, 8])
+    assert short[5] < long[5], "of short chunks less is read that is not used"
 
 
 @pytest.fixture(scope="module")
@@ -215,6 +234,7 @@ def test_the_table_of_a_bucket_compares_with_array_record(root, bucket):
     "arguments",
     [
         *(["--nolocal"], ["--sizes=15"], ["--sizes=a"], ["--frames=0"], ["--frames=161"], ["--videos=nowhere"]),
+        *(["--chunks=0"], ["--chunks=2,161"]),
         ["--latency_ms=20", "--sizes=64,16384"],
     ],
 )
