@@ -17,7 +17,7 @@ from data_pipelines.ingest import frame
 from data_pipelines.ingest.bucket import Bucket
 from data_pipelines.ingest.caption import checked
 from data_pipelines.ingest.crew import Crew
-from data_pipelines.ingest.find import Candidate, Rejection, find, with_masks
+from data_pipelines.ingest.find import Candidate, Rejection, find_masked
 from data_pipelines.ingest.plan import MEASURES, Cut, Filters, Found, plan
 from data_pipelines.ingest.scan import Reading, Scans, reopened
 from data_pipelines.workers import Died, Run, run
@@ -128,10 +128,7 @@ def _candidates(
     inputs: Sequence[str | Path], masks: str | Path | None, how: Reading
 ) -> tuple[list[Candidate], list[Rejection]]:
     """What may be recordings, and what is none. Raises FileNotFoundError, and ValueError for a rate that is of none of them."""
-    candidates, rejected = find(inputs, [] if masks is None else [Path(masks)])
-    if masks is not None:
-        candidates, left = with_masks(candidates, Path(masks))
-        rejected += left
+    candidates, rejected = find_masked(inputs, masks)
     if how.fps is not None and not any(c.kind in _RATED for c in candidates):
         raise ValueError(
             f"ingest: fps={how.fps:g} is the rate of folders of frames, robot episodes and RGB-D frames without times, and no "

@@ -24,7 +24,7 @@ from data_pipelines.ingest.plan import Found, steps
 from data_pipelines.recording import video
 from data_pipelines.recording.colmap import read_colmap
 from data_pipelines.recording.lerobot import read_lerobot
-from data_pipelines.recording.mask import mask_files, mask_picture, masked
+from data_pipelines.recording.mask import Masked, masked
 from data_pipelines.recording.opensfm import read_opensfm
 from data_pipelines.recording.recording import Recording
 from data_pipelines.recording.redwood import read_redwood
@@ -96,9 +96,9 @@ def scan(candidate: Candidate, how: Reading, number: int) -> list[Found] | Rejec
             fps = how.fps if candidate.kind == "frames" else None
             film = video.film(video.scan(candidate.path, fps, how.allow_truncated, watch=measure.add), candidate.name)
             film = _masked(_captioned(film, candidate.path), candidate)
-            if candidate.masks is not None:
-                for file in mask_files(candidate.masks):
-                    mask_picture(file)
+            if isinstance(film.pictures, Masked):
+                for _ in film.pictures.masks(range(len(film.time))):
+                    pass
             return [_found(film, measure, number, 0)]
         results = []
         for index, recording in enumerate(recordings(candidate, how)):
