@@ -23,7 +23,7 @@ _WANTED = (
 )
 _KEEPS = Properties.LOSSLESS.value | Properties.LOSSY.value
 """What a codec may be; many are both, by their settings."""
-_GREY = re.compile("gray((9|10|12|14|16)(le|be))?")
+_GREY = re.compile("gray((9|10|12|14|16)le)?")
 
 
 def of_file(path: Path) -> "FilmMasks":
@@ -87,7 +87,7 @@ class FilmMasks:
         name = frame.format.name
         if name != "pal8" and not _GREY.fullmatch(name):
             raise ValueError(f"{self.path}: its pixels are {name}, which are no labels; {_WANTED}")
-        dtype = np.dtype("u1" if name in ("gray", "pal8") else ">u2" if name.endswith("be") else "<u2")
+        dtype = np.dtype("u1" if name in ("gray", "pal8") else "<u2")
         plane: Any = frame.planes[0]
         rows = np.frombuffer(plane, dtype).reshape(-1, plane.line_size // dtype.itemsize)
         values = rows[: frame.height, : frame.width].astype(np.uint16)

@@ -6,10 +6,10 @@ import av
 import numpy as np
 
 
-def label_film(path: Path, values: np.ndarray, codec: str, pixels: str) -> Path:
+def label_film(path: Path, values: np.ndarray, codec: str, pixels: str, rate: int = 8) -> Path:
     """A film of grey or indexed pictures through PyAV alone; its palette is grey, as that of no codec's default."""
     with av.open(str(path), "w") as file:
-        stream = file.add_stream(codec, rate=8)
+        stream = file.add_stream(codec, rate=rate)
         stream.height, stream.width, stream.pix_fmt = *values.shape[1:], pixels
         for picture in values:
             if pixels == "pal8":

@@ -110,6 +110,19 @@ def test_archives_of_other_than_one_array_are_named(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".npz"])
+def test_values_that_are_more_than_the_head_says_are_named(tmp_path, suffix):
+    np.save(tmp_path / "long.npy", LABELS.astype(np.uint8))
+    raw = (tmp_path / "long.npy").read_bytes() + b"more"
+    if suffix == ".npy":
+        (tmp_path / "a.npy").write_bytes(raw)
+    else:
+        with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+            archive.writestr("masks.npy", raw)
+    with pytest.raises(ValueError, match=rf"a\{suffix}: has 214 bytes of values, its head says 210"):
+        of_file(tmp_path / f"a{suffix}")
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
 def test_damaged_files_are_named(tmp_path, suffix):
     """A shorter file never gives masks; of an archive nor does one whose bits flipped, if all of it is read."""
     path, rng = save(tmp_path / f"a{suffix}", LABELS.astype(np.uint8)), np.random.default_rng(1)

@@ -108,6 +108,19 @@ def test_colours_are_refused(tmp_path, pixels):
         of_file(tmp_path / "a.mkv")
 
 
+@pytest.mark.parametrize(("suffix", "codec"), [(".mkv", "ffv1"), (".mov", "png")])
+def test_a_film_that_became_another_is_named(tmp_path, suffix, codec):
+    """One of fewer pictures, or of other times, is not taken for what it was."""
+    path = tmp_path / f"a{suffix}"
+    masks = of_file(label_film(path, labels(), codec, "gray"))
+    label_film(path, labels()[:30], codec, "gray")
+    with pytest.raises(ValueError, match=rf"a\{suffix}: picture 30 is damaged or missing"):
+        list(masks(range(COUNT)))
+    label_film(path, labels(), codec, "gray", 7)
+    with pytest.raises(ValueError, match=rf"a\{suffix}: picture 1 is damaged or missing"):
+        list(masks(range(COUNT)))
+
+
 def test_files_that_are_no_film_are_named(tmp_path):
     (tmp_path / "a.mkv").write_bytes(b"no film" * 99)
     (tmp_path / "b.mp4").write_bytes(b"")
