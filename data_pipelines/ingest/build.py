@@ -79,7 +79,7 @@ def ingest(
     clips. What cannot be used is left out, listed with its reason in the report and in rejected.jsonl of every dataset; with
     `strict` it is an error instead, before anything is written. A build that was stopped goes on when called again with the
     same arguments, and what is finished stays. Of `hosts` that are called with the same arguments and a `host` each, every
-    one does its share, and waits for the others.
+    one does its share, and waits for the others. One that is called when they have finished reads every recording itself.
 
     Raises FileNotFoundError or ValueError before anything is written for arguments that make no sense and where nothing can
     be used; OSError for a full disk.
@@ -92,8 +92,8 @@ def ingest(
     texts = checked([c.name for c in candidates], captions or {})
     scans = Scans(Folder(f"{str(out).rstrip('/')}.scan"), tuple(candidates), how)
     try:
-        crew.work(scans, "reading")
-        found, cuts, rejected = _planned(scans, rejected, chosen, filters, strict)
+        results = _scanned(scans, Folder(out), crew)
+        found, cuts, rejected = _planned(results, rejected, chosen, filters, strict)
         jobs = {folder: _Job.of(members, found, scans, derive, texts) for folder, members in _groups(found, cuts).items()}
         _check_place(Folder(out), jobs)
         attached = {REJECTED: b"".join(records.dumps(dataclasses.asdict(one)) + b"\n" for one in rejected)}
@@ -109,8 +109,7 @@ def ingest(
         raise
     if list(manifests) != [""]:
         collection.write(Folder(out), name, {key: value["counts"]["clips"] for key, value in manifests.items()})
-    if crew.alone:  # another host may still look for them
-        scans.clear()
+    scans.clear()  # a host that still looks for them finds that all is done, and makes its own
     return Report(manifests, tuple(rejected))
 
 
@@ -152,14 +151,32 @@ def _reasons(rejected: Sequence[Rejection]) -> str:
     return "ingest: nothing was made of\n" + "\n".join(lines) + more if rejected else "ingest: no recording was found"
 
 
+def _scanned(scans: Scans, out: Folder, crew: Crew) -> list[list[Found] | Rejection]:
+    """What all recordings hold, in their order. A host may come late, when another has finished `out` and cleared the scans."""
+
+    def over() -> bool:
+        return any(out.read(key) is not None for key in (records.MANIFEST, collection.COLLECTION))
+
+    while True:
+        crew.work(scans, "reading", over)
+        try:
+            return scans.results()
+        except ValueError:
+            if crew.alone:
+                raise
+
+
 def _planned(
-    scans: Scans, rejected: Sequence[Rejection], buckets: tuple[Bucket, ...], filters: Filters, strict: bool
+    results: Sequence[list[Found] | Rejection],
+    rejected: Sequence[Rejection],
+    buckets: tuple[Bucket, ...],
+    filters: Filters,
+    strict: bool,
 ) -> tuple[list[Found], list[Cut], list[Rejection]]:
     """What the scans found, the clips of it, and what is left out in all, `rejected` first.
 
     Raises ValueError where there is no clip, or, if `strict`, where a whole recording is left out.
     """
-    results = scans.results()
     found = [one for some in results if not isinstance(some, Rejection) for one in some]
     cuts, left = plan(found, buckets, filters)
     rejected = [*rejected, *(one for one in results if isinstance(one, Rejection)), *left]

@@ -4,6 +4,7 @@ Scans are kept as files until the dataset is finished, so that a build that is k
 build together read each recording once.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -190,7 +191,11 @@ class Scans:
         value = {"rejected": dataclasses.asdict(result)} if isinstance(result, Rejection) else {}
         if not isinstance(result, Rejection):
             value = {"found": [dataclasses.asdict(one) for one in result]}
-        self.folder.write({self._key(number): records.dumps({**value, "of": self._of(number)})})
+        file = {self._key(number): records.dumps({**value, "of": self._of(number)})}
+        try:
+            self.folder.write(file)
+        except OSError:  # another host that has ended may have removed the empty folder in the midst of it
+            self.folder.write(file)
 
     def died(self, number: int, error: Died) -> None:
         """A recording that a process died at is left out."""
@@ -213,8 +218,9 @@ class Scans:
         """Deletes them."""
         for key in self.folder.list():
             self.folder.remove(key)
-        if self.folder.local and os.path.isdir(self.folder.path) and not os.listdir(self.folder.path):
-            os.rmdir(self.folder.path)
+        if self.folder.local:
+            with contextlib.suppress(OSError):  # it is gone, or not empty: another host clears it, or works there
+                os.rmdir(self.folder.path)
 
     def _key(self, number: int) -> str:
         return f"{number:08d}.json"
