@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import functools
 import json
 import os
 import shutil
@@ -15,13 +16,13 @@ import numpy as np
 import pytest
 import tensorstore as ts
 
-from data_pipelines.wsv import SCHEMA_VERSION, Dataset, create, verify
+from data_pipelines.wsv import SCHEMA_VERSION, Dataset, create, finished, verify
 from data_pipelines.wsv import manifest as records
 from data_pipelines.wsv.folder import Folder
 from data_pipelines.wsv.moments import Moments
-from tests.data_pipelines.datasets import FULL, SOURCES
+from tests.data_pipelines.datasets import FULL, SOURCES, fill
 from tests.data_pipelines.wsv.random_clips import BUILD, JPEG, RGB, SPLIT, TEXT, begin, build, changed, contents, make_clip
-from wsm_jax.snapshot import FIELDS
+from wsm_jax.snapshot import CHANNELS, FIELDS
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -168,6 +169,29 @@ def test_what_another_release_began_is_refused(tmp_path):
         assert not changed(before, tmp_path / "ds")
     file.write_text(json.dumps(begun))
     begin(tmp_path / "ds", FULL)
+
+
+def test_what_another_release_or_other_arguments_finished_is_not_taken_for_ours(tmp_path):
+    """Numbers of the same arguments mean something else there; it stays as it is, and nothing is begun over it."""
+    given = {"name": "test", "sources": SOURCES, "build": BUILD}
+    assert finished(tmp_path / "ds", TEXT, **given) is None
+    writer = begin(tmp_path / "ds", TEXT)
+    assert finished(tmp_path / "ds", TEXT, **given) is None, "it is begun"
+    manifest = fill(writer, functools.partial(make_clip, TEXT))
+    assert finished(tmp_path / "ds", TEXT, **given) == manifest
+    for key, other in {"name": "other", "sources": [*SOURCES, *SOURCES], "build": {}, "attached": {"a.txt": b"a"}}.items():
+        assert finished(tmp_path / "ds", TEXT, **{**given, key: other}) is None, key
+    assert finished(tmp_path / "ds", dataclasses.replace(TEXT, clips=6), **given) is None
+    file = tmp_path / "ds" / records.MANIFEST
+    classes, row = manifest["semantic_classes"][:-1], CHANNELS["rgb"]
+    table = {"rgb": {"components": row.components, "dtype": row.dtype, "step": row.step, "unit": "lx"}}
+    for key, other in {"schema_version": 1, "tick_hz": 9.0, "semantic_classes": classes, "channels": table}.items():
+        file.write_bytes(records.seal({**{k: v for k, v in manifest.items() if k != "sha256"}, key: other}))
+        before = contents(tmp_path / "ds")
+        assert finished(tmp_path / "ds", TEXT, **given) is None, key
+        with pytest.raises(ValueError, match="a finished dataset is here"):
+            begin(tmp_path / "ds", TEXT)
+        assert changed(before, tmp_path / "ds") == []
 
 
 def test_another_build_is_refused(tmp_path):
