@@ -139,7 +139,7 @@ def ingest(arguments: list[str]) -> int:
         "captions", None, '.json {"a.mp4": ["text", ...]}, or .jsonl of {"file": ..., "caption": ...}', flag_values=values
     )
     flags.DEFINE_string(
-        "masks", None, "folder of folders of png masks, as FOLDER/a/*.png of a.mp4: instances", flag_values=values
+        "masks", None, "folder of masks of instances: FOLDER/a/*.png, a.npy, a.npz or a.mkv of a.mp4", flag_values=values
     )
     flags.DEFINE_float("folder_fps", None, "frames a second of recordings without times: folders, episodes", flag_values=values)
     flags.DEFINE_float("depth_unit", None, "one step of RGB-D depth in m, as 0.001", flag_values=values)
@@ -313,6 +313,7 @@ def repair(arguments: list[str]) -> int:
     flags.DEFINE_string("data", None, "the dataset, or a folder of several", flag_values=values)
     flags.DEFINE_list("inputs", [], "its recordings, or folders of some, by comma; also as plain arguments", flag_values=values)
     flags.DEFINE_string("captions", None, "those that were given to ingest, where text is damaged", flag_values=values)
+    flags.DEFINE_string("masks", None, "the folder of masks that was given to ingest", flag_values=values)
     flags.DEFINE_integer("workers", 2, "processes", lower_bound=1, flag_values=values)
     flags.DEFINE_bool("progress", True, "progress bars", flag_values=values)
     rest = command.parse(f"{COMMAND} repair", values, arguments, ["data"], others=True)
@@ -328,7 +329,7 @@ def repair(arguments: list[str]) -> int:
     root = Folder(values.data)
     several = [] if head(root.path) else [root.name(part) for part in collection.below(root)]
     seen: dict[Any, Any] = {}
-    makers = {path: _maker(path, inputs, texts, seen) for path in several or [root.path]}
+    makers = {path: _maker(path, inputs, texts, seen, values.masks) for path in several or [root.path]}
     refused = [maker.refused for maker, _ in makers.values() if hasattr(maker, "refused")]
     if inputs and not refused:
         raise Usage(f"{COMMAND} repair: {root.path} is not made of recordings; got {', '.join(map(str, inputs))}")
@@ -344,7 +345,9 @@ def repair(arguments: list[str]) -> int:
     return 1 if problems else 0
 
 
-def _maker(path: str, inputs: list[str], texts: dict[str, list[str]], seen: dict[Any, Any]) -> tuple[Any, dict[str, Any]]:
+def _maker(
+    path: str, inputs: list[str], texts: dict[str, list[str]], seen: dict[Any, Any], masks: str | None
+) -> tuple[Any, dict[str, Any]]:
     """What makes the clips of a dataset again (None: nothing does), and the arguments of `wsv.repair` that go with it."""
     from data_pipelines.ingest.remake import remake
     from data_pipelines.simulation.simulate import maker
@@ -357,7 +360,7 @@ def _maker(path: str, inputs: list[str], texts: dict[str, list[str]], seen: dict
             simulated = maker(known)
             return simulated, {"environment": simulated.environment}
         if known and build.get("verb") == "ingest":
-            cut = remake(path, known, inputs, texts, seen)
+            cut = remake(path, known, inputs, texts, seen, masks)
             return cut, {"attached": cut.attached if inputs else None}
     except ValueError as error:
         print(error)

@@ -17,7 +17,7 @@ from data_pipelines.ingest import frame
 from data_pipelines.ingest.bucket import Bucket
 from data_pipelines.ingest.caption import checked
 from data_pipelines.ingest.crew import Crew
-from data_pipelines.ingest.find import Candidate, Rejection, find, with_masks
+from data_pipelines.ingest.find import Candidate, Rejection, find_masked
 from data_pipelines.ingest.plan import MEASURES, Cut, Filters, Found, plan
 from data_pipelines.ingest.scan import Reading, Scans, reopened
 from data_pipelines.workers import Died, Run, run
@@ -81,7 +81,7 @@ def ingest(
     What cannot be used is left out, listed with its reason in the report and in rejected.jsonl of every dataset; with `strict`
     it is an error instead, before anything is written. A build that was stopped goes on when called again with the same
     arguments, and what is finished stays. Of `hosts` that are called with the same arguments and a `host` each, every one does
-    its share, and waits for the others.
+    its share, and waits for the others. One that is called when they have finished reads every recording itself.
 
     Raises FileNotFoundError or ValueError before anything is written for arguments that make no sense and where nothing can
     be used; OSError for a full disk.
@@ -94,8 +94,8 @@ def ingest(
     texts = checked([c.name for c in candidates], captions or {})
     scans = Scans(Folder(f"{str(out).rstrip('/')}.scan"), tuple(candidates), how)
     try:
-        crew.work(scans, "reading")
-        found, cuts, rejected = _planned(scans, rejected, chosen, filters, strict)
+        results = _scanned(scans, Folder(out), crew)
+        found, cuts, rejected = _planned(results, rejected, chosen, filters, strict)
         jobs = {folder: _Job.of(members, found, scans, derive, texts) for folder, members in _groups(found, cuts).items()}
         _check_place(Folder(out), jobs)
         attached = {REJECTED: b"".join(records.dumps(dataclasses.asdict(one)) + b"\n" for one in rejected)}
@@ -111,8 +111,7 @@ def ingest(
         raise
     if list(manifests) != [""]:
         collection.write(Folder(out), name, {key: value["counts"]["clips"] for key, value in manifests.items()})
-    if crew.alone:  # another host may still look for them
-        scans.clear()
+    scans.clear()  # a host that still looks for them finds that all is done, and makes its own
     return Report(manifests, tuple(rejected))
 
 
@@ -132,10 +131,7 @@ def _candidates(
     inputs: Sequence[str | Path], masks: str | Path | None, how: Reading
 ) -> tuple[list[Candidate], list[Rejection]]:
     """What may be recordings, and what is none. Raises FileNotFoundError, and ValueError for a rate that is of none of them."""
-    candidates, rejected = find(inputs, [] if masks is None else [Path(masks)])
-    if masks is not None:
-        candidates, left = with_masks(candidates, Path(masks))
-        rejected += left
+    candidates, rejected = find_masked(inputs, masks)
     if how.fps is not None and not any(c.kind in _RATED for c in candidates):
         raise ValueError(
             f"ingest: fps={how.fps:g} is the rate of folders of frames, robot episodes and RGB-D frames without times, and no "
@@ -159,14 +155,32 @@ def _reasons(rejected: Sequence[Rejection]) -> str:
     return "ingest: nothing was made of\n" + "\n".join(lines) + more if rejected else "ingest: no recording was found"
 
 
+def _scanned(scans: Scans, out: Folder, crew: Crew) -> list[list[Found] | Rejection]:
+    """What all recordings hold, in their order. A host may come late, when another has finished `out` and cleared the scans."""
+
+    def over() -> bool:
+        return any(out.read(key) is not None for key in (records.MANIFEST, collection.COLLECTION))
+
+    while True:
+        crew.work(scans, "reading", over)
+        try:
+            return scans.results()
+        except ValueError:
+            if crew.alone:
+                raise
+
+
 def _planned(
-    scans: Scans, rejected: Sequence[Rejection], buckets: tuple[Bucket, ...], filters: Filters, strict: bool
+    results: Sequence[list[Found] | Rejection],
+    rejected: Sequence[Rejection],
+    buckets: tuple[Bucket, ...],
+    filters: Filters,
+    strict: bool,
 ) -> tuple[list[Found], list[Cut], list[Rejection]]:
     """What the scans found, the clips of it, and what is left out in all, `rejected` first.
 
     Raises ValueError where there is no clip, or, if `strict`, where a whole recording is left out.
     """
-    results = scans.results()
     found = [one for some in results if not isinstance(some, Rejection) for one in some]
     cuts, left = plan(found, buckets, filters)
     rejected = [*rejected, *(one for one in results if isinstance(one, Rejection)), *left]

@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, runtime_checkable
 
 from tqdm import tqdm
@@ -52,18 +52,27 @@ class Crew:
         """Whether no other host builds, which might wait for what this one takes away."""
         return self.hosts == 1
 
-    def work(self, task: Task, what: str) -> None:
-        """Works at this host's share of what is missing, then waits until the others have done theirs."""
-        mine = [number for number in task.missing() if number % self.hosts == self.host]
-        with tqdm(total=len(mine), desc=what, disable=not self.progress or not mine) as bar:
-            for number, result in self.runner(task, mine, self.workers):
-                if isinstance(result, Died):
-                    task.died(number, result)
-                bar.update()
+    def work(self, task: Task, what: str, over: Callable[[], bool] = lambda: False) -> None:
+        """Works at this host's share of what is missing, then waits until the others have done theirs.
+
+        Once it is `over`, the others have no share any more: they ended, and what is missing then this host makes itself.
+        """
+        self._make(task, what, [number for number in task.missing() if number % self.hosts == self.host])
         if not self.alone:
             with tqdm(desc=f"{what}: waiting for other hosts", disable=not self.progress) as bar:
                 left = task.missing()
                 while left:
-                    time.sleep(_WAIT_S)
+                    if over():
+                        self._make(task, what, left)
+                    else:
+                        time.sleep(_WAIT_S)
                     left = task.missing(left)
                     bar.update()
+
+    def _make(self, task: Task, what: str, numbers: Sequence[int]) -> None:
+        """Makes some pieces."""
+        with tqdm(total=len(numbers), desc=what, disable=not self.progress or not numbers) as bar:
+            for number, result in self.runner(task, numbers, self.workers):
+                if isinstance(result, Died):
+                    task.died(number, result)
+                bar.update()

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from data_pipelines.recording.mask import SUFFIXES as MASKS
 from data_pipelines.recording.stills import SUFFIXES as STILLS
 
 VIDEOS = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".3gp", ".avi", ".wmv", ".flv", ".mpg", ".mpeg", ".m2ts", ".mts", ".ogv")
@@ -27,7 +28,7 @@ class Candidate:
     name: str
     """The path within the input that holds it, with no directory of the machine; no two have the same."""
     masks: Path | None = None
-    """The folder of its masks: see recording/mask.py."""
+    """The folder or the file of its masks: see recording/mask.py."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,34 +70,53 @@ def find(inputs: Sequence[str | Path], apart: Sequence[Path] = ()) -> tuple[list
     return candidates, rejected
 
 
+def find_masked(inputs: Sequence[str | Path], masks: str | Path | None) -> tuple[list[Candidate], list[Rejection]]:
+    """As `find`, with the masks of a folder where one is given; it is not searched itself. Raises as `with_masks` does too."""
+    if masks is None:
+        return find(inputs)
+    candidates, rejected = find(inputs, [Path(masks)])
+    candidates, left = with_masks(candidates, Path(masks))
+    return candidates, [*rejected, *left]
+
+
 def with_masks(candidates: Sequence[Candidate], folder: Path) -> tuple[list[Candidate], list[Rejection]]:
     """Videos and folders of frames with their masks: folder/x/a of the input's x/a.mp4, or folder/a where one is called so.
 
-    Folders of masks that are of no recording are rejected. Raises FileNotFoundError where there is no folder, KeyError for
-    masks that may be of several recordings.
+    These are folders or files with one of the suffixes of mask.py; those that are of no recording are rejected. Raises
+    FileNotFoundError where there is no folder, KeyError for masks that may be of several recordings, or are not the only ones.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder; needed masks, FOLDER/a/*.png of a.mp4")
+        raise FileNotFoundError(f"{folder}: no such folder; needed masks, FOLDER/a/*.png or FOLDER/a.npz of a.mp4")
     taken: dict[Path, str] = {}
     found = []
     for candidate in candidates:
         parts = Path(candidate.name).parts
         last = parts[-1] if candidate.kind == "frames" else Path(parts[-1]).stem
         places = [folder.joinpath(*parts[1:-1], last), folder / last] if candidate.kind in ("video", "frames") else []
-        masks = next((place for place in places if place.is_dir()), None)
+        masks = next((there for place in places if (there := _masks_at(place)) is not None), None)
         if masks is not None:
             if masks in taken:
                 raise KeyError(
-                    f"masks: {masks} may be of {taken[masks]} and of {candidate.name}; needed one folder each, by the path "
+                    f"masks: {masks} may be of {taken[masks]} and of {candidate.name}; needed masks of each, by the path "
                     "within the input"
                 )
             taken[masks] = candidate.name
         found.append(dataclasses.replace(candidate, masks=masks))
     above = {parent for masks in taken for parent in masks.parents}
     with os.scandir(folder) as entries:
-        spare = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+        shown = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
+    spare = [name for name, folders in shown if folders or name.lower().endswith((*MASKS, *VIDEOS))]
     left = [name for name in spare if folder / name not in taken and folder / name not in above]
     return found, [Rejection(f"{readable(folder.name)}/{readable(name)}", "masks of no recording") for name in left]
+
+
+def _masks_at(place: Path) -> Path | None:
+    """The masks that are called so: a folder, or a file beside a suffix. Raises KeyError where there are several."""
+    files = [place.with_name(place.name + suffix) for suffix in MASKS]
+    there = [*([place] if place.is_dir() else []), *(file for file in files if file.is_file())]
+    if len(there) > 1:
+        raise KeyError(f"masks: {there[0]} and {there[1]} may both be of {place.name}; needed one of them: move the other away")
+    return there[0] if there else None
 
 
 def readable(name: str) -> str:

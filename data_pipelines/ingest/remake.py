@@ -14,9 +14,10 @@ from typing import Any
 from data_pipelines.ingest import frame
 from data_pipelines.ingest.bucket import Bucket
 from data_pipelines.ingest.build import REJECTED
-from data_pipelines.ingest.find import Candidate, Rejection, find
+from data_pipelines.ingest.find import Candidate, Rejection, find_masked
 from data_pipelines.ingest.plan import Cut, Filters, Found, plan
 from data_pipelines.ingest.scan import Reading, digest, plain, recordings, reopened, scan
+from data_pipelines.recording.mask import mask_files
 from data_pipelines.recording.stills import folder_files
 from data_pipelines.wsv import manifest as records
 from data_pipelines.wsv.clip import Clip
@@ -86,7 +87,9 @@ class Remake:
         """A source, scanned again, and all clips of it that the dataset has."""
         source, layout = self.manifest["sources"][number], records.layout_of(self.manifest)
         if number not in self.places:
-            raise ValueError(f"needed {source['name']} (sha256 {source['sha256']}), which was not given")
+            bare = "instance" in layout.channels and not any(one.masks for one in self.candidates)
+            masks = "; where it had masks they are a part of it: give them as --masks=FOLDER" if bare else ""
+            raise ValueError(f"needed {source['name']} (sha256 {source['sha256']}), which was not given{masks}")
         candidate, index = self.places[number]
         results = _scanned(candidate, self._how, source["sha256"])
         if isinstance(results, Rejection):
@@ -128,18 +131,20 @@ def remake(
     inputs: Sequence[str | Path],
     captions: Mapping[str, Sequence[str]] = _NOTHING,
     seen: Seen | None = None,
+    masks: str | Path | None = None,
 ) -> Remake:
     """What makes the clips of the ingested dataset at `path` again, by its manifest (or head), of the recordings in `inputs`.
 
-    `captions` are those that were given when it was built; needed only where all clips of a recording have lost theirs. One
-    dict `seen` for several datasets has every input read once for its sha256.
-    Raises FileNotFoundError for an input that is not there, ValueError for a dataset that tells too little of how it was built.
+    `captions` are those that were given when it was built; needed only where all clips of a recording have lost theirs. `masks`
+    is the folder of masks that was given, for they are a part of the recording. One dict `seen` for several datasets has every
+    input read once for its sha256. Raises FileNotFoundError for an input that is not there, KeyError for masks that may be of
+    several, ValueError for a dataset that tells too little of how it was built.
     """
     build = manifest["build"]
     if build.get("verb") != "ingest" or "chosen" not in build:
         raise ValueError(f"{path}: its clips cannot be cut again: build {build}; needed one of ingest, by this release")
     how, sources = _reading(manifest), manifest["sources"]
-    candidates, rejected = find(inputs) if inputs else ([], [])
+    candidates, rejected = find_masked(inputs, masks) if inputs else ([], [])
     refused = {one.name: f"{one.name}: {one.reason}" for one in rejected}
     given: list[tuple[str, str, Candidate, int]] = []
     seen = {} if seen is None else seen
@@ -187,10 +192,10 @@ def _scanned(candidate: Candidate, how: Reading, sha256: str) -> list[Found] | R
 
 def _identities(candidate: Candidate, how: Reading) -> tuple[tuple[str, str], ...]:
     """(name, sha256) of every recording of a candidate."""
-    if candidate.kind == "video":
-        return ((candidate.name, digest((candidate.path,))),)
-    if candidate.kind == "frames":
-        return ((candidate.name, digest(folder_files(candidate.path))),)
+    if candidate.kind in ("video", "frames"):
+        files = folder_files(candidate.path) if candidate.kind == "frames" else (candidate.path,)
+        masks = () if candidate.masks is None else mask_files(candidate.masks)
+        return ((candidate.name, digest((*files, *masks))),)
     found = list(recordings(candidate, how))
     names = [one.name if one.name == candidate.name else f"{candidate.name}/{one.name}" for one in found]
     return tuple((name, digest(one.files)) for name, one in zip(names, found, strict=True))

@@ -4,6 +4,7 @@ Scans are kept as files until the dataset is finished, so that a build that is k
 build together read each recording once.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -24,7 +25,7 @@ from data_pipelines.ingest.plan import Found, steps
 from data_pipelines.recording import video
 from data_pipelines.recording.colmap import read_colmap
 from data_pipelines.recording.lerobot import read_lerobot
-from data_pipelines.recording.mask import mask_files, mask_picture, masked
+from data_pipelines.recording.mask import Masked, masked
 from data_pipelines.recording.opensfm import read_opensfm
 from data_pipelines.recording.recording import Recording
 from data_pipelines.recording.redwood import read_redwood
@@ -96,9 +97,9 @@ def scan(candidate: Candidate, how: Reading, number: int) -> list[Found] | Rejec
             fps = how.fps if candidate.kind == "frames" else None
             film = video.film(video.scan(candidate.path, fps, how.allow_truncated, watch=measure.add), candidate.name)
             film = _masked(_captioned(film, candidate.path), candidate)
-            if candidate.masks is not None:
-                for file in mask_files(candidate.masks):
-                    mask_picture(file)
+            if isinstance(film.pictures, Masked):
+                for _ in film.pictures.masks(range(len(film.time))):
+                    pass
             return [_found(film, measure, number, 0)]
         results = []
         for index, recording in enumerate(recordings(candidate, how)):
@@ -190,7 +191,11 @@ class Scans:
         value = {"rejected": dataclasses.asdict(result)} if isinstance(result, Rejection) else {}
         if not isinstance(result, Rejection):
             value = {"found": [dataclasses.asdict(one) for one in result]}
-        self.folder.write({self._key(number): records.dumps({**value, "of": self._of(number)})})
+        file = {self._key(number): records.dumps({**value, "of": self._of(number)})}
+        try:
+            self.folder.write(file)
+        except OSError:  # another host that has ended may have removed the empty folder in the midst of it
+            self.folder.write(file)
 
     def died(self, number: int, error: Died) -> None:
         """A recording that a process died at is left out."""
@@ -213,8 +218,9 @@ class Scans:
         """Deletes them."""
         for key in self.folder.list():
             self.folder.remove(key)
-        if self.folder.local and os.path.isdir(self.folder.path) and not os.listdir(self.folder.path):
-            os.rmdir(self.folder.path)
+        if self.folder.local:
+            with contextlib.suppress(OSError):  # it is gone, or not empty: another host clears it, or works there
+                os.rmdir(self.folder.path)
 
     def _key(self, number: int) -> str:
         return f"{number:08d}.json"

@@ -3,7 +3,7 @@
 import itertools
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -37,13 +37,13 @@ class Reader:
     what is noticed follows from the file alone; with them it depends on their number, and with eight once on chance (measured).
     Not all damage is noticed: of 60 places of an H.264 file, 40 bytes of zeros were in 19.
 
-    Raises FileNotFoundError or ValueError, naming the path, for what is no video in one of FORMATS.
+    Raises FileNotFoundError or ValueError, naming the path, for what is no video in one of `formats`; `wanted` says what is.
     """
 
-    def __init__(self, path: Path, threads: bool = True):
+    def __init__(self, path: Path, threads: bool = True, formats: Sequence[str] = FORMATS, wanted: str = WANTED):
         if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such file; {WANTED}")
-        self.path = path
+            raise FileNotFoundError(f"{path}: no such file; {wanted}")
+        self.path, self._formats, self._wanted = path, formats, wanted
         self._threads = threads
         self.lost = ""
         self.late = 0.0
@@ -58,9 +58,9 @@ class Reader:
         except PermissionError as error:
             raise ValueError(f"{path}: cannot be read ({error.strerror}); needed read permission") from error
         except (FFmpegError, OSError) as error:
-            raise ValueError(f"{path}: {self._why_not(f'is no video ({error.strerror})')}; {WANTED}") from error
+            raise ValueError(f"{path}: {self._why_not(f'is no video ({error.strerror})')}; {wanted}") from error
         except UnicodeDecodeError as error:  # of its metadata
-            raise ValueError(f"{path}: {self._why_not('is damaged: its text is none')}; {WANTED}") from error
+            raise ValueError(f"{path}: {self._why_not('is damaged: its text is none')}; {wanted}") from error
         try:
             self._stream = self._video_stream()
         except ValueError:
@@ -87,8 +87,8 @@ class Reader:
     def _video_stream(self) -> Any:
         # libav also "plays" text files, images and playlists, so the format is checked and not only that it opens.
         kind = self._container.format.name
-        if not set(kind.split(",")) & set(FORMATS):
-            raise ValueError(f"{self.path}: is of format {kind!r}; {WANTED}")
+        if not set(kind.split(",")) & set(self._formats):
+            raise ValueError(f"{self.path}: is of format {kind!r}; {self._wanted}")
         for stream in self._container.streams.video:
             if not stream.disposition & Disposition.attached_pic and stream.codec_context is not None:
                 if self._threads:
@@ -96,7 +96,7 @@ class Reader:
                 else:
                     stream.codec_context.thread_count = 1
                 return stream
-        raise ValueError(f"{self.path}: {self._why_not('has no video stream')}; {WANTED}")
+        raise ValueError(f"{self.path}: {self._why_not('has no video stream')}; {self._wanted}")
 
     def __iter__(self) -> Iterator[tuple[float, float, av.VideoFrame]]:
         stream, container = self._stream, self._container
@@ -165,6 +165,22 @@ class Reader:
                     yield float((frame.pts - start) * tick), frame
         except (FFmpegError, OSError, UnicodeError) as error:
             raise ValueError(f"{self.path}: cannot be decoded ({error}); get the file again") from error
+
+    def packets(self) -> Iterator[tuple[float, Any]]:
+        """(time s from the start of the stream, packet) of what is not decoded yet. Raises as `seek` does."""
+        stream = self._stream
+        start, tick = stream.start_time or 0, Fraction(stream.time_base)
+        try:
+            for packet in self._container.demux(stream):
+                if packet.size and (shown := packet.dts if packet.pts is None else packet.pts) is not None:
+                    yield float((shown - start) * tick), packet
+        except (FFmpegError, OSError, UnicodeError) as error:
+            raise ValueError(f"{self.path}: cannot be read ({error}); get the file again") from error
+
+    @property
+    def codec(self) -> Any:
+        """Of its pictures, as libav describes it."""
+        return self._stream.codec_context.codec
 
     @property
     def seconds(self) -> float:

@@ -346,6 +346,30 @@ def test_repair_of_an_ingested_dataset(tmp_path, capsys, films, ingested):
     assert contents(path) == before
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_recordings_with_masks_are_repaired_of_both(tmp_path, capsys, films, packed):
+    values = np.random.default_rng(5).integers(0, 4, (36, 32, 48), dtype=np.uint8)
+    (tmp_path / "masks" / "b").mkdir(parents=True)
+    for i, picture in enumerate(values):
+        Image.fromarray(picture).save(tmp_path / "masks" / "b" / f"{i}.png")
+    if packed:
+        np.savez_compressed(tmp_path / "masks" / "a.npz", values)
+    path, masks = tmp_path / "set", f"--masks={tmp_path}/masks"
+    arguments = ["--size=16x24", "--clip-seconds=0.5", "--noshots", "--workers=1", "--noprogress"]
+    assert run(capsys, "ingest", f"--out={path}", "--licence=x", masks, *arguments, films)[0] == 0
+    before = contents(path)
+    damaged = [key for key in before if "instance/c." in key or key.endswith("rejected.jsonl")]
+    for key in damaged:
+        flip(path / key)
+    repair = ["repair", f"--data={path}", "--workers=1", "--noprogress", films]
+    code, bare, _ = run(capsys, *repair)
+    assert code == 1 and "which was not given; where it had masks they are a part of it: give them as --masks=FOLDER" in bare
+    code, out, err = run(capsys, *repair, masks)
+    assert (code, err) == (0, "")
+    assert (bare + out).count(": rebuilt (was ") == len(damaged)
+    assert contents(path) == before
+
+
 def test_captions_come_from_what_is_left_or_are_given_again(tmp_path, capsys, films, ingested):
     path, before = ingested, contents(ingested)
     for shard in range(3):

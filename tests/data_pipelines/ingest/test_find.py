@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from data_pipelines.ingest.find import find, kind_of, with_masks
+from data_pipelines.ingest.find import find, find_masked, kind_of, with_masks
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -225,6 +225,29 @@ def test_masks_go_to_recordings_by_name(tmp_path):
         with_masks(find([tmp_path / "in"])[0], masks)
     with pytest.raises(FileNotFoundError, match="nowhere: no such folder"):
         with_masks([], tmp_path / "nowhere")
+
+
+def test_masks_are_files_too(tmp_path):
+    """By the name of the recording, with a suffix of their own; what is of none is named, and so are two of one."""
+    touch(tmp_path / "in", "x/a.mp4", "y/a.mp4", "b.v2.mp4", "c.mp4", "bear/0.png", "d.mp4", "e.mp4")
+    files = ("x/a.npy", "y/a.npz", "b.v2.mkv", "c.mp4", "bear.avi", "d.mov")
+    masks = touch(tmp_path / "masks", *files, "spare.npy", "lion.MKV", "e.webm", "notes.txt", ".hidden.npy")
+    candidates, rejected = find_masked([tmp_path / "in"], masks)
+    assert {one.name: one.masks and str(one.masks.relative_to(masks)) for one in candidates} == {
+        "in/b.v2.mp4": "b.v2.mkv",
+        "in/bear": "bear.avi",
+        "in/c.mp4": "c.mp4",
+        "in/d.mp4": "d.mov",
+        "in/e.mp4": None,
+        "in/x/a.mp4": "x/a.npy",
+        "in/y/a.mp4": "y/a.npz",
+    }
+    assert [(one.name, one.reason) for one in rejected] == [
+        (f"masks/{name}", "masks of no recording") for name in ("e.webm", "lion.MKV", "spare.npy")
+    ]
+    touch(masks, "c/0.png")
+    with pytest.raises(KeyError, match=r"masks/c and .*masks/c\.mp4 may both be of c; needed one of them"):
+        find_masked([tmp_path / "in"], masks)
 
 
 def test_masks_within_the_input_are_no_frames(tmp_path):

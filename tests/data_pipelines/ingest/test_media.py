@@ -1,6 +1,7 @@
 """Media as they come: varying rates, turned phones, odd sizes, deep, grey and clear pictures, masks; through a whole build."""
 
 import json
+import shutil
 import struct
 from fractions import Fraction
 from pathlib import Path
@@ -15,8 +16,9 @@ from data_pipelines.ingest import build
 from data_pipelines.ingest.bucket import Bucket
 from data_pipelines.ingest.find import Candidate, Rejection
 from data_pipelines.ingest.plan import Filters
-from data_pipelines.ingest.scan import Reading, reopened, scan
+from data_pipelines.ingest.scan import Reading, digest, reopened, scan
 from tests.data_pipelines.ingest.films import encoded, pattern
+from tests.data_pipelines.recording.label_film import label_film
 
 
 def ingest(inputs, out, bucket="16x16@8x0.5", **changes) -> build.Report:
@@ -239,6 +241,31 @@ def test_masks_are_a_channel(tmp_path):
         ingest([root], tmp_path / "other", masks=tmp_path / "nowhere")
 
 
+def packed(folder: Path, suffix: str) -> None:
+    """The masks of a folder as one file instead."""
+    values = np.stack([np.asarray(Image.open(file)) for file in sorted(folder.iterdir())])
+    shutil.rmtree(folder)
+    if suffix == ".mkv":
+        label_film(folder.with_suffix(suffix), values, "ffv1", "gray")
+    else:
+        (np.save if suffix == ".npy" else np.savez)(folder.with_suffix(suffix), values)
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".mkv"])
+def test_masks_of_every_kind_make_the_same_instances(tmp_path, suffix):
+    """And another source, for its sha256 is of all that it is read from."""
+    encoded(tmp_path / "a.mp4", pattern(16, (32, 32)), 8)
+    masked(tmp_path / "masks" / "a", 16)
+    plain = ingest([tmp_path / "a.mp4"], tmp_path / "plain", bucket="32x32@8x1", masks=tmp_path / "masks").manifest
+    packed(tmp_path / "masks" / "a", suffix)
+    other = ingest([tmp_path / "a.mp4"], tmp_path / "other", bucket="32x32@8x1", masks=tmp_path / "masks").manifest
+    keys = [key for key in plain["files"] if key.startswith("channels/")]
+    assert {key: plain["files"][key] for key in keys} == {key: other["files"][key] for key in keys}
+    assert len(keys) > 2 and plain["statistics"]["channels"]["instance"]["max"] == [16]
+    sums = [source["sha256"] for manifest in (plain, other) for source in manifest["sources"]]
+    assert sums[0] != sums[1] == digest((tmp_path / "a.mp4", tmp_path / "masks" / f"a{suffix}"))
+
+
 def test_a_damaged_mask_is_named_before_anything_is_cut(tmp_path):
     encoded(tmp_path / "a.mp4", pattern(8, (32, 32)), 8)
     masked(tmp_path / "masks" / "a", 8)
@@ -246,4 +273,17 @@ def test_a_damaged_mask_is_named_before_anything_is_cut(tmp_path):
     file.write_bytes(file.read_bytes()[:-20])
     with pytest.raises(ValueError, match=r"a/00003\.png: cannot be read as a picture"):
         ingest([tmp_path / "a.mp4"], tmp_path / "out", masks=tmp_path / "masks")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".mkv"])
+def test_a_damaged_file_of_masks_is_named_before_anything_is_cut(tmp_path, suffix):
+    encoded(tmp_path / "a.mp4", pattern(16, (32, 32)), 8)
+    masked(tmp_path / "masks" / "a", 16)
+    packed(tmp_path / "masks" / "a", suffix)
+    file = tmp_path / "masks" / f"a{suffix}"
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(ValueError, match=rf"a\.mp4: masks/a\{suffix}: (cannot be|has 4 masks)") as caught:
+        ingest([tmp_path / "a.mp4"], tmp_path / "out", masks=tmp_path / "masks")
+    assert str(tmp_path) not in str(caught.value)
     assert not (tmp_path / "out").exists()

@@ -15,7 +15,8 @@ from data_pipelines import wsv
 from data_pipelines.ingest import build
 from data_pipelines.ingest.bucket import Bucket
 from data_pipelines.ingest.plan import Filters
-from data_pipelines.ingest.scan import Reading
+from data_pipelines.ingest.scan import Reading, Scans
+from data_pipelines.wsv.folder import Folder
 from tests.data_pipelines.ingest.films import encoded, pattern
 
 BUCKETS = [Bucket(16, 24, 8, 0.5), Bucket(16, 16, 8, 0.25)]
@@ -132,10 +133,10 @@ def main(tmp_path_factory) -> Path:
     return path
 
 
-def started(main: Path, *arguments: object) -> subprocess.Popen:
+def started(main: Path, *arguments: object, told: int | None = None) -> subprocess.Popen:
     environment = {**os.environ, "PYTHONPATH": os.getcwd(), "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, str(main), *map(str, arguments)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, start_new_session=True)
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=told, start_new_session=True)
 
 
 def finish(process: subprocess.Popen) -> bytes:
@@ -171,11 +172,59 @@ def test_two_hosts_end_with_the_same_bytes(tmp_path, root, whole, main):
     for process in both:
         finish(process)
     assert files(out) == whole
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "SHARD_BYTES", 2 * 4 * 16 * 24 * 3)
-        ingest(root, out)
-    assert files(out) == whole, "what is finished stays"
-    assert not (tmp_path / "out.scan").exists(), "a build by one host clears the scans that hosts keep"
+    assert not (tmp_path / "out.scan").exists(), "the last host that ends takes the scans away"
+    finish(started(main, root, out, "plain", '{"host": 1, "hosts": 2}'))
+    both = [started(main, root, out, "plain", f'{{"host": {host}, "hosts": 2}}') for host in range(2)]
+    for process in both:
+        finish(process)
+    assert files(out) == whole, "what is finished stays, whichever hosts are started again"
+    assert not (tmp_path / "out.scan").exists()
+
+
+def test_a_host_that_comes_late_ends_too(tmp_path, root, main):
+    """It waits for scans when another host, which alone has a share, makes the dataset and takes them away."""
+    recording, out = root / "stills", tmp_path / "out"
+    late = started(main, recording, out, "plain", '{"host": 1, "hosts": 2, "progress": true}', told=subprocess.PIPE)
+    assert late.stderr is not None
+    said = b""
+    while b"reading: waiting for other hosts" not in said:
+        said += os.read(late.stderr.fileno(), 1000)
+        assert late.poll() is None, said
+    os.killpg(late.pid, signal.SIGSTOP)
+    finish(started(main, recording, out, "plain", '{"host": 0, "hosts": 2}'))
+    made = files(out)
+    assert "manifest.json" in made and not (tmp_path / "out.scan").exists()
+    os.killpg(late.pid, signal.SIGCONT)
+    finish(late)
+    assert files(out) == made
+    assert not (tmp_path / "out.scan").exists()
+
+
+def test_scans_that_another_host_takes_away_are_made_again(tmp_path, root, monkeypatch):
+    """Between the last of them and their use, and in the midst of a write; once the dataset is finished, not before."""
+    monkeypatch.setattr(build, "SHARD_BYTES", 2 * 4 * 16 * 24 * 3)
+    ingest(root, tmp_path / "out")
+    made, results, write, taken, failed = files(tmp_path / "out"), Scans.results, Folder.write, [], []
+
+    def late(scans: Scans):
+        if len(taken) < 3:
+            taken.append(1)
+            scans.clear()
+        return results(scans)
+
+    def removed(folder: Folder, given: dict[str, bytes]):
+        if folder.path.endswith(".scan") and len(failed) % 2 == 0:
+            failed.append(1)
+            raise OSError("NOT_FOUND")
+        failed.append(0)
+        return write(folder, given)
+
+    monkeypatch.setattr(Scans, "results", late)
+    monkeypatch.setattr(Folder, "write", removed)
+    ingest(root, tmp_path / "out", host=1, hosts=2)
+    assert len(taken) == 3 and sum(failed) == 4 * 6
+    assert files(tmp_path / "out") == made
+    assert not (tmp_path / "out.scan").exists()
 
 
 def test_a_host_whose_neighbour_found_nothing_ends_too(tmp_path, main):

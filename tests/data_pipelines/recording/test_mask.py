@@ -1,43 +1,15 @@
-"""Masks: values are instances at any depth of bits, one picture a frame, and what does not fit is named."""
+"""Masks beside a recording: of every kind one a frame, and what does not fit is named."""
 
-import contextlib
-import io
 import pickle
-import re
-import struct
-import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines.recording.mask import mask_picture, masked
+from data_pipelines.recording.mask import masked
 from data_pipelines.recording.recording import Recording
 from data_pipelines.recording.video import film, scan
-
-ROWS = np.array([[0, 1, 2, 3, 0], [3, 2, 1, 0, 1]])
-
-
-def png(values: np.ndarray, depth: int, palette: bool) -> bytes:
-    """By the specification of PNG: rows of packed bits, each after its filter."""
-    bits = (values[..., None] >> np.arange(depth)[::-1]) & 1
-    raw = b"".join(b"\0" + np.packbits(row.ravel()).tobytes() for row in bits)
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    head = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], depth, 3 if palette else 0, 0, 0, 0)
-    colours = chunk(b"PLTE", bytes(3 * 2**depth)) if palette else b""
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + colours + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b"")
-
-
-@pytest.mark.parametrize(("depth", "palette"), [(d, p) for d in (1, 2, 4, 8) for p in (False, True)] + [(16, False)])
-def test_values_are_instances(tmp_path, depth, palette):
-    values = (ROWS * {1: 1, 2: 1, 4: 5, 8: 80, 16: 20000}[depth]) % 2**depth
-    (tmp_path / "0.png").write_bytes(png(values, depth, palette))
-    found = mask_picture(tmp_path / "0.png")
-    assert found.dtype == np.uint16
-    np.testing.assert_array_equal(found[..., 0], values)
+from tests.data_pipelines.recording.label_film import label_film
 
 
 @pytest.fixture
@@ -49,61 +21,54 @@ def frames(tmp_path) -> Recording:
     return film(scan(folder, fps=6), "bear")
 
 
-def masks(folder, count: int, size=(6, 8)):
-    folder.mkdir(exist_ok=True)
+KINDS = ("", ".npy", ".npz", ".mkv", ".mov")
+
+
+def masks(path, count: int, size=(6, 8)):
+    """Masks of some frames, as a folder or as a file by the suffix."""
+    values = np.zeros((count, *size), np.uint8)
     for i in range(count):
-        values = np.zeros(size, np.uint8)
-        values[i % size[0], :3] = i + 1
-        Image.fromarray(values).save(folder / f"{i}.png")
-    return folder
+        values[i, i % size[0], :3] = i + 1
+    if path.suffix == ".npy":
+        np.save(path, values)
+    elif path.suffix == ".npz":
+        np.savez_compressed(path, values)
+    elif path.suffix:
+        label_film(path, values, "png" if path.suffix == ".mov" else "ffv1", "gray")
+    else:
+        path.mkdir(exist_ok=True)
+        for i, picture in enumerate(values):
+            Image.fromarray(picture).save(path / f"{i}.png")
+    return path
 
 
-def test_every_frame_has_its_mask(tmp_path, frames):
-    both = masked(frames, masks(tmp_path / "masks", 12))
+@pytest.mark.parametrize("suffix", KINDS)
+def test_every_frame_has_its_mask(tmp_path, frames, suffix):
+    both = masked(frames, masks(tmp_path / f"masks{suffix}", 12))
     assert both.channels == ("rgb", "instance")
-    assert len(both.files) == 24
+    assert both.files[:12] == frames.files
+    assert set(both.files[12:]) == (set((tmp_path / "masks").iterdir()) if not suffix else {tmp_path / f"masks{suffix}"})
     for again in (both, pickle.loads(pickle.dumps(both))):
         found = list(again.pictures([1, 1, 10]))
         assert [int(one["instance"].max()) for one in found] == [2, 2, 11], "10.png comes after 9.png"
         assert [int(one["rgb"][0, 0, 0]) for one in found] == [20, 20, 200]
+        for one, index in zip(found, (1, 1, 10), strict=True):
+            wanted = np.zeros((6, 8, 1), np.uint16)
+            wanted[index % 6, :3] = index + 1
+            assert one["instance"].dtype == np.uint16
+            np.testing.assert_array_equal(one["instance"], wanted)
     assert list(both.pictures([])) == []
 
 
-def test_masks_that_do_not_fit_are_named(tmp_path, frames):
-    with pytest.raises(FileNotFoundError, match="gone: no such folder"):
-        masked(frames, tmp_path / "gone")
-    with pytest.raises(ValueError, match=r"short: has 11 masks \(png\); needed 12, one for every frame of bear"):
-        masked(frames, masks(tmp_path / "short", 11))
-    with pytest.raises(ValueError, match=r"0\.png: is 6 x 9 pixels; its frame is 6 x 8"):
-        masked(frames, masks(tmp_path / "wide", 12, (6, 9)))
-    both = masked(frames, masks(tmp_path / "twice", 12))
+@pytest.mark.parametrize("suffix", KINDS)
+def test_masks_that_do_not_fit_are_named(tmp_path, frames, suffix):
+    with pytest.raises(FileNotFoundError, match=r"gone.*: no such folder or file"):
+        masked(frames, tmp_path / f"gone{suffix}")
+    kind = suffix[1:] or "png"
+    with pytest.raises(ValueError, match=rf"short.*: has 11 masks \({kind}\); needed 12, one for every frame of bear"):
+        masked(frames, masks(tmp_path / f"short{suffix}", 11))
+    with pytest.raises(ValueError, match=rf"{suffix or '0.png'}: is 6 x 9 pixels; its frame is 6 x 8"):
+        masked(frames, masks(tmp_path / f"wide{suffix}", 12, (6, 9)))
+    both = masked(frames, masks(tmp_path / f"twice{suffix}", 12))
     with pytest.raises(ValueError, match="has instances of its own"):
-        masked(both, tmp_path / "twice")
-
-
-@pytest.mark.parametrize("mode", ["RGB", "LA", "RGBA"])
-def test_pictures_that_hold_no_instances_are_named(tmp_path, mode):
-    Image.new(mode, (4, 4)).save(tmp_path / "a.png")
-    with pytest.raises(ValueError, match=rf"a\.png: .*of mode {mode}; needed a png, indexed or grey"):
-        mask_picture(tmp_path / "a.png")
-
-
-def test_damaged_masks_are_refused_or_equal(tmp_path):
-    rng = np.random.default_rng(0)
-    buffer = io.BytesIO()
-    Image.fromarray(rng.integers(0, 5, (20, 20), dtype=np.uint8)).save(buffer, "PNG")
-    raw, path = buffer.getvalue(), tmp_path / "a.png"
-    path.write_bytes(raw)
-    whole, refused = mask_picture(path), 0
-    for _ in range(300):
-        data = bytearray(raw[: rng.integers(len(raw))] if rng.random() < 0.3 else raw)
-        if len(data) == len(raw):
-            data[rng.integers(len(data))] ^= 1 << rng.integers(8)
-        path.write_bytes(data)
-        with contextlib.suppress(ValueError):
-            np.testing.assert_array_equal(mask_picture(path), whole)
-            continue
-        with pytest.raises(ValueError, match=re.escape(str(path))):
-            mask_picture(path)
-        refused += 1
-    assert refused > 250
+        masked(both, tmp_path / f"twice{suffix}")

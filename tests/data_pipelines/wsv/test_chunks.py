@@ -12,7 +12,7 @@ import pytest
 
 from data_pipelines.wsv import Dataset
 from data_pipelines.wsv import manifest as records
-from tests.data_pipelines.wsv.test_dataset import PLAIN, build
+from tests.data_pipelines.wsv.random_clips import PLAIN, build
 
 
 def test_of_chunks_that_are_not_compressed_only_what_is_asked_for_is_read_once_they_are_checked(tmp_path):

@@ -3,7 +3,6 @@
 import dataclasses
 import io
 import json
-import sys
 import zipfile
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from data_pipelines.wsv import manifest as records
 from data_pipelines.wsv.clip import LINE, Clip, columns
 from data_pipelines.wsv.folder import Folder
 from tests.data_pipelines.datasets import FULL, SOURCES, fill
+from tests.data_pipelines.wsv.random_clips import SMALL, make_clip
 from wsm_jax.snapshot import FIELDS, WSF, WSV, Camera, Signal, restore, store
 from wsm_jax.snapshot.waves import empty
 
@@ -257,18 +257,15 @@ def test_a_lens_needs_a_layout_with_lenses(tmp_path):
 
 
 def test_version_1_is_read_as_it_was_written(tmp_path):
-    """version1.zip was written by release 0.1.0 from the clips that test_dataset.py makes of this layout."""
-    sys.path.insert(0, str(Path(__file__).parent))
-    import test_dataset
-
+    """version1.zip was written by release 0.1.0 from the clips that random_clips.py makes of this layout."""
     with zipfile.ZipFile(Path(__file__).parent / "version1.zip") as archive:
         archive.extractall(tmp_path / "ds")
-    layout = dataclasses.replace(test_dataset.SMALL, frames=3, height=4, width=5, ticks=2, waves=2, frames_per_chunk=2)
+    layout = dataclasses.replace(SMALL, frames=3, height=4, width=5, ticks=2, waves=2, frames_per_chunk=2)
     dataset = Dataset(tmp_path / "ds")
     assert dataset.manifest["schema_version"] == 1 and dataset.layout == layout
     assert verify(tmp_path / "ds", progress=False) == []
     for index in range(2):
-        wanted, found = test_dataset.make_clip(layout, index), dataset.clip(index)
+        wanted, found = make_clip(layout, index), dataset.clip(index)
         assert isinstance(wanted, WSV) and (found.text, found.events) == (wanted.text, wanted.events)
         np.testing.assert_array_equal(found.channels["depth"], wanted.channels["depth"])
         for name in records.CAMERA_FIELDS:

@@ -21,7 +21,7 @@ from data_pipelines.wsv.folder import Folder
 from tests.data_pipelines.datasets import SOURCES, fill
 from tests.data_pipelines.loading import test_loader as loading
 from tests.data_pipelines.loading import test_mixture as mixture
-from tests.data_pipelines.wsv import test_dataset as disk
+from tests.data_pipelines.wsv import random_clips as disk
 from tests.object_store import ObjectStore
 from wsm_jax.snapshot.waves import empty
 

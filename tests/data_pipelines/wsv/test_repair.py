@@ -17,7 +17,7 @@ from data_pipelines.wsv.clip import Clip
 from data_pipelines.wsv.folder import Folder
 from data_pipelines.wsv.repair import head
 from tests.data_pipelines.datasets import FULL, SOURCES, fill
-from tests.data_pipelines.wsv.test_dataset import BUILD, changed, contents, make_clip
+from tests.data_pipelines.wsv.random_clips import BUILD, changed, contents, make_clip
 
 LAYOUT = dataclasses.replace(FULL, rgb_codec="jpeg", channels=("rgb", "depth"), clips=4, frames_per_chunk=3)
 """Two shards of two clips, with files of every kind."""
