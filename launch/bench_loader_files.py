@@ -119,8 +119,8 @@ def _clip(source: wsv.Dataset, clip: int, frames: np.ndarray, whole: bool) -> Cl
     if not whole:
         return Clip({"rgb": frames}, source.frame_time(clip))
     core, core_time = source.core(clip) or (None, None)
-    text = source.captions(clip), source.events(clip)
-    return Clip({"rgb": frames}, source.frame_time(clip), source.camera(clip), core, core_time, *text)
+    text = {"text": source.captions(clip), "spans": source.spans(clip), "events": source.events(clip)}
+    return Clip({"rgb": frames}, source.frame_time(clip), source.camera(clip), core, core_time, **text)
 
 
 def _write_array_record(path: Path, episodes: Iterable[np.ndarray]) -> None:

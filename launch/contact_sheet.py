@@ -16,6 +16,13 @@ HEAD = 22
 """Height of the line above a clip, pixels."""
 
 
+def captions(dataset: Dataset, clip: int) -> list[str]:
+    """The captions of a clip, those with times after these."""
+    texts = dataset.captions(clip)
+    spans = dataset.spans(clip) or (None,) * len(texts)
+    return [f"{span[0]:.2f}..{span[1]:.2f} s: {t}" if span else t for t, span in zip(texts, spans, strict=True)]
+
+
 def contact_sheet(dataset: Dataset, clips: int | list[int], frames: int) -> Image.Image:
     """Some clips, or so many spread over the dataset; `frames` frames of each spread over its time, or its views.
 
@@ -32,7 +39,7 @@ def contact_sheet(dataset: Dataset, clips: int | list[int], frames: int) -> Imag
     page = Image.new("RGB", (LABEL + width * shown, block * len(chosen)), (20, 20, 24))
     draw, font = ImageDraw.Draw(page), ImageFont.load_default(12)
     for row, clip in enumerate(chosen):
-        text = next(iter(dataset.captions(clip)), "")
+        text = next(iter(captions(dataset, clip)), "")
         draw.text((6, row * block + 4), f"clip {clip}  {text}", fill=(255, 255, 255), font=font)
         steps = np.unique(np.linspace(0, dataset.frames(clip) - 1, frames).round().astype(int))
         stored = dataset.read(clip, layout.channels, steps)

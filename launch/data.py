@@ -15,6 +15,7 @@ from launch.world_files import output, write_bytes, write_picture
 
 if TYPE_CHECKING:
     from data_pipelines.ingest.build import Report
+    from data_pipelines.ingest.caption import Cue
     from data_pipelines.workers import Run
 
 COMMAND = "python -m launch.data"
@@ -136,7 +137,11 @@ def ingest(arguments: list[str]) -> int:
     )
     flags.DEFINE_list("derive", [], "channels to work out where depth and cameras are: normal, motion", flag_values=values)
     flags.DEFINE_string(
-        "captions", None, '.json {"a.mp4": ["text", ...]}, or .jsonl of {"file": ..., "caption": ...}', flag_values=values
+        "captions",
+        None,
+        '.json {"a.mp4": ["text", ...]}, or .jsonl of {"file": ..., "caption": ...}; what is of a part alone has "start" and '
+        '"end" in s (in .json as {"text": ..., "start": ..., "end": ...})',
+        flag_values=values,
     )
     flags.DEFINE_string(
         "masks", None, "folder of masks of instances: FOLDER/a/*.png, a.npy, a.npz or a.mkv of a.mp4", flag_values=values
@@ -346,7 +351,7 @@ def repair(arguments: list[str]) -> int:
 
 
 def _maker(
-    path: str, inputs: list[str], texts: dict[str, list[str]], seen: dict[Any, Any], masks: str | None
+    path: str, inputs: list[str], texts: "dict[str, list[str | Cue]]", seen: dict[Any, Any], masks: str | None
 ) -> tuple[Any, dict[str, Any]]:
     """What makes the clips of a dataset again (None: nothing does), and the arguments of `wsv.repair` that go with it."""
     from data_pipelines.ingest.remake import remake

@@ -11,7 +11,7 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined
 
 from data_pipelines.wsv import Dataset
-from launch.contact_sheet import contact_sheet
+from launch.contact_sheet import captions, contact_sheet
 from launch.dataset_table import table
 
 _MOST_REJECTED = 500
@@ -36,7 +36,7 @@ def _clips(dataset: Dataset, clips: int, frames: int) -> list[dict[str, Any]]:
         origin = dataset.origin(number)
         sources = dataset.manifest["sources"]
         named = f"{sources[origin['source']]['name']} from {origin['start']:.2f} s" if "source" in origin else ""
-        lines = [*dataset.captions(number), *(json.dumps(event) for event in dataset.events(number))]
+        lines = [*captions(dataset, number), *(json.dumps(event) for event in dataset.events(number))]
         for name, signal in dataset.signals(number).items():
             lines.append(f"{name}: {len(signal.time)} x {np.shape(signal.values)[1]}, first {_short(signal.values)}")
         found.append(

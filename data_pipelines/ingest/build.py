@@ -15,7 +15,7 @@ import numpy as np
 from data_pipelines import wsv
 from data_pipelines.ingest import frame
 from data_pipelines.ingest.bucket import Bucket
-from data_pipelines.ingest.caption import checked
+from data_pipelines.ingest.caption import Cue, checked, shown
 from data_pipelines.ingest.crew import Crew
 from data_pipelines.ingest.find import Candidate, Rejection, find_masked
 from data_pipelines.ingest.plan import MEASURES, Cut, Filters, Found, plan
@@ -63,7 +63,7 @@ def ingest(
     codec: str = "jpeg",
     frames_per_chunk: int | None = None,
     derive: tuple[str, ...] = (),
-    captions: Mapping[str, Sequence[str]] | None = None,
+    captions: Mapping[str, Sequence[str | Cue]] | None = None,
     masks: str | Path | None = None,
     how: Reading | None = None,
     filters: Filters | None = None,
@@ -95,8 +95,11 @@ def ingest(
     scans = Scans(Folder(f"{str(out).rstrip('/')}.scan"), tuple(candidates), how)
     try:
         results = _scanned(scans, Folder(out), crew)
-        found, cuts, rejected = _planned(results, rejected, chosen, filters, strict)
-        jobs = {folder: _Job.of(members, found, scans, derive, texts) for folder, members in _groups(found, cuts).items()}
+        found, cuts, rejected = _planned(results, texts, rejected, chosen, filters, strict)
+        jobs = {
+            folder: _Job(scans.candidates, tuple(found), tuple(members), how, derive)
+            for folder, members in _groups(found, cuts).items()
+        }
         _check_place(Folder(out), jobs)
         attached = {REJECTED: b"".join(records.dumps(dataclasses.asdict(one)) + b"\n" for one in rejected)}
         manifests = {}
@@ -172,22 +175,41 @@ def _scanned(scans: Scans, out: Folder, crew: Crew) -> list[list[Found] | Reject
 
 def _planned(
     results: Sequence[list[Found] | Rejection],
+    texts: Sequence[Sequence[str | Cue]],
     rejected: Sequence[Rejection],
     buckets: tuple[Bucket, ...],
     filters: Filters,
     strict: bool,
 ) -> tuple[list[Found], list[Cut], list[Rejection]]:
-    """What the scans found, the clips of it, and what is left out in all, `rejected` first.
+    """What the scans found, with the captions given for each candidate, the clips of it, and what is left out in all,
+    `rejected` first.
 
-    Raises ValueError where there is no clip, or, if `strict`, where a whole recording is left out.
+    Raises ValueError where there is no clip, or, if `strict`, where a whole recording is left out, and what `_captioned` does.
     """
-    found = [one for some in results if not isinstance(some, Rejection) for one in some]
+    found = [_captioned(one, len(some), texts) for some in results if not isinstance(some, Rejection) for one in some]
     cuts, left = plan(found, buckets, filters)
     rejected = [*rejected, *(one for one in results if isinstance(one, Rejection)), *left]
     whole = [one for one in rejected if one.start is None]
     if not cuts or (strict and whole):
         raise ValueError(_reasons(whole or rejected))
     return found, cuts, rejected
+
+
+def _captioned(of: Found, count: int, texts: Sequence[Sequence[str | Cue]]) -> Found:
+    """One of the `count` recordings of a candidate, with the captions that are given for that, else with its own.
+
+    Raises ValueError for times of what has none, or of several recordings.
+    """
+    given = texts[of.candidate]
+    if not given:
+        return of
+    cue = next((one for one in given if isinstance(one, Cue)), None)
+    if cue is not None and (of.kind == "views" or count > 1):
+        what = "shows one instant" if of.kind == "views" else f"is one of {count} recordings that share these captions"
+        raise ValueError(f"{cue.where}: {cue.text[:40]!r} has times, and {of.name} {what}; leave out start and end")
+    captions, note = shown(given, of.seconds)
+    notes = (*of.notes, note) if note else of.notes
+    return dataclasses.replace(of, text=captions.text, spans=captions.spans, notes=notes)
 
 
 def _groups(found: Sequence[Found], cuts: Sequence[Cut]) -> dict[str, list[Cut]]:
@@ -239,17 +261,6 @@ class _Job:
     cuts: tuple[Cut, ...]
     how: Reading
     derive: tuple[str, ...]
-    texts: dict[int, tuple[str, ...]]
-    """Number of what was found -> its captions."""
-
-    @classmethod
-    def of(
-        cls, cuts: Sequence[Cut], found: Sequence[Found], scans: Scans, derive: tuple[str, ...], texts: list[tuple[str, ...]]
-    ) -> "_Job":
-        """`texts` are those that were given, of every candidate; a recording of one without has its own."""
-        numbers = sorted({cut.found for cut in cuts})
-        captions = {number: texts[found[number].candidate] or found[number].text for number in numbers}
-        return cls(scans.candidates, tuple(found), tuple(cuts), scans.how, derive, captions)
 
     @property
     def numbers(self) -> list[int]:
@@ -289,7 +300,7 @@ class _Job:
             clips_per_shard=int(np.clip(SHARD_BYTES // (length * bucket.height * bucket.width * pixel), 1, 64)),
             frames_per_chunk=min(length, chunk),
             camera=of.camera,
-            captions=any(self.texts.values()),
+            captions=any(self.found[number].text for number in self.numbers),
             over="time" if video else "views",
             lens=of.lens,
             ragged=of.kind == "views",
@@ -363,5 +374,7 @@ class _Shard:
         for number, of_one in itertools.groupby(cuts, key=lambda cut: cut.found):
             of = job.found[number]
             recording = reopened(job.candidates[of.candidate], job.how, of)
-            made += frame.clips(recording, list(of_one), layout, job.texts[number], numbers.index(number))
+            members = list(of_one)
+            captions = [of.captions.within(*cut.span) for cut in members]
+            made += frame.clips(recording, members, layout, captions, numbers.index(number))
         return made

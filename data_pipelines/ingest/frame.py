@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.ingest.bucket import Bucket
+from data_pipelines.ingest.caption import Captions
 from data_pipelines.ingest.derive import motion, normals
 from data_pipelines.ingest.plan import Cut
 from data_pipelines.recording.recording import Recording, Signal
@@ -24,13 +25,19 @@ def derived(channels: tuple[str, ...], kind: str, camera: bool, asked: tuple[str
     return tuple(name for name in DERIVED if name in asked and can[name])
 
 
-def clips(recording: Recording, cuts: Sequence[Cut], layout: Layout, text: tuple[str, ...], source: int) -> Iterator[Clip]:
-    """The clips of some cuts of a recording, in order; `source` is its number in the manifest. Raises what `clip` does."""
+def clips(
+    recording: Recording, cuts: Sequence[Cut], layout: Layout, captions: Sequence[Captions], source: int
+) -> Iterator[Clip]:
+    """The clips of some cuts of a recording, in order, with the captions of each; `source` is its number in the manifest.
+
+    Raises what `clip` does.
+    """
     # all in one pass: what lies between two key frames is decoded once
     pictures = recording.pictures([index for cut in cuts for index in cut.frames])
-    for cut in cuts:
+    for cut, told in zip(cuts, captions, strict=True):
         made = clip(recording, pictures, cut.frames, cut.start, cut.bucket, layout.derived, layout.encoded == "jpeg")
-        yield dataclasses.replace(made, text=text, measures=cut.measures, origin={"source": source, "start": cut.start})
+        rest = {"measures": cut.measures, "origin": {"source": source, "start": cut.start}}
+        yield dataclasses.replace(made, text=told.text, spans=told.spans, **rest)
 
 
 def clip(

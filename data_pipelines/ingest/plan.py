@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.ingest.bucket import Bucket, fitting
+from data_pipelines.ingest.caption import Captions
 from data_pipelines.ingest.find import Rejection
 from data_pipelines.ingest.measure import cuts
 from data_pipelines.recording.recording import Signal
@@ -65,6 +66,8 @@ class Found:
     signals: tuple[tuple[str, int, tuple[int, ...]], ...]
     """(name, components, steps in each eighth of a second)."""
     text: tuple[str, ...]
+    spans: tuple[tuple[float, float] | None, ...]
+    """As those of Captions."""
     notes: tuple[str, ...]
     sha256: str
     sharpness: tuple[float, ...]
@@ -74,6 +77,11 @@ class Found:
     def frame_hz(self) -> float:
         """Mean rate, Hz."""
         return len(self.time) / self.seconds
+
+    @property
+    def captions(self) -> Captions:
+        """What is said of it."""
+        return Captions(self.text, self.spans)
 
     @property
     def form(self) -> tuple[Any, ...]:
@@ -106,6 +114,11 @@ class Cut:
     start: float
     """s."""
     measures: dict[str, float]
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """From the start to the end of the last frame, s of the recording."""
+        return self.start, self.start + len(self.frames) / self.bucket.frame_hz
 
 
 def plan(found: Sequence[Found], buckets: tuple[Bucket, ...], filters: Filters) -> tuple[list[Cut], list[Rejection]]:

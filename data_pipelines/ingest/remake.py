@@ -5,7 +5,6 @@ A recording is known by its sha256, so it may lie anywhere and be given in any o
 
 import dataclasses
 import functools
-import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 from data_pipelines.ingest import frame
 from data_pipelines.ingest.bucket import Bucket
 from data_pipelines.ingest.build import REJECTED
+from data_pipelines.ingest.caption import Captions, Cue, shown
 from data_pipelines.ingest.find import Candidate, Rejection, find_masked
 from data_pipelines.ingest.plan import Cut, Filters, Found, plan
 from data_pipelines.ingest.scan import Reading, digest, plain, recordings, reopened, scan
@@ -25,7 +25,7 @@ from data_pipelines.wsv.folder import Folder
 
 Seen = dict[tuple[Candidate, Reading], tuple[tuple[str, str], ...]]
 """(name, sha256) of the recordings of candidates that were read."""
-_NOTHING: Mapping[str, Sequence[str]] = {}
+_NOTHING: Mapping[str, Sequence[str | Cue]] = {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Remake:
     """What was given and is no recording."""
     refused: dict[str, str]
     """What was given and is not of the dataset, by its name, and why."""
-    captions: Mapping[str, Sequence[str]]
+    captions: Mapping[str, Sequence[str | Cue]]
 
     def __call__(self, shard: int) -> list[Clip]:
         """The clips of a shard, in order. Raises ValueError or OSError that names the recording that is missing or other."""
@@ -53,7 +53,7 @@ class Remake:
             start, stop = max(span.start, first) - first, min(span.stop, first + source["clips"]) - first
             first += source["clips"]
             if start < stop:
-                made += self._cut(number, start, stop)
+                made += self._cut(shard, number, start, stop)
         return made
 
     def attached(self) -> dict[str, bytes]:
@@ -77,11 +77,16 @@ class Remake:
     def _filters(self) -> Filters:
         return Filters(**self.manifest["build"]["filters"])
 
-    def _cut(self, number: int, start: int, stop: int) -> list[Clip]:
-        """Some of the clips of a source."""
+    def _cut(self, shard: int, number: int, start: int, stop: int) -> list[Clip]:
+        """Some of the clips of a source, all in one shard."""
         layout, (found, cuts) = records.layout_of(self.manifest), self._planned(number)
         recording = reopened(self.places[number][0], self._how, found)
-        return list(frame.clips(recording, cuts[start:stop], layout, self._text(number, found), number))
+        said = self._said(shard, number)
+        if not said:
+            whole = self._captions(number, found, cuts)
+            said = {place: whole.within(*cuts[place].span) for place in range(start, stop)}
+        captions = [said[place] for place in range(start, stop)]
+        return list(frame.clips(recording, cuts[start:stop], layout, captions, number))
 
     def _planned(self, number: int) -> tuple[Found, list[Cut]]:
         """A source, scanned again, and all clips of it that the dataset has."""
@@ -100,17 +105,31 @@ class Remake:
             raise ValueError(f"{source['name']}: gives {len(cuts)} clips, the dataset has {source['clips']} of it")
         return found, cuts
 
-    def _text(self, number: int, found: Found) -> tuple[str, ...]:
-        """The captions of a source: those of its other clips, else those that are given, else its own."""
+    def _captions(self, number: int, found: Found, cuts: Sequence[Cut]) -> Captions:
+        """The captions of a source: those that are given, or its own, if what is left of its clips says the same of them;
+        else those of a clip that is left, of which no times are known."""
         layout, counts = records.layout_of(self.manifest), [source["clips"] for source in self.manifest["sources"]]
         first = sum(counts[:number])
-        clips = range(first, first + counts[number])
-        for shard, members in itertools.groupby(clips, key=lambda clip: clip // layout.clips_per_shard):
-            if lines := self._lines(shard):
-                return tuple(lines[next(members) - layout.span(shard).start]["captions"])
+        shards = range(first // layout.clips_per_shard, (first + counts[number] - 1) // layout.clips_per_shard + 1)
+        left = {place: said for shard in shards for place, said in self._said(shard, number).items()}
         name = self.places[number][0].name
-        given = self.captions.get(name, self.captions.get(Path(name).name, ()))
-        return tuple(given) or found.text
+        given, _ = shown(self.captions.get(name, self.captions.get(Path(name).name, ())), found.seconds)
+        for captions in (given, found.captions):
+            if captions.text and all(captions.within(*cuts[place].span) == said for place, said in left.items()):
+                return captions
+        some = next(iter(left.values()), Captions())
+        timed = some.spans or (None,) * len(some.text)
+        return Captions(tuple(text for text, span in zip(some.text, timed, strict=True) if span is None))
+
+    def _said(self, shard: int, number: int) -> dict[int, Captions]:
+        """What the text of a shard says of the clips of a source, by their places among these; nothing where it is damaged."""
+        layout, counts = records.layout_of(self.manifest), [source["clips"] for source in self.manifest["sources"]]
+        first, found = sum(counts[:number]), {}
+        for clip, line in zip(layout.span(shard), self._lines(shard), strict=False):
+            if first <= clip < first + counts[number]:
+                spans = tuple(span and (float(span[0]), float(span[1])) for span in line.get("spans", ()))
+                found[clip - first] = Captions(tuple(line["captions"]), spans)
+        return found
 
     def _lines(self, shard: int) -> list[dict[str, Any]]:
         """The text of a shard; none where it is damaged."""
@@ -129,7 +148,7 @@ def remake(
     path: str | Path,
     manifest: dict[str, Any],
     inputs: Sequence[str | Path],
-    captions: Mapping[str, Sequence[str]] = _NOTHING,
+    captions: Mapping[str, Sequence[str | Cue]] = _NOTHING,
     seen: Seen | None = None,
     masks: str | Path | None = None,
 ) -> Remake:

@@ -18,10 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.ingest.caption import CAPTION_BYTES, beside, sidecar_of
+from data_pipelines.ingest.caption import CAPTION_BYTES, shown, text_of
 from data_pipelines.ingest.find import Candidate, Rejection, readable
 from data_pipelines.ingest.measure import Measure
 from data_pipelines.ingest.plan import Found, steps
+from data_pipelines.ingest.sidecar import beside, sidecars_of
 from data_pipelines.recording import video
 from data_pipelines.recording.colmap import read_colmap
 from data_pipelines.recording.lerobot import read_lerobot
@@ -119,12 +120,15 @@ def _masked(film: Recording, candidate: Candidate) -> Recording:
 
 
 def _captioned(film: Recording, path: Path) -> Recording:
-    """With the captions of the text file beside it; those that are too long are left out, and noted."""
+    """With the captions of the files beside it; those that are too long or too late are left out, and noted."""
     given = beside(path)
-    texts = tuple(text for text in given if len(text.encode()) <= CAPTION_BYTES)
-    left = len(given) - len(texts)
-    notes = (*film.notes, f"{left} captions of more than {CAPTION_BYTES} bytes are left out") if left else film.notes
-    return dataclasses.replace(film, text=texts, notes=notes)
+    short = [one for one in given if len(text_of(one).encode()) <= CAPTION_BYTES]
+    left = len(given) - len(short)
+    captions, late = shown(short, film.seconds)
+    notes = (f"{left} captions of more than {CAPTION_BYTES} bytes are left out" if left else "", late)
+    return dataclasses.replace(
+        film, text=captions.text, spans=captions.spans, notes=(*film.notes, *(note for note in notes if note))
+    )
 
 
 def plain(message: str, candidate: Candidate) -> str:
@@ -155,6 +159,7 @@ def _found(recording: Recording, measure: Measure, candidate: int, number: int) 
         pixel_aspect=float(recording.pixel_aspect),
         signals=tuple((name, int(s.values.shape[1]), steps(s, recording.seconds)) for name, s in recording.signals.items()),
         text=recording.text,
+        spans=recording.spans,
         notes=recording.notes,
         sha256=digest(recording.files),
         sharpness=tuple(measure.sharpness),
@@ -228,7 +233,7 @@ class Scans:
     def _of(self, number: int) -> list[Any]:
         """What a scan is of: another file, or other options, make another scan."""
         candidate = self.candidates[number]
-        given = (candidate.path, sidecar_of(candidate.path), candidate.masks)
+        given = (candidate.path, *sidecars_of(candidate.path), candidate.masks)
         stamps = [_stamp(path) for path in given if path is not None]
         return json.loads(records.dumps([candidate.name, candidate.kind, stamps, dataclasses.asdict(self.how)]))
 

@@ -6,6 +6,7 @@ caption, empty slots (presence 0) for the core, and a unit camera at the origin,
 
 import dataclasses
 import functools
+import math
 import os
 import threading
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.loading.rooms import Rooms
-from data_pipelines.loading.window import Choices, Window, choices, views
+from data_pipelines.loading.window import Choices, Window, choices, shares, views
 from data_pipelines.wsv import Dataset
 from wsm_jax.snapshot import FIELDS, TICK_HZ, Camera, Waves, channel, crop, crop_box, ground, resize, store
 from wsm_jax.snapshot.waves import empty
@@ -154,6 +155,8 @@ class Reader:
         self._even: dict[int, Choices] = {}
         self._frames = bool(layout.frames and window.frames)
         self._core = bool(layout.ticks and window.ticks)
+        # without frames and ticks nothing is cut to the window, and captions are of the whole clip
+        self._seconds = window.frames / self._hz if self._frames else window.ticks / TICK_HZ if self._core else math.inf
         self._camera = bool(layout.camera and self._frames)
         held = set(layout.channels) | ({"ground"} if layout.camera else set())
         self._given = [name for name in window.channels if name in held] if self._frames else []
@@ -222,7 +225,7 @@ class Reader:
             if self._core:
                 self._state(batch, row, clip, int(picked.tick[number]), start)
             if layout.captions:
-                self._caption(batch, row, clip, float(draws.caption[number]))
+                self._caption(batch, row, clip, float(draws.caption[number]), start)
             if layout.signals and window.signals:
                 self._signals(batch, row, clip, picked.time[number] + start)
             if window.events:
@@ -296,8 +299,13 @@ class Reader:
             values[row] = getattr(waves, name)
         batch["core_time"][row] = found[1] - start
 
-    def _caption(self, batch: Batch, row: int, clip: int, draw: float) -> None:
-        captions = self.dataset.captions(clip)
+    def _caption(self, batch: Batch, row: int, clip: int, draw: float, start: float) -> None:
+        """One of the captions that are of the whole clip, or of what the window shows."""
+        captions, spans = self.dataset.captions(clip), self.dataset.spans(clip)
+        if spans:
+            end = start + self._seconds
+            told = zip(captions, spans, strict=True)
+            captions = tuple(text for text, span in told if span is None or shares(span, start, end))
         text = captions[0 if self.window.first_caption else int(draw * len(captions))] if captions else ""
         batch["caption"][row] = encode_caption(text, f"{self.dataset.folder.path} clip {clip}")
         batch["known"]["text"][row] = bool(text)

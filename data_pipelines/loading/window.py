@@ -101,6 +101,11 @@ def choices(
     return Choices(index, tick, starts[tick])
 
 
+def shares(span: tuple[float, float], start: float, end: float) -> bool:
+    """Whether a span (s) has half of itself, or half of the window from `start` to `end` (s), in common with the window."""
+    return min(span[1], end) - max(span[0], start) >= 0.5 * min(span[1] - span[0], end - start) - 1e-9
+
+
 def views(where: str, window: Window, count: int, seed: int) -> Int[np.ndarray, " F"]:
     """Random views of an instant, each once. Raises ValueError for fewer than are asked for."""
     if count < window.frames:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from wsm_jax.snapshot import Camera, Signal, channel
+from wsm_jax.snapshot import Camera, Signal, channel, check_spans
 from wsm_jax.typing import Float, Int
 
 __all__ = ["Pictures", "Recording", "Signal"]
@@ -44,6 +44,8 @@ class Recording:
     signals: dict[str, Signal] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
     """What was assumed, approximated or lost, a line each, for the manifest."""
+    spans: tuple[tuple[float, float] | None, ...] = ()
+    """(start, end) of each text, s; None: it is of all of it. Empty: none has times."""
 
     def __post_init__(self) -> None:
         """Raises ValueError, naming the recording, for times, sizes, cameras or signals that do not fit together."""
@@ -57,6 +59,7 @@ class Recording:
             channel(name)
         need(bool(np.isfinite(self.time).all() and np.all(np.diff(self.time) > 0)), "times of frames do not increase")
         need(count > 0, "no frames")
+        check_spans(self.name, self.spans, len(self.text))
         need(tuple(self.size.shape) == (count, 2) and bool(np.all(self.size > 0)), f"{count} frames of sizes {self.size.shape}")
         if self.camera is not None:
             need(tuple(self.camera.position.shape) == (count, 3), f"{self.camera.position.shape} cameras for {count} frames")

@@ -9,10 +9,10 @@ import numpy as np
 from data_pipelines.wsv import manifest as records
 from data_pipelines.wsv import picture
 from data_pipelines.wsv.manifest import Layout
-from wsm_jax.snapshot import FIELDS, TICK_HZ, WSF, WSV, Camera, Signal, Waves, channel, store
+from wsm_jax.snapshot import FIELDS, TICK_HZ, WSF, WSV, Camera, Signal, Waves, channel, check_spans, store
 from wsm_jax.typing import NpOrJax, Shaped
 
-LINE = ("captions", "events", "frames", "signals")
+LINE = ("captions", "events", "frames", "signals", "spans")
 """What the format itself says of a clip in the text of its shard; every other key is of the clip's origin."""
 _WHOLE = 2**24
 
@@ -36,6 +36,8 @@ class Clip:
     measures: Mapping[str, float | int] = dataclasses.field(default_factory=dict)
     origin: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Where it comes from, as JSON: {"source": its number in the manifest, "start": s, ...}."""
+    spans: tuple[tuple[float | int, float | int] | None, ...] = ()
+    """(start, end) of each text, s of the clip; None: it is of all of it. Empty: none has times."""
 
     @classmethod
     def of(cls, given: "WSV | WSF | Clip") -> "Clip":
@@ -50,7 +52,7 @@ class Clip:
             core = None if given.core is None else Waves(**{k: np.asarray(getattr(given.core, k))[None] for k in FIELDS})
             views = np.arange(len(given.camera.position), dtype=np.float64)
             return cls(channels, views, given.camera, core, None if core is None else np.zeros(1))
-        rest = {key: getattr(given, key) for key in ("camera", "core", "core_time", "text", "events", "signals")}
+        rest = {key: getattr(given, key) for key in ("camera", "core", "core_time", "text", "events", "signals", "spans")}
         return cls(channels, given.frame_time, **rest)
 
     @property
@@ -72,6 +74,8 @@ def check(clip: Clip, layout: Layout, where: str) -> None:
     need((clip.core is not None) == bool(layout.ticks), f"core {'missing' if layout.ticks else 'given, the layout has none'}")
     need(layout.captions or not clip.text, "captions given, the layout has none")
     need(all(isinstance(text, str) for text in clip.text), f"captions must be strings, got {clip.text}")
+    check_spans(where, clip.spans, len(clip.text))
+    need(layout.over == "time" or not any(clip.spans), f"captions with times {clip.spans}; the views of an instant have none")
     fits = clip.frames <= layout.frames if layout.ragged else clip.frames == layout.frames
     need(fits and (clip.frames > 0 or not layout.frames), f"{clip.frames} frames, the layout has {layout.frames}")
     names = {name for name, _, _ in layout.signals}
@@ -142,6 +146,8 @@ def even(clip: Clip, layout: Layout) -> bool:
 def line(clip: Clip, layout: Layout) -> dict[str, Any]:
     """What the text of a shard says of a clip."""
     found: dict[str, Any] = {"captions": list(clip.text), "events": list(clip.events), **clip.origin}
+    if any(clip.spans):
+        found["spans"] = [span and [float(span[0]), float(span[1])] for span in clip.spans]
     if layout.ragged:
         found["frames"] = clip.frames
     if layout.signals:

@@ -154,6 +154,10 @@ class Dataset:
         """What the clip shows, in words; several wordings, or none."""
         return tuple(self._text(clip)["captions"])
 
+    def spans(self, clip: Index) -> tuple[tuple[float, float] | None, ...]:
+        """(start, end) of each caption, s of the clip; None: it is of all of it. Empty where none has times."""
+        return tuple(span and (float(span[0]), float(span[1])) for span in self._text(clip).get("spans", ()))
+
     def events(self, clip: Index) -> tuple[dict, ...]:
         """What happens, as {"kind", "time", "instances"}."""
         return tuple(self._text(clip)["events"])
@@ -220,7 +224,7 @@ class Dataset:
         channels = {name: restore(name, values) for name, values in self.read(clip, self.layout.channels).items()}
         waves, core_time = self.core(clip) or (None, None)
         text = self.captions(clip), self.events(clip), self.signals(clip)
-        return WSV(channels, self.frame_time(clip), self.camera(clip), waves, core_time, *text)
+        return WSV(channels, self.frame_time(clip), self.camera(clip), waves, core_time, *text, self.spans(clip))
 
     def field(self, clip: Index) -> WSF:
         """A clip over views, in physical units. Raises ValueError for one over time, and one without cameras."""

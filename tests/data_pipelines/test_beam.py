@@ -49,6 +49,7 @@ def films(tmp_path) -> list[Path]:
         waves = [np.stack([np.sin(x / 5 + i / 4 + seed), np.cos(y / 7 + i / 9), np.sin(seed + x / 9)], -1) for i in range(30)]
         write_video(path, np.rint(127.5 + 100 * np.asarray(waves)).astype(np.uint8), 24)
     paths[3].write_bytes(paths[3].read_bytes()[:400])
+    (tmp_path / "b.srt").write_text("1\n00:00:00,400 --> 00:00:00,750\nin both\n")
     return paths
 
 
@@ -60,7 +61,8 @@ def test_an_ingested_dataset_has_the_same_bytes(installed, importable, tmp_path,
         report = ingest(films, path, **arguments, **more, progress=False)
         assert report.manifest["counts"]["clips"] == 6
         assert [one.name for one in report.rejected if one.start is None] == ["d.mp4"]
-    assert wsv.Dataset(tmp_path / "other" / "set").layout.shards == 6
+    dataset = wsv.Dataset(tmp_path / "other" / "set")
+    assert dataset.layout.shards == 6 and [dataset.spans(i) for i in (1, 2, 3)] == [(), ((0.4, 0.5),), ((0.0, 0.25),)]
     assert content(tmp_path / "one") == content(tmp_path / "other")
 
 

@@ -76,6 +76,7 @@ def clip_of(layout: Layout, index: int) -> Clip:
         signals,
         measures={name: float(index) for name in layout.measures},
         origin={"source": 0, "start": 0.5 * index},
+        spans=(None, (0.5, 0.75)) if index == 2 and layout.over == "time" else (),
     )
 
 
@@ -138,6 +139,7 @@ def test_the_reader_reads_what_ours_reads(built, reader, name, monkeypatch):
             equal(time, wanted.signals[key].time)
             equal(values, wanted.signals[key].values)
         assert (tuple(found["captions"]), tuple(found["events"])) == (wanted.text, wanted.events)
+        assert tuple(span and tuple(span) for span in found.get("spans", [])) == wanted.spans
         assert {key: found[key] for key in ("source", "start")} == dataset.origin(index)
 
 
@@ -231,8 +233,10 @@ def test_every_key_of_a_manifest_is_named_with_its_type(built):
             assert set(value) == {"bytes", "sha256"}
         for value in record["moments"].values():
             assert set(value) in ({"count"}, {"count", "mean", "m2", "low", "high"})
-        for line in (built[name] / "text" / "000000.jsonl").read_text().splitlines():
-            here = [*["frames"] * layout.ragged, *["signals"] * bool(layout.signals)]
+        lines = [line for file in sorted((built[name] / "text").iterdir()) for line in file.read_text().splitlines()]
+        for number, line in enumerate(lines):
+            timed = number == 2 and layout.over == "time"
+            here = [*["frames"] * layout.ragged, *["signals"] * bool(layout.signals), *["spans"] * timed]
             assert set(json.loads(line)) == {"captions", "events", "source", "start", *here}
     assert set(keys("## Text")) == {*LINE, "any other"}
 

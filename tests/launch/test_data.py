@@ -1,6 +1,7 @@
 """The data command: its verbs build, show and check datasets, and say what is wrong with what they are given."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 from data_pipelines import workers, wsv
 from data_pipelines.recording.video import write_video
 from launch.command import status
+from launch.contact_sheet import captions
 from launch.data import main
 from wsm_jax.snapshot import CHANNELS, STORED, WSV, Camera, Waves, restore
 from wsm_jax.snapshot.waves import empty
@@ -299,15 +301,33 @@ def films(tmp_path):
     return tmp_path / "films"
 
 
-@pytest.fixture
-def ingested(tmp_path, capsys, films, monkeypatch):
+def ingest(tmp_path, capsys, films, captions: str) -> Path:
     """Their dataset, two clips a shard: the second shard holds clips of both."""
-    monkeypatch.setattr("data_pipelines.ingest.build.SHARD_BYTES", 2 * 4 * 16 * 24 * 3)
     arguments = ["--licence=x", "--size=16x24", "--clip-seconds=0.5", "--noshots", "--workers=1", "--noprogress"]
-    (tmp_path / "captions.json").write_text('{"a.mp4": ["film a"]}')
+    (tmp_path / "captions.json").write_text(captions)
     path = tmp_path / "set"
     code, out, _ = run(capsys, "ingest", f"--out={path}", f"--captions={tmp_path}/captions.json", *arguments, films)
     assert code == 0 and "6 clips" in out
+    return path
+
+
+@pytest.fixture
+def ingested(tmp_path, capsys, films, monkeypatch):
+    """With captions of whole films."""
+    monkeypatch.setattr("data_pipelines.ingest.build.SHARD_BYTES", 2 * 4 * 16 * 24 * 3)
+    return ingest(tmp_path, capsys, films, '{"a.mp4": ["film a"]}')
+
+
+@pytest.fixture
+def spoken(tmp_path, capsys, films, monkeypatch):
+    """With captions that have times beside those of whole films."""
+    monkeypatch.setattr("data_pipelines.ingest.build.SHARD_BYTES", 2 * 4 * 16 * 24 * 3)
+    (films / "b.srt").write_text("1\n00:00:00,000 --> 00:00:00,625\nearly in b\n")
+    path = ingest(tmp_path, capsys, films, '{"a.mp4": ["film a", {"text": "late in a", "start": 0.75, "end": 1.25}]}')
+    dataset = wsv.Dataset(path)
+    early, late = ("film b", "early in b"), ("film a", "late in a")
+    assert [dataset.captions(i) for i in range(6)] == [("film a",), late, late, early, early, ("film b",)]
+    assert [dataset.spans(i)[1:] for i in range(6)] == [(), ((0.25, 0.5),), ((0.0, 0.25),), ((0.0, 0.5),), ((0.0, 0.125),), ()]
     return path
 
 
@@ -381,6 +401,44 @@ def test_captions_come_from_what_is_left_or_are_given_again(tmp_path, capsys, fi
     code, _, err = run(capsys, *arguments, f"--captions={tmp_path}/captions.json")
     assert (code, err) == (0, "")
     assert contents(path) == before
+
+
+@pytest.mark.parametrize("shard", range(3))
+def test_captions_with_times_come_back_where_one_text_is_lost(tmp_path, capsys, films, spoken, shard):
+    """Of the files that were given, which the clips that are left agree with; no other captions are taken."""
+    before, key = contents(spoken), f"text/{shard:06d}.jsonl"
+    arguments = ["repair", f"--data={spoken}", "--workers=1", "--noprogress", f"--captions={tmp_path}/captions.json"]
+    (spoken / key).unlink()
+    assert run(capsys, *arguments, films)[0] == 0
+    assert contents(spoken) == before
+    (spoken / key).unlink()
+    (tmp_path / "captions.json").write_text('{"a.mp4": ["another"], "b.mp4": ["another"]}')
+    code, out, _ = run(capsys, *arguments, films)
+    assert ("this release makes other bytes" in out) == (code == 1) == (shard < 2), "of film b, those beside it agree"
+    assert {name for name, data in before.items() if contents(spoken).get(name) != data} == ({key} if shard < 2 else set())
+
+
+def test_what_a_whole_text_says_comes_before_what_is_given(tmp_path, capsys, films, spoken):
+    """Pictures, and the records that vouch for the text, come back whatever lies beside the films by now."""
+    before = contents(spoken)
+    for number in range(3):
+        (spoken / "channels" / "rgb_jpeg" / "bytes" / f"{number:06d}").unlink()
+        (spoken / "shards" / f"{number:06d}.json").unlink()
+    arguments = ["repair", f"--data={spoken}", "--workers=1", "--noprogress", films]
+    (films / "b.srt").unlink()
+    (films / "b.txt").write_text("another b")
+    assert run(capsys, *arguments)[0] == 0
+    assert contents(spoken) == before
+
+
+def test_inspect_shows_the_times_of_captions(tmp_path, capsys, spoken):
+    code, _, err = run(capsys, "inspect", spoken, f"--html={tmp_path}/page.html", f"--out={tmp_path}/page.png", "--clips=6")
+    assert (code, err) == (0, "")
+    page = (tmp_path / "page.html").read_text()
+    for line in ("<br>film a<br>0.25..0.50 s: late in a", "<br>0.00..0.12 s: early in b"):
+        assert line in page
+    dataset = wsv.Dataset(spoken)
+    assert captions(dataset, 0) == ["film a"] and captions(dataset, 2) == ["film a", "0.00..0.25 s: late in a"]
 
 
 def test_repair_of_a_collection(tmp_path, capsys, films):

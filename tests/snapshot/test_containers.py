@@ -67,6 +67,10 @@ def test_channels_must_be_known_complete_and_aligned(kind, video):
         ({"core_time": None}, "one core_time a tick"),
         ({"core_time": np.arange(4.0)}, r"ticks \(5,\); needed one core_time a tick"),
         ({"core_time": np.zeros(5)}, "core_time must increase"),
+        ({"spans": (None, (0.0, 1.0))}, "2 spans for 1 texts; needed one a text"),
+        ({"spans": ((1.0, 1.0),)}, r"a text from 1\.0 to 1\.0 s; needed numbers, start < end"),
+        ({"spans": ((0, np.inf),)}, "a text from 0 to inf s"),
+        ({"spans": ((np.nan, 1.0),)}, "a text from nan to"),
         ({"core": empty(5)}, r"ticks \(\); needed one core_time a tick"),
     ],
 )
@@ -92,6 +96,15 @@ def test_frames_joined_again_are_the_video(video, dtype):
     bare = dataclasses.replace(video, core=None, core_time=None, events=())
     assert joined.text == video.text
     jax.tree.map(np.testing.assert_array_equal, jax.tree.leaves(joined), jax.tree.leaves(bare))
+
+
+def test_a_frame_has_the_first_text_that_holds_then(video):
+    """From the start of a span to before its end."""
+    texts, spans = ("second", "third", "any"), ((1 / 24, 2 / 24), (2 / 24, 9.0), None)
+    video = dataclasses.replace(video, text=texts, spans=spans).check()
+    assert [video.frame(t).text for t in range(T)] == ["any", "second", "third"]
+    video = dataclasses.replace(video, text=texts[:2], spans=spans[:2])
+    assert [video.frame(t).text for t in range(T)] == [None, "second", "third"]
 
 
 def test_joining_keeps_what_all_snapshots_have():

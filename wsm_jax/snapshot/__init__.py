@@ -2,7 +2,7 @@
 
 from wsm_jax.snapshot.camera import Camera, crop, ground, level_with, look_at, orbit, project, quaternion_to_matrix, rays
 from wsm_jax.snapshot.channels import CHANNELS, STORED, Channel, channel, crop_box, decode, encode, resize, restore, store
-from wsm_jax.snapshot.containers import WSF, WSG, WSV, Signal, from_snapshots
+from wsm_jax.snapshot.containers import WSF, WSG, WSV, Signal, check_spans, from_snapshots
 from wsm_jax.snapshot.waves import FIELDS, SEMANTIC_CLASSES, TICK_HZ, Waves
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Signal",
     "Waves",
     "channel",
+    "check_spans",
     "crop",
     "crop_box",
     "decode",

@@ -1,6 +1,8 @@
 """WSG, WSV and WSF: one snapshot, snapshots over time, snapshots over viewpoints."""
 
 import dataclasses
+import math
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -28,6 +30,15 @@ def _grows(time: NpOrJax) -> bool:
     """Whether times are numbers that increase strictly."""
     time = np.asarray(time)
     return bool(np.isfinite(time).all() and np.all(np.diff(time) > 0))
+
+
+def check_spans(where: str, spans: Sequence[tuple[float | int, float | int] | None], count: int) -> None:
+    """Raises ValueError, beginning with `where`, unless `count` texts have a span (s) or None each, or none of them has one."""
+    if spans and len(spans) != count:
+        raise ValueError(f"{where}: {len(spans)} spans for {count} texts; needed one a text (or None), or none at all")
+    for span in spans:
+        if span is not None and not -math.inf < span[0] < span[1] < math.inf:
+            raise ValueError(f"{where}: a text from {span[0]} to {span[1]} s; needed numbers, start < end")
 
 
 @pytree
@@ -76,9 +87,11 @@ class WSV:
     """What happens, as {"kind", "time", "instances"}, times in seconds."""
     signals: dict[str, Signal] = dataclasses.field(default_factory=dict)
     """Actions, states of a robot, ..., by name."""
+    spans: tuple[tuple[float | int, float | int] | None, ...] = static(default=())
+    """(start, end) of each text, s; None: it is of the whole. Empty: none has times."""
 
     def check(self) -> "WSV":
-        """Returns itself; raises ValueError when channels, camera, core or signals do not fit times that grow."""
+        """Returns itself; raises ValueError when channels, camera, core, signals or spans do not fit."""
         frames = len(self.frame_time)
         _check(self.channels, (frames,), "WSV")
         if not _grows(self.frame_time):
@@ -97,13 +110,19 @@ class WSV:
                 raise ValueError(
                     f"WSV: signal {name!r} of shape {shape} at times {np.shape(signal.time)}; needed (S, d) at S growing times"
                 )
+        check_spans("WSV", self.spans, len(self.text))
         return self
 
     def frame(self, index: int) -> WSG:
-        """The snapshot at frame `index`, without the core (interpolate it with `wsm_jax.core.interpolate`)."""
+        """The snapshot at frame `index`, without the core (interpolate it with `wsm_jax.core.interpolate`).
+
+        Its text is the first one that holds then.
+        """
         channels = {name: values[index] for name, values in self.channels.items()}
         camera = None if self.camera is None else self.camera[index]
-        return WSG(channels, camera, float(np.asarray(self.frame_time)[index]), text=self.text[0] if self.text else None)
+        time, spans = float(np.asarray(self.frame_time)[index]), self.spans or (None,) * len(self.text)
+        told = (t for t, span in zip(self.text, spans, strict=True) if span is None or span[0] <= time < span[1])
+        return WSG(channels, camera, time, text=next(told, None))
 
 
 @pytree

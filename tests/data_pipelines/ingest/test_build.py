@@ -11,6 +11,7 @@ from PIL import Image
 from data_pipelines import wsv
 from data_pipelines.ingest import build
 from data_pipelines.ingest.bucket import Bucket
+from data_pipelines.ingest.caption import Cue
 from data_pipelines.ingest.plan import Filters
 from data_pipelines.ingest.scan import Reading
 from data_pipelines.recording.video import frames, sample, scan, write_video
@@ -206,6 +207,83 @@ def test_text_beside_a_video_is_its_captions(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"\xff")
     with pytest.raises(ValueError, match=r"a\.txt: is no text in UTF-8"):
         ingest([tmp_path / "a.mp4"], tmp_path / "other")
+
+
+SRT = "\n\n".join(
+    f"{number}\n00:00:0{start} --> 00:00:0{end}\n{text}"
+    for number, (start, end, text) in enumerate(
+        [("0,200", "0,700", "hello"), ("1,000", "9,000", "bye"), ("2,000", "3,000", "late")], 1
+    )
+)
+
+
+@pytest.mark.parametrize("fps", [4, 8])
+def test_a_caption_with_times_goes_to_the_clips_that_it_shares_time_with(tmp_path, fps):
+    """Cut to each, whatever the rate; what has no times goes to all, and what begins after the end is noted."""
+    film(tmp_path / "a.mp4", 48)  # 2 s
+    (tmp_path / "a.txt").write_text("colours")
+    (tmp_path / "a.srt").write_text(SRT)
+    manifest = ingest([tmp_path / "a.mp4"], tmp_path / "out", bucket=Bucket(16, 16, fps, 0.5))
+    dataset = wsv.Dataset(tmp_path / "out")
+    assert [(dataset.captions(i), dataset.spans(i)) for i in range(4)] == [
+        (("colours", "hello"), (None, (0.2, 0.5))),
+        (("colours", "hello"), (None, (0.0, 0.2))),
+        *[(("colours", "bye"), (None, (0.0, 0.5)))] * 2,
+    ]
+    assert manifest["counts"]["captions"] == 8
+    late = "1 captions begin at its end (2.000 s) or later and are left out, the first at 2 s (a.srt: line 10)"
+    assert manifest["sources"][0]["notes"] == [late]
+    assert wsv.verify(tmp_path / "out", progress=False) == []
+
+    given = ["colours", Cue("hello", 0.2, 0.7), Cue("bye", 1, 9), Cue("late", 2, 3, "c.jsonl: line 4")]
+    again = ingest([tmp_path / "a.mp4"], tmp_path / "again", bucket=Bucket(16, 16, fps, 0.5), captions={"a.mp4": given})
+    key = "text/000000.jsonl"
+    assert (tmp_path / "again" / key).read_bytes() == (tmp_path / "out" / key).read_bytes()
+    assert again["sources"][0]["notes"] == [late, late.replace("a.srt: line 10", "c.jsonl: line 4")]
+
+
+def test_without_times_the_text_has_no_spans(tmp_path):
+    film(tmp_path / "a.mp4", 15)
+    (tmp_path / "a.txt").write_text("x")
+    ingest([tmp_path / "a.mp4"], tmp_path / "out")
+    line = b'{"captions": ["x"], "events": [], "source": 0, "start": 0.0}\n'
+    assert (tmp_path / "out" / "text" / "000000.jsonl").read_bytes() == line
+
+
+def test_damaged_subtitles_reject_their_recording(tmp_path):
+    for name in ("a", "b"):
+        film(tmp_path / f"{name}.mp4", 15, ord(name))
+    (tmp_path / "a.vtt").write_text("WEBVTT\n\n00:00.500 --> 00:00.100\nx")
+    ingest([tmp_path], tmp_path / "out", strict=False)
+    (row,) = (json.loads(line) for line in (tmp_path / "out" / "rejected.jsonl").read_bytes().splitlines()[:1])
+    assert (row["name"], row["start"]) == (f"{tmp_path.name}/a.mp4", None)
+    assert row["reason"] == "a.vtt: line 3: 'x' from 0.5 to 0.1 s; needed seconds, 0 <= start < end; mend or remove it"
+
+
+@pytest.mark.parametrize("kind", ["views", "video"])
+def test_times_of_what_has_none_are_refused(tmp_path, monkeypatch, kind):
+    """Photos of one instant, and several recordings that share their captions."""
+    from data_pipelines.ingest import scan as scans
+    from data_pipelines.recording.recording import Recording
+    from wsm_jax.snapshot import orbit
+
+    def given(_candidate, _how):
+        def pictures(indices):
+            yield from ({"rgb": np.full((16, 16, 3), i, np.uint8)} for i in indices)
+
+        rest = (np.arange(8.0), 8.0, np.full((8, 2), 16), ("rgb",), pictures, (), orbit(8))
+        yield from (Recording(name, kind, *rest) for name in ("r", "s")[: 1 if kind == "views" else 2])
+
+    monkeypatch.setattr(scans, "recordings", given)
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "transforms.json").touch()
+    what = "x/r shows one instant" if kind == "views" else "x/r is one of 2 recordings that share these captions"
+    with pytest.raises(ValueError, match=rf"c\.jsonl: line 3: 'y' has times, and {what}; leave out start and end"):
+        ingest([tmp_path / "x"], tmp_path / "out", captions={"x": ["z", Cue("y", 0, 1, "c.jsonl: line 3")]})
+    assert not (tmp_path / "out").exists() and not (tmp_path / "out.scan").exists()
+    if kind == "views":
+        ingest([tmp_path / "x"], tmp_path / "out", captions={"x": ["z"]})
+        assert wsv.Dataset(tmp_path / "out").captions(0) == ("z",)
 
 
 def test_a_collection_is_not_laid_among_other_files(tmp_path):

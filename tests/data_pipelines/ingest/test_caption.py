@@ -1,10 +1,11 @@
-"""Captions: of any language, by name or beside the recording; what cannot be one is named with its place."""
+"""Captions: of any language, by name, with times or without; what cannot be one is named with its place."""
 
 import json
 
+import numpy as np
 import pytest
 
-from data_pipelines.ingest.caption import CAPTION_BYTES, beside, checked, read
+from data_pipelines.ingest.caption import CAPTION_BYTES, Captions, Cue, checked, read, shown
 
 TEXTS = (
     "ein roter Ball rollt",
@@ -82,18 +83,90 @@ def test_many_captions_are_matched_at_once():
     assert found[::9999] == [(str(i),) for i in range(0, 100_000, 9999)]
 
 
-def test_text_beside_a_recording(tmp_path):
-    path = tmp_path / "a.b.mp4"
-    path.touch()
-    assert beside(path) == ()
-    (tmp_path / "a.b.txt").write_text(
-        "\ufeff" + "\r\n".join([TEXTS[0], "", f"  {TEXTS[3]}  ", TEXTS[1]]), encoding="utf-8", newline=""
+def test_times_are_read_from_lines_and_objects(tmp_path):
+    lines = [
+        {"file": "a.mp4", "caption": "whole"},
+        {"file": "a.mp4", "captions": ["x", "y"], "start": 1, "end": 2.5},
+        {"file": "a.mp4", "caption": "z", "start": None, "end": None},
+    ]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    cues = [Cue(text, 1.0, 2.5, "a.jsonl: line 2") for text in ("x", "y")]
+    assert read(tmp_path / "a.jsonl") == {"a.mp4": ["whole", *cues, "z"]}
+    given = {"a.mp4": ["whole", {"text": "x", "start": 1, "end": 2.5}, {"text": "z"}]}
+    (tmp_path / "a.json").write_text(json.dumps(given))
+    found = read(tmp_path / "a.json")
+    assert found == {"a.mp4": ["whole", Cue("x", 1.0, 2.5, "a.json: text 2 of 'a.mp4'"), "z"]}
+    assert checked(["in/a.mp4"], found) == [tuple(found["a.mp4"])]
+    assert Captions.of(found["a.mp4"]) == Captions(("whole", "x", "z"), (None, (1.0, 2.5), None))
+    assert Captions.of(["whole", "z"]) == Captions(("whole", "z"))
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "message"),
+    [
+        ("2", "1", r"'x' from 2\.0 to 1\.0 s; needed seconds, 0 <= start < end"),
+        ("2", "2", r"'x' from 2\.0 to 2\.0 s"),
+        ("-1", "1", r"'x' from -1\.0 to 1\.0 s"),
+        ("NaN", "1", "'x' from nan to 1"),
+        ("0", "NaN", "'x' from 0.0 to nan s"),
+        ("0", "Infinity", "'x' from 0.0 to inf s"),
+        ("0", "1" + "0" * 400, "int too large"),
+        ("0", "null", "'x' from 0 to None; needed both in seconds, or neither"),
+        ("null", "1", "'x' from None to 1; needed both"),
+        ('"0"', "1", "'x' from '0' to 1; needed both"),
+        ("false", "1", "'x' from False to 1; needed both"),
+    ],
+)
+def test_times_that_are_none_are_named_with_their_place(tmp_path, start, end, message):
+    (tmp_path / "a.jsonl").write_text(
+        f'{{"file": "b", "caption": "y"}}\n{{"file": "a", "caption": "x", "start": {start}, "end": {end}}}'
     )
-    assert beside(path) == (TEXTS[0], TEXTS[3], TEXTS[1])
-    (tmp_path / "a.b.txt").write_bytes("Straße".encode("latin1"))
-    with pytest.raises(ValueError, match=r"a\.b\.txt: is no text in UTF-8 .*; mend or remove it"):
-        beside(path)
-    (tmp_path / "a.b.txt").unlink()
-    (tmp_path / "a.b.txt").mkdir()
-    assert beside(path) == ()
-    assert beside(tmp_path) == ()
+    with pytest.raises(ValueError, match=rf"{tmp_path}/a\.jsonl: line 2: {message}"):
+        read(tmp_path / "a.jsonl")
+    (tmp_path / "a.json").write_text(f'{{"a": ["y", {{"text": "x", "start": {start}, "end": {end}}}]}}')
+    with pytest.raises(ValueError, match=rf"{tmp_path}/a\.json: text 2 of 'a': {message}"):
+        read(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("item", ["3", "[]", '{"start": 1, "end": 2}', '{"text": 3}', '{"text": "x", "begin": 1, "end": 2}'])
+def test_an_item_that_is_no_text_is_named(tmp_path, item):
+    (tmp_path / "a.json").write_text(f'{{"a.mp4": ["x", {item}]}}')
+    with pytest.raises(ValueError, match=r"a\.json: text 2 of 'a\.mp4' is .*; needed \{"):
+        read(tmp_path / "a.json")
+
+
+def test_texts_of_cues_are_checked_as_those_without_times():
+    for text, message in (("", "0 bytes"), ("é" * 300, "600 bytes"), ("\ud800", "no Unicode")):
+        with pytest.raises(ValueError, match=rf"a text of 'a' .*{message}"):
+            checked(["a"], {"a": [Cue(text, 0.0, 1.0)]})
+
+
+def test_a_part_has_what_shares_time_with_it_shifted_and_cut():
+    """Whatever the parts, each instant of a caption is in the part that it is of, and at the same instant there."""
+    rng = np.random.default_rng(0)
+    starts = rng.uniform(0, 20, 40)
+    ends = starts + rng.uniform(0.1, 15, 40)
+    spans = (None, *((float(a), float(b)) for a, b in zip(starts, ends, strict=True)))
+    captions = Captions(tuple(map(str, range(41))), spans)
+    for start, end in ((0.0, 2.0), (2.0, 4.0), (3.3, 7.1), (0, 40), (39.0, 40.0)):
+        found = captions.within(start, end)
+        given = dict(zip(found.text, found.spans or (None,), strict=True))
+        assert given.pop("0") is None
+        assert set(given) == {str(n) for n, (a, b) in enumerate(spans[1:], 1) if a < end and b > start}
+        for text, span in given.items():
+            a, b = spans[int(text)]
+            np.testing.assert_allclose(span, [max(a, start) - start, min(b, end) - start], atol=1e-6)
+            assert 0 <= span[0] < span[1] <= end - start + 1e-6
+    assert Captions(("x",), ((2.0, 3.0),)).within(0, 2) == Captions(), "what ends where it begins shares nothing"
+    assert Captions(("x",), ((2.3, 3.0),)).within(2.0, 4.0).spans == ((0.3, 1.0),), "no dust of binary numbers"
+    assert Captions(("x", "y"), (None, (2.0, 3.0))).within(0, 2) == Captions(("x",)), "none that is left has times"
+    assert Captions(("x", "y")).within(5, 6) == Captions(("x", "y"))
+
+
+def test_cues_after_the_end_are_left_out_and_noted():
+    cues = ["whole", Cue("a", 1, 99), Cue("b", 10.0, 11.0, "a.srt: line 8"), Cue("c", 12, 13, "a.srt: line 12")]
+    captions, note = shown(cues, 10.0)
+    assert captions == Captions(("whole", "a"), (None, (1.0, 99.0)))
+    wanted = "2 captions begin at its end (10.000 s) or later and are left out, the first at 10 s (a.srt: line 8)"
+    assert note == wanted
+    assert shown(cues[:2], 10.0)[1] == ""

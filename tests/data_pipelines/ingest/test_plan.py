@@ -23,7 +23,7 @@ def found(time, seconds=None, *, change=None, sharpness=None, name="a.mp4", **ch
         **{
             **{"candidate": 0, "number": 0, "name": name, "kind": "video", "time": time, "seconds": float(seconds)},
             **{"size": ((480, 640),), "channels": ("rgb",), "camera": False, "lens": False, "pixel_aspect": 1.0},
-            **{"signals": (), "text": (), "notes": (), "sha256": name},
+            **{"signals": (), "text": (), "spans": (), "notes": (), "sha256": name},
             "sharpness": tuple(np.full(count, 100.0) if sharpness is None else sharpness),
             "change": tuple(np.where(np.arange(count) > 0, 3.0, 0.0) if change is None else change),
             **changes,

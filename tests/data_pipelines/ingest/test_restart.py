@@ -99,6 +99,7 @@ def root(tmp_path_factory) -> Path:
     for i, picture in enumerate(pattern(8, (20, 30), 9)):
         Image.fromarray(picture).save(root / "stills" / f"{i}.png")
     (root / "wide1.txt").write_text("ein Film 🎬\n", encoding="utf-8")
+    (root / "wide2.srt").write_text("1\n00:00:00,400 --> 00:00:00,625\nein Wort\n")
     return root
 
 
@@ -119,6 +120,9 @@ def whole(root, tmp_path_factory) -> dict[str, bytes]:
     assert [m["counts"]["clips"] for _, m in sorted(report.manifests.items())] == [5, 8]
     for folder in report.manifests:
         assert wsv.verify(out / folder, progress=False) == []
+    dataset = wsv.Dataset(out / "16x24_8hz_0.5s")
+    spans = {dataset.origin(i)["start"]: dataset.spans(i) for i in range(8) if "ein Wort" in dataset.captions(i)}
+    assert spans == {0.0: ((0.4, 0.5),), 0.5: ((0.0, 0.125),)}
     return files(out)
 
 
@@ -250,7 +254,7 @@ def test_a_host_whose_neighbour_found_nothing_ends_too(tmp_path, main):
 
 
 def test_changed_recordings_are_scanned_again(tmp_path, root, monkeypatch):
-    """Between a kill and a new start: a file, a frame, a text beside, or the program itself."""
+    """Between a kill and a new start: a file, a frame, a text or subtitles beside, or the program itself."""
     monkeypatch.setattr(build, "SHARD_BYTES", 2 * 4 * 16 * 24 * 3)
 
     def killed(*_args, **_keys):
@@ -259,6 +263,7 @@ def test_changed_recordings_are_scanned_again(tmp_path, root, monkeypatch):
     copy = tmp_path / "in"
     copy.mkdir()
     (copy / "a.mp4").write_bytes((root / "wide0.mp4").read_bytes())
+    (copy / "b.mp4").write_bytes((root / "wide2.mp4").read_bytes())
     (copy / "stills").mkdir()
     for file in (root / "stills").iterdir():
         (copy / "stills" / file.name).write_bytes(file.read_bytes())
@@ -266,13 +271,16 @@ def test_changed_recordings_are_scanned_again(tmp_path, root, monkeypatch):
         patch.setattr(build, "plan", killed)
         with pytest.raises(KeyboardInterrupt):
             ingest(copy, tmp_path / "out")
-    assert len(list((tmp_path / "out.scan").iterdir())) == 2
+    assert len(list((tmp_path / "out.scan").iterdir())) == 3
     (copy / "a.mp4").write_bytes((root / "wide1.mp4").read_bytes())
     (copy / "a.txt").write_text("new")
+    (copy / "b.vtt").write_text("WEBVTT\n\n00:00.100 --> 00:00.200\nnew")
     Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(copy / "stills" / "3.png")
     for scan in (tmp_path / "out.scan").iterdir():
-        if b"stills" not in scan.read_bytes():
+        if b"in/a.mp4" in scan.read_bytes():
             scan.write_text('{"of": []}')
     ingest(copy, tmp_path / "out")
     ingest(copy, tmp_path / "fresh")
     assert files(tmp_path / "out") == files(tmp_path / "fresh")
+    text = b"".join(data for name, data in files(tmp_path / "out").items() if "text/" in name)
+    assert text.count(b'"spans": [[0.1, 0.2]]') == 1 and b'"captions": ["new"]' in text

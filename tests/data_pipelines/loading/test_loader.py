@@ -186,6 +186,67 @@ def test_what_a_source_lacks_is_marked_and_not_invented(whole: list[dict]):
     assert captions == {"clip", "number", ""}
 
 
+SPANS = ((0.0, 0.5), (0.5, 1.0), (0.25, 1.25), (1.0, 1.5), None)
+"""Of the captions "0" to "4" of every clip, of 1.5 s."""
+SPOKEN = dataclasses.replace(SIM, clips=3)
+
+
+def spoken(path: Path, layout: Layout, spans: tuple) -> Path:
+    """A dataset whose clips have a caption for each span."""
+
+    def of(number: int) -> WSV:
+        return dataclasses.replace(clip(layout, number), text=tuple(map(str, range(len(spans)))), spans=spans)
+
+    fill(create(path, layout, name=path.name, sources=SOURCES, build={}), of)
+    return path
+
+
+@pytest.mark.parametrize("source", ["frames", "frames of another rate", "ticks", "text"])
+def test_a_window_gets_captions_of_its_own_time_alone(tmp_path, source: str):
+    """All of those that share half with it, and none else; without frames its ticks tell its length."""
+    no_frames = {"frames": 0, "height": 0, "width": 0, "channels": (), "camera": False}
+    changes = {"ticks": no_frames, "text": no_frames | {"ticks": 0, "waves": 0}}.get(source, {})
+    path = spoken(tmp_path / "set", dataclasses.replace(SPOKEN, **changes), SPANS)
+    ask = {**ASK, "ticks": 3 if source == "ticks" else 0, "frame_hz": 4.0 if source == "frames of another rate" else 8.0}
+    seconds = {"frames": 3 / 8, "frames of another rate": 3 / 4, "ticks": 3 / 8, "text": np.inf}[source]
+    told: dict[float, set[str]] = {}
+    for batch in take(loader([Source(path)], **ask), 150):
+        for row in range(4):
+            tick = batch["core"]["centre"][row, 0, 0, 1] / TICK_HZ if source == "ticks" else 0.0
+            start = float(batch["channels"]["rgb"][row, 0, 0, 0, 1]) / 16 if "frames" in source else float(tick)
+            told.setdefault(start, set()).add(decode_caption(batch["caption"][row]))
+        assert batch["known"]["text"].all()
+    assert len(told) > (0 if source == "text" else 4)
+    for start, texts in told.items():
+        wanted = {"4"}
+        for number, span in enumerate(SPANS[:4]):
+            common = min(span[1], start + seconds) - max(span[0], start)
+            wanted |= {str(number)} if common >= min(span[1] - span[0], seconds) / 2 - 1e-9 else set()
+        assert texts == wanted, start
+
+
+def test_where_no_caption_is_of_the_window_its_text_is_unknown(tmp_path):
+    path = spoken(tmp_path / "set", SPOKEN, ((0.0, 0.25), (0.0, 0.25)))
+    ask = {**ASK, "ticks": 0, "first_caption": True}
+    known = set()
+    for batch in take(loader([Source(path)], **ask), 12):
+        for row in range(4):
+            start = batch["channels"]["rgb"][row, 0, 0, 0, 1] / 16
+            known.add(bool(batch["known"]["text"][row]))
+            assert bool(batch["known"]["text"][row]) == (start <= 0.125)
+            assert decode_caption(batch["caption"][row]) == ("0" if start <= 0.125 else "")
+    assert known == {False, True}
+
+
+def test_the_first_caption_is_the_first_that_is_of_the_window(tmp_path):
+    path = spoken(tmp_path / "set", SPOKEN, ((1.0, 1.5), (0.0, 0.75), None))
+    for batch in take(loader([Source(path)], **{**ASK, "ticks": 0, "first_caption": True}), 12):
+        for row in range(4):
+            start = batch["channels"]["rgb"][row, 0, 0, 0, 1] / 16
+            first = "0" if start + 3 / 8 - 1.0 >= 3 / 16 else "1" if 0.75 - start >= 3 / 16 else "2"
+            assert decode_caption(batch["caption"][row]) == first
+
+
 def test_another_resolution_is_resized_by_the_rule_of_the_channel(real: Path):
     batch = next(loader([Source(real)], **ASK))
     stored = Dataset(real)

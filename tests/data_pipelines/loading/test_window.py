@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.loading.batch import CAPTION_BYTES, decode_caption, encode_caption, fit_waves
-from data_pipelines.loading.window import Window, choices
+from data_pipelines.loading.window import Window, choices, shares
 from wsm_jax.snapshot import FIELDS, TICK_HZ, Waves
 from wsm_jax.snapshot.waves import empty
 
@@ -116,3 +116,28 @@ def test_captions_come_back_and_long_ones_are_refused():
         assert decode_caption(data) == text
     with pytest.raises(ValueError, match=r"d clip 1: a caption has 514 UTF-8 bytes, at most 512"):
         encode_caption("ü" * 257, "d clip 1")
+
+
+@pytest.mark.parametrize(
+    ("span", "found"),
+    [
+        ((0.0, 10.0), True),  # all of the window
+        ((2.5, 2.75), True),  # all of the span
+        ((0.0, 3.0), True),  # half of the window, a third of the span
+        ((0.0, 2.99), False),
+        ((3.0, 9.0), True),
+        ((3.01, 9.0), False),
+        ((1.8, 2.2), True),  # half of the span, a tenth of the window
+        ((1.79, 2.2), False),
+        ((3.9, 4.1), True),
+        ((3.91, 4.12), False),
+        ((0.0, 2.0), False),  # it ends where the window begins
+        ((4.0, 5.0), False),
+        ((40.0, 50.0), False),
+    ],
+)
+def test_a_span_needs_half_of_itself_or_of_the_window_in_common_with_it(span: tuple[float, float], found: bool):
+    assert shares(span, 2.0, 4.0) == found
+    assert shares(span, 0.0, np.inf), "of a window that is the whole clip"
+    shifted = (span[0] + 0.1, span[1] + 0.1)
+    assert shares(shifted, 2.1, 4.1) == found, "times are not exact in binary"

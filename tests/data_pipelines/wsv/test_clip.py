@@ -113,6 +113,66 @@ def test_what_holds_at_a_time_is_the_last_that_was_given():
     np.testing.assert_array_equal(signal.at(np.array([-1, 0, 0.1, 0.2, 0.3999999, 9]))[:, 0], [1, 1, 1, 2, 3, 3])
 
 
+TIMED = dataclasses.replace(FULL, clips=4, channels=("depth",))
+"""Clips with captions that have times, with some that have, with none that has, and without captions."""
+
+
+def timed(number: int) -> WSV:
+    texts = [("a", "b"), ("a", "b", "c"), ("a",), ()][number]
+    spans = [((0, 0.5), (0.25, 2.0)), (None, (0.1, 0.3), None), (None,), ()][number]
+    depth = np.full((7, 6, 8, 1), 0.001 * number, np.float32)
+    camera = Camera(*(np.zeros((7, n) if n else 7, np.float32) for n in (3, 4, 0, 2)))
+    return WSV({"depth": depth}, np.arange(7) / 8, camera, empty(3, (9,)), np.arange(9) / 8, texts, spans=spans)
+
+
+def test_captions_come_back_with_their_times_and_are_written_again_as_they_were(tmp_path):
+    dataset = build(tmp_path / "ds", TIMED, [timed(number) for number in range(4)])
+    assert [dataset.spans(number) for number in range(4)] == [((0.0, 0.5), (0.25, 2.0)), (None, (0.1, 0.3), None), (), ()]
+    for number in range(4):
+        found = dataset.clip(number).check()
+        assert (found.text, found.spans) == (dataset.captions(number), dataset.spans(number))
+        assert dataset.origin(number) == {}
+    again = build(tmp_path / "again", TIMED, [dataset.clip(number) for number in range(4)])
+    files = [path.relative_to(tmp_path / "ds") for path in (tmp_path / "ds").rglob("*") if path.is_file()]
+    assert len(files) > 10 and dataset.manifest["counts"]["captions"] == 6
+    for file in files:
+        assert (tmp_path / "again" / file).read_bytes() == (tmp_path / "ds" / file).read_bytes(), file
+    assert again.manifest == dataset.manifest
+
+
+def test_a_clip_without_times_of_captions_has_the_line_that_it_always_had(tmp_path):
+    build(tmp_path / "ds", TIMED, [timed(number) for number in range(4)])
+    lines = [line for file in sorted((tmp_path / "ds" / "text").iterdir()) for line in file.read_bytes().splitlines()]
+    assert lines == [
+        b'{"captions": ["a", "b"], "events": [], "spans": [[0.0, 0.5], [0.25, 2.0]]}',
+        b'{"captions": ["a", "b", "c"], "events": [], "spans": [null, [0.1, 0.3], null]}',
+        b'{"captions": ["a"], "events": []}',
+        b'{"captions": [], "events": []}',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"spans": ((0.0, 1.0), None)}, "2 spans for 1 texts; needed one a text"),
+        ({"spans": ((1.0, 0.5),)}, r"a text from 1\.0 to 0\.5 s; needed numbers, start < end"),
+        ({"spans": ((0.0, np.nan),)}, r"a text from 0\.0 to nan s"),
+        (
+            {"spans": ((0.0, 1.0),), "over": "views"},
+            r"captions with times \(\(0\.0, 1\.0\),\); the views of an instant have none",
+        ),
+        ({"origin": {"spans": []}}, "the keys captions, events, frames, signals, spans are taken"),
+    ],
+)
+def test_times_of_captions_that_cannot_be_are_refused(tmp_path, change, message):
+    layout = dataclasses.replace(LAYOUT, over=change.get("over", "time"), signals=())
+    given = {key: value for key, value in change.items() if key != "over"}
+    clip = dataclasses.replace(make(layout, 0, 3), signals={}, **given)
+    writer = create(tmp_path / "ds", layout, name="test", sources=SOURCES, build={})
+    with pytest.raises(ValueError, match=rf"ds: clip 0: .*{message}"):
+        writer.write(0, [clip, make(layout, 1, 3)])
+
+
 @pytest.mark.parametrize("run", [1, 4, 10, 99])
 def test_any_frames_of_a_run_are_those_of_the_whole(tmp_path, run):
     layout = dataclasses.replace(LAYOUT, rgb_codec="h264", frames_per_chunk=run, height=15, width=17)
