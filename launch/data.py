@@ -108,9 +108,7 @@ def _span(text: str, flag: str) -> tuple[int, int]:
     return int(parts[0]), int(parts[-1])
 
 
-def ingest(arguments: list[str]) -> int:
-    """Cut real recordings (videos, frames, RGB-D, posed photos, robot episodes) into clips."""
-    values = flags.FlagValues()
+def _ingest_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("out", None, "the new dataset's directory or URL", flag_values=values)
     flags.DEFINE_list("inputs", [], "recordings, or folders of some, by comma; also as plain arguments", flag_values=values)
     flags.DEFINE_string("licence", None, "licence of the recordings, kept in the manifest", flag_values=values)
@@ -166,6 +164,12 @@ def ingest(arguments: list[str]) -> int:
     flags.DEFINE_integer("host", 0, "of several that build together: which this is", lower_bound=0, flag_values=values)
     flags.DEFINE_integer("hosts", 1, "how many build together", lower_bound=1, flag_values=values)
     flags.DEFINE_bool("progress", True, "progress bars", flag_values=values)
+
+
+def ingest(arguments: list[str]) -> int:
+    """Cut real recordings (videos, frames, RGB-D, posed photos, robot episodes) into clips."""
+    values = flags.FlagValues()
+    _ingest_flags(values)
     rest = command.parse(f"{COMMAND} ingest", values, arguments, ["out", "licence"], others=True)
     height, width = command.size(values.size)
 

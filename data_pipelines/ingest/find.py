@@ -14,7 +14,7 @@ VIDEOS = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".3gp", ".avi", ".wmv", ".flv
 """Files that are taken for videos where a folder holds them, so that those of kinds that are not read are named; others must
 be named themselves."""
 
-PICTURES = (*STILLS, ".webp", ".bmp", ".gif", ".tif", ".tiff", ".exr", ".heic", ".avif")
+PICTURES = (*STILLS, ".bmp", ".gif", ".tif", ".tiff", ".exr", ".heic", ".avif")
 """Files that are counted where they belong to no recording."""
 
 

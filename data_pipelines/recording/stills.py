@@ -13,7 +13,7 @@ from PIL import Image, ImageCms, UnidentifiedImageError
 
 from wsm_jax.typing import UInt8
 
-SUFFIXES = (".jpg", ".jpeg", ".png")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 """Files of a folder that count as its frames; others are left alone."""
 LIMIT_PIXELS = 2**27
 """Largest picture that is read."""

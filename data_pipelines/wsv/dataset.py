@@ -6,6 +6,7 @@ with threads of its own: started by spawn, never by fork.
 """
 
 import contextlib
+import functools
 import json
 import threading
 from collections import OrderedDict
@@ -29,6 +30,14 @@ _Wanted = tuple[int, str, slice | np.ndarray]
 """(clip, array, steps)."""
 
 
+_TEXT_BYTES = 2**26
+"""Text of shards that is kept."""
+_LINES = 1024
+"""Lines of it that are kept as objects."""
+_OPENED = ("_lock", "_arrays", "_lines", "_text_bytes", "_line")
+"""Attributes that are made anew where a dataset is unpickled."""
+
+
 class Dataset:
     """A finished dataset, for reading; picklable, for threads only.
 
@@ -50,10 +59,12 @@ class Dataset:
     def _open(self) -> None:
         self._lock = threading.Lock()
         self._arrays: dict[str, Chunks] = {}
-        self._lines: OrderedDict[int, list[dict]] = OrderedDict()
+        self._lines: OrderedDict[int, list[bytes]] = OrderedDict()
+        self._text_bytes = 0
+        self._line = functools.lru_cache(_LINES)(self._read_line)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key not in ("_lock", "_arrays", "_lines")}
+        return {key: value for key, value in self.__dict__.items() if key not in _OPENED}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -298,16 +309,23 @@ class Dataset:
         return ValueError(f"{self.folder.name(key)}: damaged or cut short; restore it from its source, or rebuild it ({why})")
 
     def _text(self, clip: Index) -> dict[str, Any]:
-        """The line of a clip in its shard's text; the shards read last are kept."""
+        """What stands in the line of a clip in its shard's text."""
+        return self._line(int(clip))
+
+    def _read_line(self, clip: int) -> dict[str, Any]:
+        """The texts of the shards read last are kept as they stand in the files, a tenth of what they are as objects."""
         shard = self._shard(clip)
         lines = self._lines.get(shard)
         if lines is None:
-            lines = [json.loads(line) for line in self._checked(records.text_file(shard)).splitlines()]
+            data = self._checked(records.text_file(shard))
+            lines = data.splitlines()
             with self._lock:
-                self._lines[shard] = lines
-                if len(self._lines) > 64:
-                    self._lines.popitem(last=False)
-        return lines[int(clip) % self.layout.clips_per_shard]
+                if self._lines.get(shard) is None:
+                    self._lines[shard] = lines
+                    self._text_bytes += len(data)
+                while self._text_bytes > _TEXT_BYTES and len(self._lines) > 1:
+                    self._text_bytes -= sum(len(line) + 1 for line in self._lines.popitem(last=False)[1])
+        return json.loads(lines[clip % self.layout.clips_per_shard])
 
     def _read_pictures(self, clip: Index, frames: np.ndarray, out: np.ndarray) -> None:
         """Decodes rgb into `out` [T H W 3]; only the bytes of these frames are read, and each run is checked before that."""

@@ -43,7 +43,7 @@ def test_clips_are_the_frames_of_the_videos_in_order(tmp_path):
     stills = tmp_path / "stills"
     stills.mkdir()
     for i in range(9):
-        Image.fromarray(np.full((20, 20, 3), 9 * i, np.uint8)).save(stills / f"{i}.png")
+        Image.fromarray(np.full((20, 20, 3), 9 * i, np.uint8)).save(stills / f"{i}.{('png', 'webp')[i % 2]}", lossless=True)
     manifest = ingest([*paths, stills], tmp_path / "out", fps=10)
     dataset = wsv.Dataset(tmp_path / "out")
     assert dataset.manifest == manifest

@@ -91,12 +91,12 @@ def test_a_folder_that_holds_nothing_is_named(tmp_path):
 
 
 def test_pictures_of_no_recording_are_counted(tmp_path):
-    touch(tmp_path / "in", "a.mp4", "thumb.jpg", "b/0.webp", "b/1.webp", "c/0.png", "c/d/0.png")
+    touch(tmp_path / "in", "a.mp4", "thumb.jpg", "b/0.bmp", "b/1.bmp", "c/0.png", "c/d/0.png")
     named = rejections(tmp_path / "in")
     assert found(tmp_path / "in") == [("in/a.mp4", "video"), ("in/c/d", "frames")]
     assert {name: reason.split(" of no")[0] for name, reason in named.items()} == {
         "in": "holds 1 pictures (.jpg)",
-        "in/b": "holds 2 pictures (.webp)",
+        "in/b": "holds 2 pictures (.bmp)",
         "in/c": "holds 1 pictures (.png)",
     }
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines.wsv import Dataset, verify
+from data_pipelines.wsv import Dataset, dataset, verify
 from data_pipelines.wsv import manifest as records
 from tests.data_pipelines.datasets import FULL, fill
 from tests.data_pipelines.wsv.random_clips import (
@@ -49,6 +49,23 @@ def copy(built, tmp_path):
 
 
 # What is written is read.
+
+
+def test_the_text_of_many_shards_is_read_once_and_little_of_it_is_kept(tmp_path, monkeypatch):
+    layout = dataclasses.replace(TEXT, clips=90, clips_per_shard=1)
+    path, read = build(tmp_path / "ds", layout), []
+    checked = Dataset._checked
+    monkeypatch.setattr(Dataset, "_checked", lambda ds, key: read.append(key) or checked(ds, key))
+    wanted = [make_clip(layout, index).text for index in range(90)]
+    monkeypatch.setattr(dataset, "_LINES", 1)
+    for limit, reads in ((dataset._TEXT_BYTES, 1), (100, 3)):
+        monkeypatch.setattr(dataset, "_TEXT_BYTES", limit)
+        read.clear()
+        ds = Dataset(path)
+        for _ in range(3):
+            assert [ds.captions(index) for index in range(90)] == wanted
+        assert len(read) == 90 * reads and ds._text_bytes == sum(len(b"\n".join(lines)) + 1 for lines in ds._lines.values())
+    assert len(ds._lines) < 3
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
