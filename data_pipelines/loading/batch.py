@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.loading.rooms import Rooms
-from data_pipelines.loading.window import Choices, Window, choices, shares, views
+from data_pipelines.loading.window import Choices, Window, choices, followed, shares, views
 from data_pipelines.wsv import Dataset
 from wsm_jax.snapshot import FIELDS, TICK_HZ, Camera, Waves, channel, crop, crop_box, ground, resize, store
 from wsm_jax.snapshot.waves import empty
@@ -45,7 +45,10 @@ def empty_batch(window: Window, rows: int, rooms: Rooms) -> Batch:
 
 
 def _copied(tree: Batch) -> Batch:
-    return {name: _copied(part) if isinstance(part, dict) else part.copy() for name, part in tree.items()}
+    """Arrays that hold nothing are shared."""
+    return {
+        name: _copied(part) if isinstance(part, dict) else part.copy() if part.size else part for name, part in tree.items()
+    }
 
 
 @functools.lru_cache(maxsize=16)
@@ -137,7 +140,9 @@ class _Picked:
     """The windows of some clips."""
 
     frames: Int[np.ndarray, "n F"]
-    """Of the dataset; none where it has none."""
+    """Of the dataset; none where it has none, ..."""
+    steps: list[slice | np.ndarray]
+    """... and as they are read."""
     tick: Int[np.ndarray, " n"]
     start: Float[np.ndarray, " n"]
     """s of the clip."""
@@ -219,7 +224,9 @@ class Reader:
                 batch["channels"][name][place] = 0
         known["camera"][place], known["core"][place] = self._camera, self._core
         if self._frames:
-            self._pictures(batch, rows, clips, picked.frames, draws)
+            self._pictures(batch, rows, clips, picked.steps, draws)
+        if not (self._core or layout.captions or (layout.signals and window.signals) or window.events):
+            return
         for number, (row, clip) in enumerate(zip(rows, clips, strict=True)):
             start = float(picked.start[number])
             if self._core:
@@ -235,14 +242,16 @@ class Reader:
         dataset, layout, count = self.dataset, self.dataset.layout, len(clips)
         if layout.over == "views" and self._frames:
             frames = np.stack([self._views(clip, part) for clip, part in zip(clips, draw.tolist(), strict=True)])
-            return _Picked(frames, np.zeros(count, np.int64), np.zeros(count), np.zeros(frames.shape))
+            return _Picked(frames, followed(frames), np.zeros(count, np.int64), np.zeros(count), np.zeros(frames.shape))
         if dataset.even and not (layout.ragged and self._frames):
             found = self.choices(clips[0])  # those of all clips
             number = (draw * len(found.tick)).astype(np.int64)
             frames, tick, start = found.frames[number], found.tick[number], found.start[number]
+            steps = [found.steps[each] for each in number.tolist()] if self._frames else []
         else:
             several = [(found := self.choices(c), int(d * len(found.tick))) for c, d in zip(clips, draw.tolist(), strict=True)]
             frames = np.stack([found.frames[number] for found, number in several])
+            steps = followed(frames)
             tick = np.array([found.tick[number] for found, number in several])
             start = np.array([found.start[number] for found, number in several])
         if not self._frames:
@@ -252,7 +261,7 @@ class Reader:
         else:
             shown = [dataset.frame_time(clip)[index] for clip, index in zip(clips, frames, strict=True)]
             time = np.stack(shown) - start[:, None]
-        return _Picked(frames, tick, start, time)
+        return _Picked(frames, steps, tick, start, time)
 
     def _views(self, clip: int, draw: float) -> np.ndarray:
         where = f"{self.dataset.folder.path} clip {clip}"
@@ -264,15 +273,17 @@ class Reader:
         self.dataset.ask(
             clips,
             [name for name in self._given if name in layout.channels],
-            _followed(picked.frames) if self._frames else None,
+            picked.steps if self._frames else None,
             [slice(tick, tick + window.ticks) for tick in picked.tick.tolist()] if self._core else None,
             text=layout.captions or bool(window.events),
             signals=bool(layout.signals and window.signals),
         )
 
-    def _pictures(self, batch: Batch, rows: Sequence[int], clips: Sequence[int], frames: np.ndarray, draws: Draws) -> None:
+    def _pictures(
+        self, batch: Batch, rows: Sequence[int], clips: Sequence[int], steps: Sequence[slice | np.ndarray], draws: Draws
+    ) -> None:
         """Channels and cameras."""
-        window, layout, steps = self.window, self.dataset.layout, _followed(frames)
+        window, layout = self.window, self.dataset.layout
         size, names = (window.height, window.width), self._given
         if size == (layout.height, layout.width):  # as they are stored: straight into their rows
             stored = {name: batch["channels"][name] for name in names if name in layout.channels}
@@ -331,14 +342,6 @@ class Reader:
             told["time"][row, number] = event["time"] - start
             some = event.get("instances", ())[:2]
             told["instances"][row, number, : len(some)] = some
-
-
-def _followed(frames: np.ndarray) -> list[slice | np.ndarray]:
-    """Windows of frames [n F], as slices where they follow one another."""
-    count = frames.shape[1]
-    follow = (np.diff(frames, axis=1) == 1).all(1).tolist() if count else []
-    first = frames[:, 0].tolist() if count else []
-    return [slice(n, n + count) if one else own for one, n, own in zip(follow, first, frames, strict=bool(count))]
 
 
 def read(

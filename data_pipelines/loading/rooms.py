@@ -4,6 +4,7 @@ The system gives new memory page by page, each set to zero when it is first writ
 system in between is a matter of luck, so we keep it.
 """
 
+import math
 import sys
 import threading
 
@@ -16,7 +17,7 @@ _ALIGNED = 64
 
 def _references(pieces: list[np.ndarray]) -> list[int]:
     """How many references there are to each."""
-    return [sys.getrefcount(piece) for piece in pieces]
+    return list(map(sys.getrefcount, pieces))
 
 
 _UNHELD = _references([np.empty(1)])[0]
@@ -37,7 +38,7 @@ class Rooms:
 
     def take(self, shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
         """An array that holds what the memory held."""
-        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        size = math.prod(shape) * np.dtype(dtype).itemsize
         with self._lock:
             for piece, count in zip(self._held, _references(self._held), strict=True):
                 if piece.nbytes == size + _ALIGNED and count == _UNHELD:

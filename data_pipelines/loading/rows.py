@@ -41,8 +41,9 @@ class ClipOrder:
         clip = (place + attempt) % count
         for number in np.unique(source) if self.shuffle else ():
             mine = source == number
-            keys = np.array([order.key(self.seed, _SHUFFLE, int(number), e) for e in epoch[mine].tolist()], np.uint64)
-            clip[mine] = order.permuted(clip[mine], self.counts[number], keys)
+            epochs, which = np.unique(epoch[mine], return_inverse=True)
+            keys = np.array([order.key(self.seed, _SHUFFLE, int(number), e) for e in epochs.tolist()], np.uint64)
+            clip[mine] = order.permuted(clip[mine], self.counts[number], keys[which])
         for number, chosen in enumerate(self.chosen):
             if chosen is not None:
                 clip[source == number] = chosen[clip[source == number]]
@@ -59,6 +60,12 @@ class _Part:
     clips: list[int]
     positions: list[int]
     draws: Draws
+
+    @property
+    def place(self) -> slice | list[int]:
+        """The rows, as a slice where they follow one another."""
+        first, behind = self.rows[0], self.rows[-1] + 1
+        return slice(first, behind) if behind - first == len(self.rows) else self.rows
 
     def single(self, index: int) -> "_Part":
         """One of them."""
@@ -87,7 +94,7 @@ class Rows:
         found = empty_batch(self.window, self.count, self.rooms)
         block, place = divmod(step, self._together)
         for part in self._planned(block)[place]:
-            found["source"][part.rows] = part.source
+            found["source"][part.place] = part.source
             self._fill(found, part)
         if self.transform is None:
             return found
@@ -116,11 +123,10 @@ class Rows:
         for begin in range(0, len(position), self.count):
             parts, here = [], which[begin : begin + self.count]
             for number in dict.fromkeys(here.tolist()):
-                rows = np.flatnonzero(here == number)
-                own = begin + rows
-                reader = self.readers[int(source[own[0]])][int(rate[own[0]])]
-                some = rows.tolist(), clip[own].tolist(), position[own].tolist()
-                parts.append(_Part(reader, int(source[own[0]]), *some, draws[own]))
+                of, at = divmod(number, int(rates.max()))
+                rows = np.flatnonzero(here == number).tolist()
+                own = slice(begin, begin + self.count) if len(rows) == self.count else begin + np.array(rows)
+                parts.append(_Part(self.readers[of][at], of, rows, clip[own].tolist(), position[own].tolist(), draws[own]))
             plan.append(parts)
         return plan
 

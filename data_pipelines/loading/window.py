@@ -1,6 +1,7 @@
 """What one example holds, and the windows of a clip that could be one."""
 
 import dataclasses
+import functools
 
 import numpy as np
 
@@ -52,6 +53,19 @@ class Choices:
     """... its first tick, ..."""
     start: Float[np.ndarray, " S"]
     """... and where it starts, s of the clip."""
+
+    @functools.cached_property
+    def steps(self) -> list[slice | np.ndarray]:
+        """The frames of each as they are read."""
+        return followed(self.frames)
+
+
+def followed(frames: Int[np.ndarray, "n F"]) -> list[slice | np.ndarray]:
+    """Windows of frames, as slices where these follow one another."""
+    count = frames.shape[1]
+    follow = (np.diff(frames, axis=1) == 1).all(1).tolist() if count else []
+    first = frames[:, 0].tolist() if count else []
+    return [slice(n, n + count) if one else own for one, n, own in zip(follow, first, frames, strict=bool(count))]
 
 
 def choices(
