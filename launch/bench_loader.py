@@ -2,8 +2,9 @@
 
 Every contender has a process of its own and goes through the same clips in the same order, in batches; they take turns, and
 medians of the turns are told. "Warm": the system holds all files; "cold": it was told to forget them, and one batch is read.
-CPU time is that of all threads of the process, its share of the system's work with it. What is read is counted by the system
-for ours, else the sizes of the records or files; "amplified" is that over what the frames of the clip take there on average.
+Who works ahead has no cold turn: its batch was read before. CPU time is that of all threads of the process, its share of the
+system's work with it. What is read is counted by the system for ours, else the sizes of the records or files; "amplified" is
+that over what the frames of the clip take there on average.
 Memory is what the process holds after a batch at most, and of it what it held before the first turn of the row.
 
 With --latency_ms, tables follow of what reads the same files from a bucket: a server on this machine, in a process of its own,
@@ -151,7 +152,7 @@ def measure(team: Sequence[Child], frames: int, rounds: int, seconds: float) -> 
         hot, new = warm[child.name], cold[child.name]
         row = {key: statistics.median(one[key] for one in hot) for key in ("clips_s", "cpu_ms", "read", "load")}
         row |= {f"cold_{key}": statistics.median(one[key] for one in new) for key in ("clips_s", "cpu_ms")}
-        row |= {"rss": max(one["rss"] for one in hot + new), "before": hot[0]["before"]}
+        row |= {"rss": max(one["rss"] for one in hot + new), "before": hot[0]["before"], "ahead": hot[0]["ahead"]}
         found[child.name] = row
     return found, all(one["forgot"] for turns in cold.values() for one in turns)
 
@@ -172,7 +173,7 @@ def row(name: str, found: dict[str, Any], frames: int, size: int, floor: float, 
     rate = frames * found["clips_s"]
     read = [] if not bound else ["-", "-"]
     read = read or [f"{found['read'] / 2**10:.1f}", f"{found['read'] / (kept * frames):.2f}"]
-    cold = ["-", "-"] if bound else [f"{frames * found['cold_clips_s']:.0f}", f"{found['cold_cpu_ms']:.3f}"]
+    cold = ["-", "-"] if bound or found["ahead"] else [f"{frames * found['cold_clips_s']:.0f}", f"{found['cold_cpu_ms']:.3f}"]
     return [
         str(frames), told(name), f"{rate:.0f}", f"{rate * size * size * 3 / 1e6:.1f}", f"{found['cpu_ms']:.3f}",
         f"{found['cpu_ms'] / floor:.1f}", *cold, *read,

@@ -265,7 +265,7 @@ def turn(contender: Contender, seconds: float, cold: bool) -> dict[str, Any]:
     found["requests"] = (contender.requests() - requests) / clips
     if contender.ahead:
         _rest()
-    return {**found, "rss": resident(), "load": os.getloadavg()[0], "forgot": forgot}
+    return {**found, "rss": resident(), "load": os.getloadavg()[0], "forgot": forgot, "ahead": contender.ahead}
 
 
 def _rest() -> None:

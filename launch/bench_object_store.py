@@ -37,7 +37,7 @@ class Store:
         """Status, header lines and body of the answer to a request that counts."""
         path, _, query = target.partition("?")
         bucket, _, key = unquote(path).strip("/").partition("/")
-        asked = parse_qs(query)
+        asked = parse_qs(query) if query else {}
         if method not in ("GET", "HEAD"):
             status, lines, body = 405, "", b""
         elif "list-type" in asked:

@@ -148,12 +148,15 @@ def test_dropped_files_are_whole(root):
     assert path.read_bytes() == before
 
 
-def test_the_table_has_a_row_a_contender(root):
-    with bench_loader.children(["memmap", "npy", "aligned rgb"], root, BATCH, 0, hosts=2) as team:
+@pytest.mark.parametrize("threads", [0, 2])
+def test_the_table_has_a_row_a_contender(root, threads):
+    with bench_loader.children(["memmap", "npy", "aligned rgb"], root, BATCH, threads, hosts=2) as team:
         found, _ = bench_loader.measure(team, FRAMES, 1, 0.0)
     for name, measured in found.items():
         cells = bench_loader.row(name, measured, FRAMES, SIZE, found["memmap"]["cpu_ms"], 1.0)
         assert len(cells) == len(bench_loader.HEAD) and cells[0] == str(FRAMES)
+        ahead = bool(threads) and name == "aligned rgb"
+        assert (cells[6] == "-") == ahead, "a batch that was made ahead says nothing of cold files"
 
 
 def test_the_table_of_chunks_tells_what_each_length_costs(root, capsys):
