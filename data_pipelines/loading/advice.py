@@ -24,9 +24,7 @@ class Costs:
         default_factory=lambda: {"none": 0.001, "zstd": 0.015, "jpeg": 0.044, "h264": 0.55}
     )
     """Of a chunk, a picture, or a run of pictures."""
-    mib_ms: dict[str, float] = dataclasses.field(
-        default_factory=lambda: {"none": 0.15, "zstd": 0.33, "jpeg": 2.1, "h264": 0.9}
-    )
+    mib_ms: dict[str, float] = dataclasses.field(default_factory=lambda: {"none": 0.15, "zstd": 0.33, "jpeg": 2.1, "h264": 0.9})
     """Of a MiB of pixels, decoded."""
     ratio: dict[str, float] = dataclasses.field(default_factory=lambda: {"none": 1.0, "zstd": 34.0, "jpeg": 6.0, "h264": 75.0})
     """Raw over stored bytes of rgb in long chunks: zstd of simulated scenes, the others of real video."""

@@ -22,7 +22,7 @@ from data_pipelines.wsv.chunks import Chunks
 from data_pipelines.wsv.clip import LINE, fields_of
 from data_pipelines.wsv.folder import Folder
 from data_pipelines.wsv.manifest import Layout
-from wsm_jax.snapshot import FIELDS, WSF, WSV, Camera, Signal, Waves, channel, restore
+from wsm_jax.snapshot import FIELDS, TICK_HZ, WSF, WSV, Camera, Signal, Waves, channel, restore
 
 Steps = slice | Sequence[int] | np.ndarray | None
 Index = int | np.integer
@@ -122,10 +122,12 @@ class Dataset:
         """The waves [K N ...] and their times [K] s, at some ticks (all by default); None when the dataset has no core."""
         if not self.layout.ticks:
             return None
-        found = self._read(clip, self._core_paths(), _steps(ticks, self.layout.ticks, self._where(clip)))
+        steps = _steps(ticks, self.layout.ticks, self._where(clip))
+        found = self._read(clip, self._core_paths(), steps)
+        time = np.arange(self.layout.ticks)[steps] / TICK_HZ if self.even else found["core_time"]
         if self._version == 1:
-            return Waves(**{key: found[f"core/{key}"] for key in FIELDS}), found["core_time"]
-        return Waves(**fields_of(found["core"], FIELDS, ("semantic", "instance"))), found["core_time"]
+            return Waves(**{key: found[f"core/{key}"] for key in FIELDS}), time
+        return Waves(**fields_of(found["core"], FIELDS, ("semantic", "instance"))), time
 
     def frame_time(self, clip: Index) -> np.ndarray:
         """Times of the frames [T], s; of views their numbers."""
@@ -249,7 +251,8 @@ class Dataset:
         return [f"camera/{key}" for key in records.CAMERA_FIELDS] if self._version == 1 else ["camera"]
 
     def _core_paths(self) -> list[str]:
-        return [*(f"core/{key}" for key in FIELDS), "core_time"] if self._version == 1 else ["core", "core_time"]
+        times = [] if self.even else ["core_time"]
+        return [*(f"core/{key}" for key in FIELDS), *times] if self._version == 1 else ["core", *times]
 
     def _where(self, clip: Index) -> str:
         return f"{self.folder.path}: clip {clip}"

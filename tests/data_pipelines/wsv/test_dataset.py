@@ -51,6 +51,28 @@ def copy(built, tmp_path):
 # What is written is read.
 
 
+def test_times_at_equal_intervals_are_told_without_being_read(tmp_path):
+    layout = dataclasses.replace(FULL, clips=2, clips_per_shard=2, channels=("depth",))
+    for start, even in ((0.0, True), (0.125, False)):
+        path = tmp_path / f"{even}"
+        clips = [make_clip(layout, 0), make_clip(layout, 1)]
+        clips = [dataclasses.replace(c, frame_time=np.arange(layout.frames) / layout.frame_hz) for c in clips]
+        clips = [dataclasses.replace(c, core_time=c.core_time + start) for c in clips]
+        fill(begin(path, layout), clips.__getitem__)
+        ds = Dataset(path)
+        assert ds.even == even
+        np.testing.assert_array_equal(ds.core(1)[1], ds.core_time(1))
+        np.testing.assert_array_equal(ds.core(1, [3, 0, 1])[1], clips[1].core_time[[3, 0, 1]])
+        ds = Dataset(path)
+        for file in (path / "core_time").glob("c.*"):
+            file.unlink()
+        if even:
+            np.testing.assert_array_equal(ds.core(0, slice(1, 3))[1], clips[0].core_time[1:3])
+        else:
+            with pytest.raises(ValueError, match="core_time"):
+                ds.core(0)
+
+
 def test_the_text_of_many_shards_is_read_once_and_little_of_it_is_kept(tmp_path, monkeypatch):
     layout = dataclasses.replace(TEXT, clips=90, clips_per_shard=1)
     path, read = build(tmp_path / "ds", layout), []
