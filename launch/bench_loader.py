@@ -40,8 +40,8 @@ ROWS = {
         "npy", "memmap", "zstd rgb",
     ),
     "real": (
-        "loader jpeg", "loader h264", "aligned h264", "read jpeg", "read h264", "array_record", "tar", "npy", "memmap",
-        "sequential mp4",
+        "loader jpeg", "loader h264", "aligned h264", "loader rgb", "read jpeg", "read h264", "array_record", "tar", "npy",
+        "memmap", "sequential mp4",
     ),
 }  # fmt: skip
 TOLD = {
@@ -58,8 +58,9 @@ TOLD = {
     "zstd": "bound: zstd alone, of our chunks",
     "sequential": "bound: PyAV, mp4 frame after frame",
 }
-CODECS = {"simulated": ("rgb", "rgb-2", "raw", "core"), "real": ("jpeg", "h264")}
-"""The datasets of each kind; NAME-2 is in chunks of 2 frames, as `launch.data advise` tells for windows of 16, else of 8."""
+CODECS = {"simulated": ("rgb", "rgb-2", "raw", "core"), "real": ("jpeg", "h264", "rgb")}
+"""The datasets of each kind, rgb without loss; NAME-2 is in chunks of 2 frames, as `launch.data advise` tells for windows of
+16, else of 8."""
 CHUNKED = {"simulated": "rgb", "real": "h264"}
 CHUNK_HEAD = (
     "frames", "frames_per_chunk", "raw / stored", "CPU ms / clip", "KiB read / clip", "amplified", "aligned: CPU ms", "KiB",
@@ -309,6 +310,7 @@ def main(arguments: list[str]) -> int:
     """Prints the tables, in Markdown."""
     values = flags.FlagValues()
     flags.DEFINE_list("sizes", ["64", "128", "256"], "sides of the square pictures, pixels", flag_values=values)
+    flags.DEFINE_multi_enum("kinds", ["simulated", "real"], ["simulated", "real"], "of video", flag_values=values)
     flags.DEFINE_list("frames", ["8", "16", "64"], "lengths of the clips", flag_values=values)
     flags.DEFINE_integer("batch", 8, "clips of a batch, of one host", lower_bound=1, flag_values=values)
     flags.DEFINE_integer("hosts", 1, "that load a batch together; ours is the first of them", lower_bound=1, flag_values=values)
@@ -354,12 +356,16 @@ def _run(root: Path, sizes: list[int], lengths: list[int], values: flags.FlagVal
     videos = sorted(folder.glob("*.mp4"))[: 2 if values.quick else None]
     if values.videos and not videos:
         raise FileNotFoundError(f"--videos={folder}: no .mp4 there")
+    if not videos and "simulated" not in values.kinds:
+        raise command.Usage(f"--kinds=real: no .mp4 in {folder}; name a folder of some, as --videos=FOLDER")
     print(machine())
     shared = f" for each of {values.hosts} hosts" if values.hosts > 1 else ""
     print(f"batches of {values.batch}{shared}, {values.threads} threads of Grain; medians of {values.rounds} turns")
     largest = max(sizes)
-    sources = {"simulated": made.simulated(root / f"simulated_{values.episodes}_{largest}", values.episodes, largest)}
-    if videos:
+    sources = {}
+    if "simulated" in values.kinds:
+        sources["simulated"] = made.simulated(root / f"simulated_{values.episodes}_{largest}", values.episodes, largest)
+    if videos and "real" in values.kinds:
         sources["real"] = made.real(root / f"real_{len(videos)}_{largest}", videos, largest)
     for kind, source in sources.items():
         for size in sizes:
@@ -373,7 +379,7 @@ def _run(root: Path, sizes: list[int], lengths: list[int], values: flags.FlagVal
                 table(kind, place, size, values)
             if values.latency_ms:
                 bucket_table(kind, place, size, values)
-    if videos and values.local and not chunks:
+    if "real" in sources and values.local and not chunks:
         originals(folder, values)
     return 0
 

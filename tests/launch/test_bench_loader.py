@@ -237,7 +237,7 @@ def test_the_table_of_a_bucket_compares_with_array_record(root, bucket):
     "arguments",
     [
         *(["--nolocal"], ["--sizes=15"], ["--sizes=a"], ["--frames=0"], ["--frames=161"], ["--videos=nowhere"]),
-        *(["--chunks=0"], ["--chunks=2,161"]),
+        *(["--chunks=0"], ["--chunks=2,161"], ["--kinds=drawn"]),
         ["--latency_ms=20", "--sizes=64,16384"],
     ],
 )
