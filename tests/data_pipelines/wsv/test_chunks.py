@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from unittest import mock
 
+import google_crc32c
 import numpy as np
 import pytest
 
@@ -44,6 +45,25 @@ def test_of_chunks_that_are_not_compressed_only_what_is_asked_for_is_read_once_t
     fresh.read(0, ["depth"], slice(0, 1))
     with pytest.raises(ValueError, match=key):
         fresh.read(0, ["depth"], slice(1, 3))
+
+
+def test_chunks_that_are_not_compressed_may_stand_in_any_order(tmp_path):
+    path = Path(build(tmp_path / "plain", PLAIN))
+    file = path / records.arrays(PLAIN)["channels/depth"].file(0)
+    whole = Dataset(path).read(0, ["depth"])["depth"]
+    data, count = file.read_bytes(), PLAIN.clips_per_shard * 3  # chunks of frames 0..2, 3..5 and 6
+    table = np.frombuffer(data[-16 * count - 4 : -4], "<u8").reshape(count, 2)
+    pieces, places, filled = [], table.copy(), 0
+    for row in reversed([row for row in range(count) if table[row, 0] != 2**64 - 1]):
+        offset, length = table[row].tolist()
+        pieces.append(data[offset : offset + length])
+        places[row, 0], filled = filled, filled + length
+    index = places.tobytes()
+    file.write_bytes(b"".join(pieces) + index + google_crc32c.value(index).to_bytes(4, "little"))
+    ds = Dataset(path)
+    for _ in range(2):  # checked, and then read in part
+        for first, last in itertools.combinations(range(PLAIN.frames + 1), 2):
+            np.testing.assert_array_equal(ds.read(0, ["depth"], slice(first, last))["depth"], whole[first:last])
 
 
 def test_a_window_of_many_chunks_that_are_not_compressed(tmp_path):
