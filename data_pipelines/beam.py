@@ -25,7 +25,7 @@ from typing import Any
 import jax
 
 from data_pipelines.workers import Died, Item, Result, Run, begin
-from wsm_jax.core.exchange.extra import extra
+from wsm_jax.extras import extra
 
 _MARK = "::wsm-error::"
 

@@ -14,11 +14,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from launch.view_snapshot import CHANNELS, Snapshots
+from launch.view.snapshot import CHANNELS, Snapshots
 from wsm_jax.core import interpolate, superquadric, surface
 from wsm_jax.snapshot import TICK_HZ, Camera, Waves, look_at, resize
 from wsm_jax.snapshot.waves import COLOURS, empty
-from wsm_jax.visualise import grid, picture
+from wsm_jax.visualise.pictures import grid, picture
 
 ROWS = 144
 SLOTS = 15

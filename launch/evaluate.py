@@ -18,18 +18,19 @@ from data_pipelines.simulation import captions
 from data_pipelines.simulation.scene import SCENE_DIAGONAL_M
 from data_pipelines.wsv import Dataset
 from launch.command import parse, run
-from launch.showcase import overview, sections
+from launch.files import write_picture
 from launch.train import overrides
 from launch.training import keep_compilations
-from launch.world_files import write_bytes, write_picture
 from wsm_jax import experiment
 from wsm_jax.evaluation.judge import TARGETS, Scenes, judge_pixels, judge_revisit, judge_text
 from wsm_jax.evaluation.report import write_report
+from wsm_jax.evaluation.showcase import overview, sections
+from wsm_jax.files import write_file
 from wsm_jax.runtime.checkpoint import code_version
 from wsm_jax.runtime.host_memory import PeakMemory
 from wsm_jax.runtime.metrics import METRICS_FILE, read_metrics
-from wsm_jax.sampling import World
-from wsm_jax.visualise import loss_curves
+from wsm_jax.visualise.pictures import loss_curves
+from wsm_jax.world import World
 
 PICTURE_FRAMES = 8
 """Frames of a clip in which pictures are compared."""
@@ -58,7 +59,7 @@ def evaluate(
         """What is measured stands on disk before anything is drawn, and once more with the time of the whole job."""
         metrics.update(wall_seconds=round(time.time() - begin, 1), peak_rss_gib=round(memory.peak_gib(), 2))
         text = json.dumps({name: _plain(x) for name, x in metrics.items()}, indent=2, allow_nan=False)
-        write_bytes(workdir / "report.json", text.encode() + b"\n")
+        write_file(workdir / "report.json", text + "\n")
 
     world = World.load(workdir)
     config = experiment.resolved(dict(world.config), overrides(list(settings)))

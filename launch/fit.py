@@ -60,12 +60,12 @@ def main(arguments: list[str]) -> None:
     core, rows = fit_frames(source, values) if source.is_dir() else fit_points(source, values)
     from PIL import Image
 
-    from wsm_jax.core.exchange.whole_file import whole
+    from wsm_jax.files import atomic
     from wsm_jax.snapshot import waves as core_json
 
     ticks = np.shape(core.presence)[:-1]
     picture = np.rint(255 * np.clip(np.concatenate(rows), 0, 1)).astype(np.uint8)
-    with whole(target.with_suffix(".png")) as part:
+    with atomic(target.with_suffix(".png")) as part:
         Image.fromarray(picture).save(part)
         core_json.save(core, target, np.arange(ticks[0]) / values.rate if ticks else None)
     print(f"{target}, {target.with_suffix('.png')}: {time.perf_counter() - begin:.1f} s")

@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from launch import command, world_files
+from launch import command, files
 from launch.command import Usage
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from wsm_jax.sampling import Style, World
+    from wsm_jax.models.wave_bridge.style import Style
     from wsm_jax.snapshot import Waves
+    from wsm_jax.world import World
 
 COMMAND = "python -m launch.sample"
 ORBIT_M = (5.0, 2.1)
@@ -53,27 +54,27 @@ def imagine(arguments: list[str]) -> None:
     """Text -> core, and a video of it."""
     values = _values("imagine", arguments, "workdir text out", "seconds seed video camera fps size")
     text, seconds, film = _text(values), _seconds(values), _film_settings(values)
-    out, video = world_files.output(values.out, ".json", "--out"), _second_output(values, "video", ".mp4")
-    world = world_files.open_world(values.workdir)
-    world_files.check_text(world, text)
-    world_files.check_size(world, film["size"])
+    out, video = files.output(values.out, ".json", "--out"), _second_output(values, "video", ".mp4")
+    world = files.open_world(values.workdir)
+    files.check_text(world, text)
+    files.check_size(world, film["size"])
     core = world.imagine(values.text, seconds, values.seed)
     frames = _film(world, core, None, values.seed, **film) if video else None
-    world_files.write_core(core, out)
+    files.write_core(core, out)
     if video and frames is not None:
-        world_files.write_film(video, frames, film["fps"])
+        files.write_film(video, frames, film["fps"])
 
 
 def render(arguments: list[str]) -> None:
     """Core -> video."""
     values = _values("render", arguments, "workdir core out", "style camera fps size seed", out="mp4 to write")
-    out, film = world_files.output(values.out, ".mp4", "--out"), _film_settings(values)
-    core, style = world_files.read_core(values.core), world_files.read_style(values.style)
-    world = world_files.open_world(values.workdir)
-    world_files.check_core(world, core, values.core)
-    world_files.check_style(world, style, values.style)
-    world_files.check_size(world, film["size"])
-    world_files.write_film(out, _film(world, core, style, values.seed, **film), film["fps"])
+    out, film = files.output(values.out, ".mp4", "--out"), _film_settings(values)
+    core, style = files.read_core(values.core), files.read_style(values.style)
+    world = files.open_world(values.workdir)
+    files.check_core(world, core, values.core)
+    files.check_style(world, style, values.style)
+    files.check_size(world, film["size"])
+    files.write_film(out, _film(world, core, style, values.seed, **film), film["fps"])
 
 
 def perceive(arguments: list[str]) -> None:
@@ -90,7 +91,7 @@ def perceive(arguments: list[str]) -> None:
         fps="frames a second to look at; without it 8, or the video's own rate where that is lower",
         size="HEIGHTxWIDTH that the frames are cropped and resized to; without it, as in training",
     )
-    out, style_out = world_files.output(values.out, ".json", "--out"), _second_output(values, "style", ".json")
+    out, style_out = files.output(values.out, ".json", "--out"), _second_output(values, "style", ".json")
     channels, seconds = _second_output(values, "channels", ".mp4"), _seconds(values)
     size = None if values.size is None else command.size(values.size)
     if style_out == out:
@@ -99,32 +100,32 @@ def perceive(arguments: list[str]) -> None:
         raise Usage(f"--channels={channels} is the video to look at; needed another file")
 
     from data_pipelines.recording.video import read_video, scan
-    from wsm_jax.sampling.style import to_json
+    from wsm_jax.models.wave_bridge.style import to_json
     from wsm_jax.snapshot import TICK_HZ, WSV
-    from wsm_jax.visualise import channel_grid
+    from wsm_jax.visualise.pictures import channel_grid
 
     how = {"fps": values.folder_fps, "allow_truncated": values.allow_truncated}
     hz = min(TICK_HZ, scan(values.video, until=seconds, **how).fps) if values.fps is None else _rate(values.fps)
-    world = world_files.open_world(values.workdir)
+    world = files.open_world(values.workdir)
     height, width = size or (world.config["bridge"]["height"], world.config["bridge"]["width"])
     video = read_video(values.video, hz, height, width, seconds, **how)
     if len(video.frame_time) < 2:
         raise ValueError(f"{values.video}: has 1 frame at {hz:g} Hz; needed at least 2: raise --fps or --seconds")
     seen = world.observe(video)
     beside = channel_grid(WSV({"rgb": video.channels["rgb"], **seen.channels}, video.frame_time)) if channels else None
-    world_files.write_core(seen.core, out)
+    files.write_core(seen.core, out)
     if style_out:
-        world_files.write_text(style_out, to_json(seen.style))
+        files.write_text(style_out, to_json(seen.style))
     if channels and beside is not None:
-        world_files.write_film(channels, beside, hz)
+        files.write_film(channels, beside, hz)
 
 
 def describe(arguments: list[str]) -> None:
     """Core -> text, on standard output."""
     values = _values("describe", arguments, "workdir core", "seed")
-    core = world_files.read_core(values.core)
-    world = world_files.open_world(values.workdir)
-    world_files.check_core(world, core, values.core)
+    core = files.read_core(values.core)
+    world = files.open_world(values.workdir)
+    files.check_core(world, core, values.core)
     print(world.describe(core, values.seed))
 
 
@@ -132,52 +133,56 @@ def continue_(arguments: list[str]) -> None:
     """Core -> the same core with more future."""
     told = "what happens next; without it, whatever the core leads to"
     values = _values("continue", arguments, "workdir core seconds out", "text seed", text=told, seconds="how much more, s")
-    out, text = world_files.output(values.out, ".json", "--out"), _text(values)
+    out, text = files.output(values.out, ".json", "--out"), _text(values)
     _seconds(values)
-    core = world_files.read_core(values.core)
-    world = world_files.open_world(values.workdir)
-    world_files.check_core(world, core, values.core)
-    world_files.check_text(world, text)
-    world_files.write_core(world.continue_(core, values.seconds, text, values.seed), out)
+    core = files.read_core(values.core)
+    world = files.open_world(values.workdir)
+    files.check_core(world, core, values.core)
+    files.check_text(world, text)
+    files.write_core(world.continue_(core, values.seconds, text, values.seed), out)
 
 
 def rewind(arguments: list[str]) -> None:
     """Core -> the same core with a past in front: what could have led to it."""
     values = _values("rewind", arguments, "workdir core seconds out", "seed", seconds="how much of a past, s")
-    out = world_files.output(values.out, ".json", "--out")
+    out = files.output(values.out, ".json", "--out")
     _seconds(values)
-    core = world_files.read_core(values.core)
-    world = world_files.open_world(values.workdir)
-    world_files.check_core(world, core, values.core)
-    world_files.write_core(world.rewind(core, values.seconds, values.seed), out)
+    core = files.read_core(values.core)
+    world = files.open_world(values.workdir)
+    files.check_core(world, core, values.core)
+    files.write_core(world.rewind(core, values.seconds, values.seed), out)
 
 
 def edit(arguments: list[str]) -> None:
     """Core -> a core with waves changed (--set), or with all but some waves sampled anew to fit a text (--keep, --text)."""
     values = _values("edit", arguments, "workdir core out", "keep text set seed")
 
-    from launch import core_edit
+    from wsm_jax.core.edit import text as core_edit
 
-    edits, text = core_edit.parse(values["set"].value or ()), _text(values)
+    try:
+        edits = core_edit.parse(values["set"].value or ())
+    except ValueError as error:
+        raise Usage(f"--set={error}") from error
+    text = _text(values)
     if text is None and values.keep is not None:
         raise Usage(f"{COMMAND} edit: --keep without --text; needed the text that the other waves are sampled to fit")
     if text is None and not edits:
         raise Usage(f"{COMMAND} edit: nothing to do; needed --set=SLOT.FIELD=VALUE, or --keep and --text")
-    out, core = world_files.output(values.out, ".json", "--out"), world_files.read_core(values.core)
+    out, core = files.output(values.out, ".json", "--out"), files.read_core(values.core)
     keep = _slots(values.keep, core, values.core)
     lost = sorted({slot for slot, _, _ in edits} - set(keep)) if text is not None else []
     if lost:
         raise Usage(f"{COMMAND} edit: --set changes the slots {lost}, which are sampled anew; name them in --keep as well")
     core = core_edit.apply(core, edits, values.core)
-    world = world_files.open_world(values.workdir)
-    world_files.check_core(world, core, values.core)
-    world_files.check_text(world, text)
+    world = files.open_world(values.workdir)
+    files.check_core(world, core, values.core)
+    files.check_text(world, text)
     if text is not None:
         if core.presence.shape[0] > world.ticks:
             got = f"{values.core}: has {core.presence.shape[0]} ticks"
             raise ValueError(f"{got}; waves are sampled anew within one window, of at most {world.ticks}")
         core = world.edit(core, keep, text, values.seed)
-    world_files.write_core(core, out)
+    files.write_core(core, out)
 
 
 VERBS: dict[str, command.Main] = {
@@ -239,7 +244,7 @@ def _rate(fps: float) -> float:
 
 def _second_output(values: flags.FlagValues, name: str, suffix: str) -> Path | None:
     path = values[name].value
-    return None if path is None else world_files.output(path, suffix, f"--{name}")
+    return None if path is None else files.output(path, suffix, f"--{name}")
 
 
 def _film_settings(values: flags.FlagValues) -> dict[str, Any]:
@@ -261,9 +266,9 @@ def _film(
     world: "World", core: "Waves", style: "Style | None", seed: int, camera: str, fps: float, size: tuple[int, int]
 ) -> "np.ndarray":
     """The core as uint8 frames, over all its ticks."""
-    from wsm_jax.sampling import default_camera
     from wsm_jax.snapshot import TICK_HZ, orbit
-    from wsm_jax.visualise import picture
+    from wsm_jax.visualise.pictures import picture
+    from wsm_jax.world import default_camera
 
     frames = int((core.presence.shape[0] - 1) / TICK_HZ * fps + 1e-6) + 1
     path = default_camera(frames) if camera == "still" else orbit(frames, *ORBIT_M)

@@ -15,15 +15,15 @@ from data_pipelines.loading.batch import decode_caption, read
 from data_pipelines.loading.loader import Source, expanded, loader
 from data_pipelines.simulation.captions import slots_by_mention
 from data_pipelines.wsv import Dataset
-from launch.world_files import write_bytes
 from wsm_jax import experiment
 from wsm_jax.experiment import Config
+from wsm_jax.files import write_file
 from wsm_jax.runtime.checkpoint import check_owner, restore_params
 from wsm_jax.runtime.fingerprint import fingerprint
 from wsm_jax.runtime.mesh import make_mesh
-from wsm_jax.sampling import bridge_networks, world_network
 from wsm_jax.snapshot import Waves
 from wsm_jax.training import make_optimizer, state_shardings, train
+from wsm_jax.world import bridge_networks, world_network
 
 STAGES = ("bridge", "world")
 MAY_DIFFER = ("sampling", "evaluate", "simulate")
@@ -147,7 +147,7 @@ def style_codes(config: Config, workdir: Path) -> list[np.ndarray | None]:
             codes = np.concatenate(rows)[: len(dataset)]
             data = io.BytesIO()
             np.save(data, codes)
-            write_bytes(kept, data.getvalue())
+            write_file(kept, data.getvalue())
         out.append(np.load(kept))
     return out
 

@@ -6,12 +6,12 @@ import sys
 import pytest
 
 import wsm_jax
-from wsm_jax import sampling, snapshot
+from wsm_jax import snapshot, world
 
 
 @pytest.mark.parametrize("name", wsm_jax.__all__)
 def test_name_is_the_one_of_its_package(name):
-    assert getattr(wsm_jax, name) is getattr(sampling if name == "World" else snapshot, name)
+    assert getattr(wsm_jax, name) is getattr(world if name == "World" else snapshot, name)
     assert name in dir(wsm_jax)
 
 

@@ -14,10 +14,10 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from wsm_jax.flow import METHODS, LevelMix
-from wsm_jax.flow.world import TASKS
-from wsm_jax.sampling import bridge_networks, world_network
-from wsm_jax.training.bridge import BridgeObjective
-from wsm_jax.training.world import WorldObjective
+from wsm_jax.models.wave_bridge.objective import BridgeObjective
+from wsm_jax.models.world_flow.objective import WorldObjective
+from wsm_jax.models.world_flow.tasks import TASKS
+from wsm_jax.world import bridge_networks, world_network
 
 Config = Any
 """An `ml_collections.ConfigDict`, whose attributes no static checker can know."""

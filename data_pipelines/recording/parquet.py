@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from wsm_jax.core.exchange.extra import extra
+from wsm_jax.extras import extra
 from wsm_jax.typing import Shaped
 
 _BATCH = 64

@@ -11,11 +11,11 @@ from data_pipelines import beam, wsv
 from data_pipelines.ingest.bucket import Bucket
 from data_pipelines.ingest.build import ingest
 from data_pipelines.ingest.plan import Filters
-from data_pipelines.recording.video import write_video
 from data_pipelines.simulation.simulate import simulate
 from data_pipelines.workers import Died
 from launch.command import status
-from launch.data import main
+from launch.data.__main__ import main
+from wsm_jax.visualise.video import write_video
 
 IN_PROCESS = ("--runner=FnApiRunner",)
 """The local runner; what DirectRunner falls back to where it may fetch no program for itself."""

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from wsm_jax.evaluation.report import Media, Section, reached, table, write_report
-from wsm_jax.visualise import loss_curves
+from wsm_jax.visualise.pictures import loss_curves
 
 RUN = {"n": 64, "wall_seconds": 1100.4, "peak_rss_gib": 3.456, "commit": "0.1.0+abc123"}
 TARGETS = {

@@ -17,11 +17,13 @@ import pytest
 from PIL import Image
 
 from data_pipelines import wsv
-from data_pipelines.recording.video import write_video
 from data_pipelines.wsv.collection import datasets
 from data_pipelines.wsv.folder import Folder
-from launch import bench, convert, data, evaluate, fit, quickstart, sample, train, view
+from launch import convert, evaluate, fit, quickstart, sample, train
+from launch.bench import __main__ as bench
 from launch.command import status
+from launch.data import __main__ as data
+from launch.view import __main__ as view
 from tests.conftest import TINY
 from tests.core.physics.worlds import ball, box, world
 from wsm_jax.evaluation.judge import TARGETS
@@ -29,6 +31,7 @@ from wsm_jax.runtime import checkpoint
 from wsm_jax.snapshot import WSV, orbit
 from wsm_jax.snapshot import waves as core_json
 from wsm_jax.snapshot.waves import empty, stack
+from wsm_jax.visualise.video import write_video
 
 ROOT = Path(__file__).parents[2]
 PART = {"scenes": 4, "height": 16, "width": 16, "frame_hz": 4.0, "seconds": 1.0}

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines.recording.video import write_video
 from launch.command import status
 from launch.sample import VERBS, main
-from wsm_jax.sampling import World, style
+from wsm_jax.models.wave_bridge import style
 from wsm_jax.snapshot import FIELDS, waves
 from wsm_jax.snapshot.waves import empty
+from wsm_jax.visualise.video import write_video
+from wsm_jax.world import World
 
 TEXT = "--text=a red ball"
 
@@ -32,7 +33,7 @@ def world(tiny_workdir) -> World:
 @pytest.fixture
 def run(capsys, tiny_workdir, world, monkeypatch):
     """Runs a verb on the tiny world, which is read from disk once; returns (exit code, stdout, stderr)."""
-    monkeypatch.setattr("launch.world_files.open_world", {str(tiny_workdir): world}.__getitem__)
+    monkeypatch.setattr("launch.files.open_world", {str(tiny_workdir): world}.__getitem__)
 
     def go(verb: str, *arguments: object) -> tuple[int, str, str]:
         code = status(main, [verb, f"--workdir={tiny_workdir}", *map(str, arguments)])

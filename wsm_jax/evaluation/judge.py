@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from wsm_jax.evaluation.metrics import attribute_hits, attributes, psnr, recover
-from wsm_jax.sampling import World, style
+from wsm_jax.models.wave_bridge import style
 from wsm_jax.snapshot import FIELDS, WSV, Camera, Waves, orbit, waves
+from wsm_jax.world import World
 
 Pairs = list[tuple[str, str]]
 

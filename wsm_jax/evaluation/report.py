@@ -4,13 +4,14 @@ import base64
 import dataclasses
 import math
 import operator
-import os
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
+
+from wsm_jax.files import write_file
 
 COMPARISONS = {">=": operator.ge, "<=": operator.le}
 SIGNS = {">=": "≥", "<=": "≤"}
@@ -117,12 +118,7 @@ def write_report(
         sections=sections,
         curves={name: _inline(name, svg) for name, svg in curves.items()},
     )
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(text, "utf-8")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_file(path, text)
 
 
 def _inline(name: str, svg: str) -> str:

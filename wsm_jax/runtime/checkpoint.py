@@ -24,6 +24,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from jax.experimental import multihost_utils
 
+from wsm_jax.files import write_file
 from wsm_jax.runtime.fingerprint import fingerprint
 from wsm_jax.typing import PyTree
 
@@ -119,12 +120,7 @@ class Checkpoints:
             multihost_utils.sync_global_devices("every host has compared the config before one writes it")
         if jax.process_index() == 0:
             self.workdir.mkdir(parents=True, exist_ok=True)
-            part = self.workdir / (CONFIG_FILE + ".part")
-            try:
-                part.write_text(json.dumps(self.config, indent=2, sort_keys=True) + "\n")
-                part.replace(self.workdir / CONFIG_FILE)
-            finally:
-                part.unlink(missing_ok=True)
+            write_file(self.workdir / CONFIG_FILE, json.dumps(self.config, indent=2, sort_keys=True) + "\n")
         self._version = code_version()
         _register_arrays()
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)

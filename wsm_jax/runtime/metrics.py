@@ -14,6 +14,8 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from wsm_jax.files import write_file
+
 METRICS_FILE = "metrics.jsonl"
 
 
@@ -36,9 +38,7 @@ class MetricWriter:
         path = Path(path)
         if path.exists():
             kept = [line for line in path.read_bytes().splitlines(keepends=True) if _step_of(line) <= step]
-            part = path.with_name(path.name + ".part")
-            part.write_bytes(b"".join(kept))
-            part.replace(path)
+            write_file(path, b"".join(kept))
         self._file = path.open("a")
 
     def write(self, step: int, values: Mapping[str, float]) -> None:

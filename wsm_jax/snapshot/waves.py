@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from wsm_jax.files import write_file
 from wsm_jax.typing import Float, Int, NpOrJax, pytree
 
 TICK_HZ = 8.0
@@ -187,15 +188,7 @@ def _check(arrays: dict[str, np.ndarray], source: str) -> None:
 
 def save(waves: Waves, path: str | Path, time: NpOrJax | float | None = None) -> None:
     """Writes `to_json` to `path`, whole or not at all."""
-    path = Path(path)
-    part = path.with_name(path.name + ".part")
-    text = to_json(waves, time)
-    try:
-        part.write_text(text, "utf-8")
-        part.replace(path)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise
+    write_file(path, to_json(waves, time))
 
 
 def load(path: str | Path) -> tuple[Waves, np.ndarray | None]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
 
-from launch.bench_physics import bounce, cases
+from launch.bench.physics import bounce, cases
 from tests.core.physics.worlds import G, ball, box, thing, world
 from wsm_jax.core.geometry import Geometry, inertia
 from wsm_jax.core.physics import mjcf

@@ -1,6 +1,6 @@
 """Small worlds for the tests of physics: a floor in slot 0, objects from slot 1 on, always four slots (one compilation)."""
 
-from launch.bench_physics import SLOTS, G, world
+from launch.bench.physics import SLOTS, G, world
 
 __all__ = ["SLOTS", "G", "ball", "box", "thing", "world"]
 

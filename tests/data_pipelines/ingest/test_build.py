@@ -14,7 +14,8 @@ from data_pipelines.ingest.bucket import Bucket
 from data_pipelines.ingest.caption import Cue
 from data_pipelines.ingest.plan import Filters
 from data_pipelines.ingest.scan import Reading
-from data_pipelines.recording.video import frames, sample, scan, write_video
+from data_pipelines.recording.video import frames, sample, scan
+from wsm_jax.visualise.video import write_video
 
 ARGUMENTS = {"name": "tiny", "licence": "CC0-1.0", "codec": "array", "progress": False}
 TINY = Bucket(16, 16, 8, 0.5)

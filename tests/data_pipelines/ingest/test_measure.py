@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
 from data_pipelines.ingest.measure import Measure, cuts
-from data_pipelines.recording.video import scan, write_video
+from data_pipelines.recording.video import scan
+from wsm_jax.visualise.video import write_video
 
 SIZE = (48, 64)
 

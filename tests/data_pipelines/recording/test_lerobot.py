@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from data_pipelines.recording.lerobot import read_lerobot
-from data_pipelines.recording.video import write_video
 from tests.core.exchange.test_scene_file import damaged
 from tests.data_pipelines.recording.painted import numbers_in, painted
+from wsm_jax.visualise.video import write_video
 
 pa = pytest.importorskip("pyarrow")
 import pyarrow.parquet as pq  # noqa: E402

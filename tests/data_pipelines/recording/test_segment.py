@@ -11,9 +11,9 @@ from av.stream import Disposition
 from PIL import Image
 
 from data_pipelines.recording.segment import Film, Segment, film
-from data_pipelines.recording.video import write_video
 from tests.data_pipelines.ingest.films import encoded
 from tests.data_pipelines.recording.painted import numbers_in, painted
+from wsm_jax.visualise.video import write_video
 
 
 def test_a_stretch_deep_in_a_film_is_found_by_its_time(tmp_path):

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from data_pipelines.recording.decode import promised_bytes
-from data_pipelines.recording.video import Video, fit, frames, read_video, sample, scan, write_video
+from data_pipelines.recording.video import Video, fit, frames, read_video, sample, scan
+from wsm_jax.visualise.video import write_video
 
 CODECS = {".mp4": "libx264", ".mov": "libx264", ".webm": "libvpx"}
 

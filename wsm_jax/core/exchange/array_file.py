@@ -18,7 +18,7 @@ import numpy as np
 
 from wsm_jax.core.exchange.points import PointCloud
 from wsm_jax.core.exchange.voxels import KINDS, Grid
-from wsm_jax.core.exchange.whole_file import whole
+from wsm_jax.files import atomic
 
 LIMIT_BYTES = 2**31
 """Largest array that is read."""
@@ -39,7 +39,7 @@ def write(thing: PointCloud | Grid, path: str | Path) -> None:
     else:
         place = {"origin": np.asarray(thing.origin, np.float64), "spacing": thing.spacing, "values": np.asarray(thing.values)}
         np.savez_compressed(buffer, format="wsm_grid", kind=thing.kind, **place)
-    with whole(path) as part:
+    with atomic(path) as part:
         part.write_bytes(buffer.getvalue())
 
 

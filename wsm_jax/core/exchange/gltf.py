@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from wsm_jax.core.exchange.extra import extra
 from wsm_jax.core.exchange.tessellation import DETAIL, rotation_matrices, tessellate
-from wsm_jax.core.exchange.whole_file import whole
 from wsm_jax.core.mesh import Mesh
+from wsm_jax.extras import extra
+from wsm_jax.files import atomic
 from wsm_jax.snapshot import Waves
 from wsm_jax.typing import Float, NpOrJax
 
@@ -87,5 +87,5 @@ def _write(scene: object, path: Path) -> None:
         data = gltf.export_glb(scene, include_normals=True)
     else:
         data = gltf.export_gltf(scene, include_normals=True, merge_buffers=True, embed_buffers=True)["model.gltf"]
-    with whole(path) as part:
+    with atomic(path) as part:
         part.write_bytes(data)

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from wsm_jax.core.exchange.extra import extra
 from wsm_jax.core.exchange.gltf import Z_UP_TO_Y_UP, to_srgb
-from wsm_jax.core.exchange.whole_file import whole
 from wsm_jax.core.mesh import Mesh, joined
+from wsm_jax.extras import extra
+from wsm_jax.files import atomic
 
 SUFFIXES = (".obj", ".stl", ".glb", ".gltf")
 
@@ -150,7 +150,7 @@ def write(mesh: Mesh, path: str | Path, objects: Mapping[str, Mesh] | None = Non
         data = trimesh.Trimesh(np.asarray(mesh.vertices), np.asarray(mesh.faces), process=False).export(file_type="stl")
     else:
         data = _obj({"mesh": mesh} if objects is None else objects).encode("ascii")
-    with whole(path) as part:
+    with atomic(path) as part:
         part.write_bytes(data)
 
 

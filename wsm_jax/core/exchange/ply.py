@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wsm_jax.core.exchange.whole_file import whole
+from wsm_jax.files import atomic
 from wsm_jax.typing import Int, Shaped
 
 TYPES = {
@@ -255,5 +255,5 @@ def write(
         triangles = np.empty(len(faces), [("length", "u1"), ("index", "<i4", 3)])
         triangles["length"], triangles["index"] = 3, faces
         body += triangles.tobytes()
-    with whole(path) as part:
+    with atomic(path) as part:
         part.write_bytes("\n".join([*head, "end_header\n"]).encode("ascii") + body)

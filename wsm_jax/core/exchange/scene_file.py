@@ -10,10 +10,10 @@ from wsm_jax.core.exchange.points import PointCloud
 from wsm_jax.core.exchange.splats import Splats
 from wsm_jax.core.exchange.tessellation import tessellate
 from wsm_jax.core.exchange.voxels import Grid
-from wsm_jax.core.exchange.whole_file import whole
 from wsm_jax.core.mesh import Mesh, joined
 from wsm_jax.core.physics import mjcf
 from wsm_jax.core.physics.matter import matter
+from wsm_jax.files import atomic
 from wsm_jax.snapshot import Waves
 from wsm_jax.snapshot import waves as core_json
 
@@ -135,7 +135,7 @@ def write(thing: Thing, path: str | Path, detail: int) -> None:
             usd.write_mesh(thing, path)
         case ".xml", Waves():
             text = mjcf.to_mjcf(thing, matter(thing))
-            with whole(path) as part:
+            with atomic(path) as part:
                 part.write_text(text, encoding="utf-8")
         case ".npz" | ".npy", PointCloud() | Grid():
             array_file.write(thing, path)

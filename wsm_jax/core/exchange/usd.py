@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from wsm_jax.core.exchange.extra import extra
 from wsm_jax.core.exchange.gltf import group_name, to_linear
 from wsm_jax.core.exchange.tessellation import DETAIL, rotation_matrices, tessellate
-from wsm_jax.core.exchange.whole_file import whole
 from wsm_jax.core.mesh import Mesh
+from wsm_jax.extras import extra
+from wsm_jax.files import atomic
 from wsm_jax.snapshot import Waves
 
 ROOT = "/World"
@@ -26,7 +26,7 @@ def write_waves(waves: Waves, path: str | Path, detail: int = DETAIL) -> None:
     present = np.flatnonzero(np.asarray(waves.presence) > 0.5)
     if not len(present):
         raise ValueError(f"{path}: none of {waves.count} waves has a presence above 1/2; needed one")
-    with whole(path) as part:
+    with atomic(path) as part:
         stage = _stage(part)
         geom = extra("pxr.UsdGeom")
         for i in present:
@@ -45,7 +45,7 @@ def write_waves(waves: Waves, path: str | Path, detail: int = DETAIL) -> None:
 
 def write_mesh(mesh: Mesh, path: str | Path) -> None:
     """Writes one mesh with the colours of its vertices; whole or not at all."""
-    with whole(path) as part:
+    with atomic(path) as part:
         stage = _stage(part)
         _define(stage, f"{ROOT}/mesh", mesh, None)
         stage.GetRootLayer().Save()

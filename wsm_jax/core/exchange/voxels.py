@@ -14,11 +14,11 @@ from scipy.spatial import KDTree
 
 from wsm_jax.core import superquadric
 from wsm_jax.core.exchange.distance import set_distance
-from wsm_jax.core.exchange.extra import extra
 from wsm_jax.core.exchange.radiance import field, probability
 from wsm_jax.core.fitting.observations import crossings
 from wsm_jax.core.geometry import Geometry, bounds, to_local
 from wsm_jax.core.mesh import Mesh
+from wsm_jax.extras import extra
 from wsm_jax.snapshot import Waves
 from wsm_jax.typing import Array, Float, NpOrJax, Shaped, pytree, static
 

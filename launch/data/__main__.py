@@ -1,0 +1,30 @@
+"""Builds and inspects WSV datasets: python -m launch.data VERB; without a verb it lists them, VERB --help its flags."""
+
+from launch import command
+from launch.data.advise import advise
+from launch.data.ingest import ingest
+from launch.data.inspect import inspect
+from launch.data.repair import repair
+from launch.data.simulate import simulate
+from launch.data.verify import verify
+
+COMMAND = "python -m launch.data"
+
+VERBS: dict[str, command.Main] = {
+    "simulate": simulate,
+    "ingest": ingest,
+    "inspect": inspect,
+    "verify": verify,
+    "advise": advise,
+    "repair": repair,
+}
+
+
+def main(arguments: list[str]) -> int | None:
+    """Runs the verb that the arguments start with."""
+    verb, rest = command.choose(COMMAND, VERBS, arguments)
+    return verb(rest)
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,83 @@
+"""Edits of a core as text: SLOT.FIELD=VALUE, at all ticks.     2.colour=0.1,0.2,0.9   2.colour=blue   1.semantic=box
+
+A wave whose centre is set stands still there, and one whose rotation is set does not turn, unless its velocity is set too.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from wsm_jax.snapshot import FIELDS, SEMANTIC_CLASSES, Waves
+from wsm_jax.snapshot.waves import COLOURS
+
+RANGES: dict[str, tuple[float, float]] = {
+    "presence": (0.0, 1.0),
+    "scale": (1e-3, 1e3),
+    "exponents": (0.1, 1.9),
+    "colour": (0.0, 1.0),
+    "material": (0.0, 1.0),
+    "semantic": (0, len(SEMANTIC_CLASSES) - 1),
+    "instance": (0, 65535),
+}
+"""Field -> least and greatest value of a component; the other fields take any finite number."""
+LABELS = ("semantic", "instance")
+FOLLOWS = {"centre": "velocity", "rotation": "angular_velocity"}
+"""A pose that is set -> the velocity that becomes 0."""
+
+Edit = tuple[int, str, np.ndarray]
+"""(slot, field, components)."""
+
+
+def parse(texts: Sequence[str]) -> list[Edit]:
+    """["2.colour=0.1,0.2,0.9"] -> [(2, "colour", [0.1 0.2 0.9])]. Raises ValueError that names the text and what was needed."""
+    return [_parse(text) for text in texts]
+
+
+def _parse(text: str) -> Edit:
+    target, equals, value = text.partition("=")
+    slot, dot, field = target.partition(".")
+    if not equals or not dot or not slot.isdecimal():
+        raise ValueError(f"{text}; needed SLOT.FIELD=VALUE, as 2.colour=0.1,0.2,0.9")
+    if field not in FIELDS:
+        raise ValueError(f"{text}: unknown field {field!r}; the fields are {', '.join(FIELDS)}")
+    count = max(FIELDS[field], 1)
+    try:
+        numbers = np.asarray(_named(field, value) or [float(part) for part in value.split(",")])
+    except ValueError as error:
+        raise ValueError(f"{text}: {error}; needed {count} number{'s' * (count > 1)}") from error
+    low, high = RANGES.get(field, (-np.inf, np.inf))
+    if numbers.shape != (count,) or not np.isfinite(numbers).all():
+        raise ValueError(f"{text}: got {value}; {field} needs {count} finite number{'s' * (count > 1)}, separated by commas")
+    if np.any(numbers < low) or np.any(numbers > high):
+        raise ValueError(f"{text}: got {value}; {field} lies in {low:g}..{high:g}")
+    if field in LABELS and np.any(numbers != np.rint(numbers)):
+        raise ValueError(f"{text}: got {value}; {field} is a whole number")
+    if field == "rotation":
+        if not np.linalg.norm(numbers) > 1e-6:
+            raise ValueError(f"{text}: a quaternion of length 0; 1,0,0,0 is no rotation")
+        numbers = numbers / np.linalg.norm(numbers)
+    return int(slot), field, numbers
+
+
+def _named(field: str, value: str) -> Sequence[float] | None:
+    """The numbers of a colour or a class that has a name."""
+    if field == "colour" and value in COLOURS:
+        return COLOURS[value]
+    return [SEMANTIC_CLASSES.index(value)] if field == "semantic" and value in SEMANTIC_CLASSES else None
+
+
+def apply(core: Waves, edits: Sequence[Edit], source: str) -> Waves:
+    """The core with the edits made, in order. Raises ValueError for a slot that it does not have, naming `source`."""
+    fields = {name: np.array(getattr(core, name)) for name in FIELDS}
+    said = {(slot, name) for slot, name, _ in edits}
+    for slot, name, numbers in edits:
+        if slot >= core.count:
+            raise ValueError(f"{slot}.{name}: {source} has the slots 0..{core.count - 1}")
+        if FIELDS[name]:
+            fields[name][..., slot, :] = numbers
+        else:
+            fields[name][..., slot] = numbers[0]
+        follower = FOLLOWS.get(name)
+        if follower is not None and (slot, follower) not in said:
+            fields[follower][..., slot, :] = 0.0
+    return Waves(**fields)
