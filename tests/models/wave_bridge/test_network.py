@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from wsm_jax.models.wave_bridge.network import StyleEncoder, WaveBridge, patches, resample, signal_share, unpatch
+from wsm_jax.layers.patches import patches, resample, unpatch
+from wsm_jax.models.wave_bridge.network import StyleEncoder, WaveBridge, signal_share
 
 KEY = jax.random.key(1)
 NET = WaveBridge(2, 4, 24, 1, 2, 8, (1.0, 2.0), (3, 6), (3, 3, 2), (1.0, 1.0, 0.1))
