@@ -83,7 +83,7 @@ def test_a_camera_that_comes_back_sees_the_same(world, seen):
 
 def test_any_rate_and_size(world, core):
     """Frames at times that two rates share are the same frames; sizes are what was asked for."""
-    code = world.dress(core)
+    code = world.sample_style(core)
     slow, fast = (world.render(core, default_camera(n), fps, (16, 24), code) for n, fps in ((3, 8.0), (5, 16.0)))
     np.testing.assert_allclose(slow.channels["rgb"], fast.channels["rgb"][::2], atol=1e-5)
     odd = world.render(core, default_camera(1), 8.0, (15, 21), code)
@@ -103,7 +103,7 @@ def test_surfaces_late_in_a_long_world_are_those_of_its_first_minute(world, seen
 
 
 def test_a_picture_that_whole_patches_do_not_fill_is_the_one_that_they_do_with_its_edge_cut(world, core):
-    code, channels = world.dress(core), {}
+    code, channels = world.sample_style(core), {}
     surface = world.bridge.surface(core, np.arange(8) / 8, default_camera(1), np.zeros(1), (14, 16))
     for name, values in surface.items():
         channels[name] = np.pad(values, ((0, 0), (0, 2), (0, 0), (0, 0)), mode="edge")
@@ -112,14 +112,14 @@ def test_a_picture_that_whole_patches_do_not_fill_is_the_one_that_they_do_with_i
 
 
 def test_pictures_do_not_depend_on_their_neighbours_in_a_batch(world, core):
-    code, camera = world.dress(core), orbit(11, radius=5.0, height=2.0, sweep=0.5)
+    code, camera = world.sample_style(core), orbit(11, radius=5.0, height=2.0, sweep=0.5)
     whole = world.render(core, camera, 8.0, (16, 16), code).channels["rgb"]
     part = world.render(core, camera[np.arange(3)], 8.0, (16, 16), code).channels["rgb"]
     np.testing.assert_allclose(whole[:3], part, atol=1e-5)
 
 
 def test_style_file_round_trip(world, core, tmp_path):
-    code = world.dress(core)
+    code = world.sample_style(core)
     path = tmp_path / "style.json"
     path.write_text(style.to_json(code))
     np.testing.assert_allclose(style.load(path).waves, code.waves, rtol=1e-3, atol=1e-4)

@@ -22,6 +22,10 @@ class Tokenizer:
     length: int
     """Tokens of a text, padded."""
 
+    def __post_init__(self) -> None:
+        if self.length < 1:
+            raise ValueError(f"length = {self.length}: needed at least 1")
+
     @property
     def size(self) -> int:
         """Number of token ids, rounded up to a multiple of 128, so that the vocabulary divides over a mesh."""

@@ -7,47 +7,19 @@ from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
+from wsm_jax.config import build, from_json
 from wsm_jax.core import vector
 from wsm_jax.core.project import project
 from wsm_jax.models.wave_bridge import perceive as reading
 from wsm_jax.models.wave_bridge import state as bridge_flow
-from wsm_jax.models.wave_bridge.network import StyleEncoder, WaveBridge
 from wsm_jax.models.wave_bridge.sampler import BridgeSampler
 from wsm_jax.models.wave_bridge.style import Style
-from wsm_jax.models.world_flow.network import WorldFlow
-from wsm_jax.models.world_flow.sampler import task_levels, walk_task
-from wsm_jax.runtime.checkpoint import restore_params
+from wsm_jax.models.world_flow.sampler import WorldFlowSampler
+from wsm_jax.runtime.checkpoint import checkpoint_steps, is_checkpoint, restore_params
 from wsm_jax.snapshot import FIELDS, TICK_HZ, WSV, Camera, Waves, decode, ground, level_with, look_at, resize
 from wsm_jax.text import Tokenizer, codebook
-from wsm_jax.typing import Bool, Float, NpOrJax, PyTree
-
-Settings = Mapping[str, Any] | ConfigDict
-"""A resolved experiment, as its file gives it or as a checkpoint carries it."""
-
-
-def bridge_networks(config: Settings) -> tuple[WaveBridge, StyleEncoder, bridge_flow.Layout]:
-    """Networks and layout of the section `bridge` of an experiment."""
-    section: Any = config["bridge"]
-    layout = bridge_flow.Layout(**{**section["layout"], "channels": tuple(section["layout"]["channels"])})
-    network = {**section["network"], "frequencies": tuple(section["network"]["frequencies"])}
-    codes = (layout.wave_code, layout.scene_code, layout.patch_code)
-    encoder = StyleEncoder(section["style_width"], *codes, network["frequencies"])
-    bridge = WaveBridge(
-        **network,
-        local_slice=layout.local_slice,
-        blocks=tuple(layout.sizes.values()),
-        noise=layout.noise(section["objective"]["pixel_noise"]),
-    )
-    return bridge, encoder, layout
-
-
-def world_network(config: Settings) -> tuple[WorldFlow, Tokenizer]:
-    """Network and tokenizer of the section `world` of an experiment."""
-    section: Any = config["world"]
-    tokenizer = Tokenizer(tuple(section["words"]), section["text_length"])
-    return WorldFlow(vocabulary=tokenizer.size, tick_seconds=1.0 / TICK_HZ, **section["network"]), tokenizer
+from wsm_jax.typing import Float, NpOrJax, PyTree
 
 
 def default_camera(frames: int = 1) -> Camera:
@@ -73,48 +45,53 @@ class World:
     """A trained world model. A core is `Waves` [K N] with ticks at 0, 1/8, 2/8, ... s."""
 
     bridge: BridgeSampler
-    network: WorldFlow
-    params: PyTree | None
-    """Of the world flow; None where only the bridge is trained."""
-    tokenizer: Tokenizer
-    ticks: int
-    """Ticks of the window in which the world flow works."""
-    steps: int
-    method: str
-    config: Mapping[str, Any] = dataclasses.field(repr=False)
+    flow: WorldFlowSampler
+
+    def __post_init__(self) -> None:
+        bridge, flow = self.bridge.layout, self.flow.layout
+        if flow.waves != bridge.waves or flow.style_code < max(bridge.wave_code, bridge.scene_code):
+            raise ValueError(
+                f"the world flow has {flow.waves} waves and style codes of {flow.style_code}, the bridge {bridge.waves} waves"
+                f" and codes of {bridge.wave_code} and {bridge.scene_code}; needed as many waves, and codes as wide"
+            )
 
     @classmethod
-    def load(cls, workdir: str | Path) -> "World":
-        """The averaged weights in a workdir: of the bridge, and of the world flow where one was trained.
+    def load(cls, path: str | Path, trust: Sequence[str] = ()) -> "World":
+        """The trained world in a workdir, or in one checkpoint alone; see `load`.
 
-        Raises FileNotFoundError or ValueError, naming what is missing or damaged. Without a world flow the verbs of text and
-        prediction raise ValueError.
+        Without a world flow the verbs of text and prediction raise ValueError. Raises ValueError for a workdir of another
+        kind of model, and what `load` raises.
         """
-        bridge_params, config = restore_params(Path(workdir) / "bridge")
-        if not any((Path(workdir) / "world" / "checkpoints").glob("[0-9]*")):
-            return cls.build(config, bridge_params, None)
-        world_params, world_config = restore_params(Path(workdir) / "world")
-        return cls.build({**world_config, "bridge": config["bridge"]}, bridge_params, world_params)
+        out = load(path, trust)
+        if not isinstance(out, cls):
+            raise ValueError(f"{path}: its sampler is a {type(out).__name__}; needed a World")
+        if out.bridge.params is None:
+            raise FileNotFoundError(f"{path}: no checkpoint of the stage {out.bridge.stage!r}; a world draws with it")
+        return out
 
-    @classmethod
-    def build(cls, config: Mapping[str, Any], bridge_params: PyTree, world_params: PyTree | None) -> "World":
-        """A world from a resolved experiment and its weights."""
-        network, _, layout = bridge_networks(config)
-        world, tokenizer = world_network(config)
-        how = config["sampling"]
-        noise = config["bridge"]["objective"]["pixel_noise"]
-        bridge = BridgeSampler(network, layout, bridge_params, how["bridge_steps"], how["bridge_method"], noise)
-        return cls(
-            bridge, world, world_params, tokenizer, config["world"]["ticks"], how["world_steps"], how["world_method"], config
-        )
+    def with_weights(self, weights: Mapping[str, PyTree]) -> "World":
+        """The world with the weights of its stages, by their names; a stage without weights keeps what it has."""
+        parts = {name: getattr(self, name) for name in ("bridge", "flow")}
+        bound = {n: dataclasses.replace(p, params=weights[p.stage]) for n, p in parts.items() if p.stage in weights}
+        return dataclasses.replace(self, **bound)
+
+    @property
+    def ticks(self) -> int:
+        """Ticks of the window in which the world flow works."""
+        return self.flow.layout.ticks
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Text <-> tokens."""
+        return self.flow.layout.text
 
     # --- text <-> core ---------------------------------------------------------------------------------------------------
 
     def imagine(self, text: str, seconds: float | int | None = None, seed: int = 0) -> Waves:
         """Text -> core of `seconds` (default: one window). Longer worlds are rolled out window by window."""
-        state = self._empty_state()
+        state = self.flow.layout.zeros(1)
         state["text"] = self._text_codes(text)
-        out = self._sample("imagine", state, np.ones((self.ticks, self._waves), bool), seed)
+        out = self.flow.sample("imagine", state, np.ones((self.ticks, self._waves), bool), seed)
         core = self._to_core(out["core"])
         wanted = self.ticks if seconds is None else _ticks(seconds)
         if wanted > self.ticks:
@@ -127,35 +104,35 @@ class World:
 
     def describe_all(self, cores: Sequence[Waves], seed: int = 0) -> list[str]:
         """`describe` for several cores at once."""
-        state = self._empty_state(len(cores))
+        state = self.flow.layout.zeros(len(cores))
         state["core"] = np.concatenate([self._from_core(core) for core in cores])
-        out = self._sample("describe", state, np.zeros((self.ticks, self._waves), bool), seed)
-        codes = codebook(self.tokenizer.size, self.network.text_code)
+        out = self.flow.sample("describe", state, np.zeros((self.ticks, self._waves), bool), seed)
+        codes = codebook(self.tokenizer.size, self.flow.layout.text_code)
         nearest = np.argmin(-2 * out["text"] @ codes.T + np.sum(codes**2, -1), -1)
         return [self.tokenizer.decode(ids) for ids in nearest]
 
     def imagine_all(self, texts: Sequence[str], seed: int = 0) -> list[Waves]:
         """`imagine` of one window for several texts at once."""
-        state = self._empty_state(len(texts))
+        state = self.flow.layout.zeros(len(texts))
         state["text"] = np.concatenate([self._text_codes(text) for text in texts])
-        out = self._sample("imagine", state, np.ones((self.ticks, self._waves), bool), seed)
+        out = self.flow.sample("imagine", state, np.ones((self.ticks, self._waves), bool), seed)
         return [self._to_core(one[None]) for one in out["core"]]
 
     # --- core -> core ----------------------------------------------------------------------------------------------------
 
     def continue_(self, core: Waves, seconds: float | int, text: str | None = None, seed: int = 0) -> Waves:
         """The core with `seconds` more of future: window by window, the later half sampled given the earlier half."""
-        half = max(1, self.ticks // 2 // self.network.tick_patch) * self.network.tick_patch
+        half = max(1, self.ticks // 2 // self.flow.layout.tick_patch) * self.flow.layout.tick_patch
         wanted = core.presence.shape[0] + _ticks(seconds)
-        task = "continue" if text is None else "continue_told"
+        task = "continue" if text is None else "continue_with_text"
         while core.presence.shape[0] < wanted:
             past = core[-half:] if core.presence.shape[0] >= half else _hold_first(core, half)
-            state = self._empty_state()
+            state = self.flow.layout.zeros(1)
             state["core"] = self._from_core(past)
             if text is not None:
                 state["text"] = self._text_codes(text)
             sampled = np.broadcast_to(np.arange(self.ticks)[:, None] >= half, (self.ticks, self._waves))
-            out = self._sample(task, state, sampled, seed)
+            out = self.flow.sample(task, state, sampled, seed)
             new = self._like(self._to_core(out["core"])[half:], core[-1:])
             core = _concatenate(core, new)
             seed += 1
@@ -163,15 +140,15 @@ class World:
 
     def rewind(self, core: Waves, seconds: float | int, seed: int = 0) -> Waves:
         """The core with `seconds` of past in front: what could have led here."""
-        half = max(1, self.ticks // 2 // self.network.tick_patch) * self.network.tick_patch
+        half = max(1, self.ticks // 2 // self.flow.layout.tick_patch) * self.flow.layout.tick_patch
         wanted = core.presence.shape[0] + _ticks(seconds)
         while core.presence.shape[0] < wanted:
             late = core[: self.ticks - half]
-            state = self._empty_state()
+            state = self.flow.layout.zeros(1)
             filled = _concatenate(_hold_first(late[:1], half), late)
             state["core"] = self._from_core(filled)
             sampled = np.broadcast_to(np.arange(self.ticks)[:, None] < half, (self.ticks, self._waves))
-            out = self._sample("rewind", state, sampled, seed)
+            out = self.flow.sample("rewind", state, sampled, seed)
             core = _concatenate(self._like(self._to_core(out["core"])[:half], core[:1]), core)
             seed += 1
         return core[-wanted:]
@@ -183,9 +160,9 @@ class World:
             raise ValueError(f"edit: slots {bad}; this world has slots 0..{self._waves - 1}")
         sampled = np.ones((self.ticks, self._waves), bool)
         sampled[:, list(keep)] = False
-        state = self._empty_state()
+        state = self.flow.layout.zeros(1)
         state["core"], state["text"] = self._from_core(core), self._text_codes(text)
-        out = self._to_core(self._sample("edit", state, sampled, seed)["core"])
+        out = self._to_core(self.flow.sample("edit", state, sampled, seed)["core"])
         held = core[: self.ticks]
         kept = np.zeros(self._waves, bool)
         kept[list(keep)] = True
@@ -197,14 +174,14 @@ class World:
             fields[name] = new
         return Waves(**fields)
 
-    def dress(self, core: Waves, text: str | None = None, seed: int = 0) -> Style:
-        """A style for a core, from the prior."""
-        state = self._empty_state()
+    def sample_style(self, core: Waves, text: str | None = None, seed: int = 0) -> Style:
+        """A style for a core, from the prior. Raises ValueError without a world flow."""
+        state = self.flow.layout.zeros(1)
         state["core"] = self._from_core(core)
         if text is not None:
             state["text"] = self._text_codes(text)
-        task = "dress_untold" if text is None else "dress"
-        out = self._sample(task, state, np.zeros((self.ticks, self._waves), bool), seed)["style"][0]
+        task = "sample_style_unconditional" if text is None else "sample_style"
+        out = self.flow.sample(task, state, np.zeros((self.ticks, self._waves), bool), seed)["style"][0]
         layout = self.bridge.layout
         return Style(out[:-1, : layout.wave_code], out[-1, : layout.scene_code])
 
@@ -223,7 +200,9 @@ class World:
         seconds = (core.presence.shape[0] - 1) / TICK_HZ
         camera = default_camera(max(1, int(seconds * fps + 1e-6) + 1)) if camera is None else camera
         time = np.arange(camera.position.shape[0]) / fps
-        style = self.dress(core, seed=seed) if style is None else style
+        if style is None and self.flow.params is None:
+            raise ValueError("render: there is no trained world flow to sample a style from; needed a style")
+        style = self.sample_style(core, seed=seed) if style is None else style
         core_time = np.arange(core.presence.shape[0]) / TICK_HZ
         channels = self.bridge.surface(core, core_time, camera, time, size)
         rgb = self.bridge.render(channels, style)
@@ -291,17 +270,8 @@ class World:
         columns = max(1, round(network.rows * rgb.shape[2] / rgb.shape[1]))
         return resize("rgb", rgb, network.rows * network.patch, columns * network.patch)
 
-    def _empty_state(self, rows: int = 1) -> dict[str, np.ndarray]:
-        layout = self.bridge.layout
-        style = max(layout.wave_code, layout.scene_code)
-        return {
-            "text": np.zeros((rows, self.tokenizer.length, self.network.text_code), np.float32),
-            "core": np.zeros((rows, self.ticks, self._waves, vector.SIZE), np.float32),
-            "style": np.zeros((rows, self._waves + 1, style), np.float32),
-        }
-
     def _text_codes(self, text: str) -> np.ndarray:
-        return codebook(self.tokenizer.size, self.network.text_code)[self.tokenizer.encode(text)][None]
+        return codebook(self.tokenizer.size, self.flow.layout.text_code)[self.tokenizer.encode(text)][None]
 
     def _from_core(self, core: Waves) -> np.ndarray:
         """[1 K N P] of the window; a shorter core holds its last state, a longer one is cut."""
@@ -319,18 +289,6 @@ class World:
         ticks = new.presence.shape[0]
         return new.replace(**{n: np.repeat(np.asarray(getattr(reference, n)), ticks, 0) for n in fixed})  # type: ignore[attr-defined]
 
-    def _sample(
-        self, task: str, state: dict[str, np.ndarray], sampled: Bool[np.ndarray, "K N"], seed: int
-    ) -> dict[str, np.ndarray]:
-        """Walks the edge of a task; groups that are given keep their values, all others start as noise."""
-        if self.params is None:
-            raise ValueError(f"{task}: this workdir has a bridge but no world flow; train it with --stages=world")
-        rows = state["text"].shape[0]
-        part = np.broadcast_to(sampled, (rows, *sampled.shape))
-        start, end = task_levels(task, part, state["text"].shape[1], state["style"].shape[1])
-        out = walk_task(self.network, self.method, self.steps, self.params, state, start, end, jax.random.key(seed))
-        return jax.tree.map(np.asarray, out)
-
 
 _to_vector, _from_vector = jax.jit(vector.to_vector), jax.jit(vector.from_vector)
 
@@ -347,3 +305,43 @@ def _hold_first(core: Waves, ticks: int) -> Waves:
 
 def _concatenate(a: Waves, b: Waves) -> Waves:
     return Waves(**{n: np.concatenate([np.asarray(getattr(x, n)) for x in (a, b)]) for n in FIELDS})
+
+
+def load(path: str | Path, trust: Sequence[str] = ()) -> Any:
+    """The sampler that an experiment names, with the averaged weights of every stage that was trained.
+
+    `path` is a workdir, the folder of one stage, or one checkpoint, copied from anywhere: each carries the whole config.
+    Packages in `trust` may be imported besides our own. Raises FileNotFoundError without any checkpoint, ValueError for a
+    damaged one, stages of different experiments, and an experiment without a sampler; all name the path.
+    """
+    folders = _trained(Path(path))
+    if not folders:
+        raise FileNotFoundError(f"{path}: no checkpoint there or in a folder of a stage; train one with python -m launch.train")
+    weights: dict[str, PyTree] = {}
+    configs: dict[str, dict[str, Any]] = {}
+    for folder in folders:
+        params, config = restore_params(folder)
+        weights[config["stage"]], configs[config["stage"]] = params, config
+    latest = configs[_last(configs)]
+    for stage, config in configs.items():
+        if config["stages"][stage]["objective"] != latest["stages"].get(stage, {}).get("objective"):
+            raise ValueError(f"{path}: the stage {stage!r} was trained with another objective than that of {_last(configs)!r}")
+    if latest["sampler"] is None:
+        raise ValueError(f"{path}: its experiment {latest['name']!r} names no sampler")
+    return build(from_json(latest["sampler"], trust), trust).with_weights(weights)
+
+
+def _trained(path: Path) -> list[Path]:
+    """Folders with whole checkpoints: the path itself, or the stages in it."""
+    if is_checkpoint(path) or checkpoint_steps(path):
+        return [path]
+    return sorted(folder for folder in path.glob("*") if checkpoint_steps(folder)) if path.is_dir() else []
+
+
+def _last(configs: Mapping[str, Mapping[str, Any]]) -> str:
+    """The stage that needs most of the others."""
+    return max(sorted(configs), key=lambda name: len(_earlier(configs[name]["stages"][name])))
+
+
+def _earlier(stage: Mapping[str, Any]) -> set[str]:
+    return {*stage["needs"], *stage["frozen"].values()}

@@ -62,7 +62,7 @@ def overview(world: World, scenes: Scenes, cores: Sequence[Waves], perceived: Se
         assert clip.core is not None
         last = core.presence.shape[0] - 1
         shown = [0, last // 3, last]
-        imagined = _rgb(world.render(core[shown], None, TICK_HZ, (size, size), world.dress(core)))
+        imagined = _rgb(world.render(core[shown], None, TICK_HZ, (size, size), world.sample_style(core)))
         middle = [len(clip.frame_time) // 2]
         pictures = [(f"imagined, {t / TICK_HZ:.1f} s", picture) for t, picture in zip(shown, imagined, strict=True)]
         pictures.append(("held-out video", _rgb(clip)[middle[0]]))
@@ -132,7 +132,7 @@ def _edited(world: World, clip: WSV, size: int, fps: float) -> Media:
         rows.append(("one taken out", after.replace(presence=presence)))
     frames = int((before.presence.shape[0] - 1) / TICK_HZ * fps) + 1
     camera = orbit(frames, radius=5.0, height=2.1, start=-np.pi / 2, sweep=0.3)
-    style = world.dress(before)
+    style = world.sample_style(before)
     videos = [(title, _rgb(world.render(core, camera, fps, (size, size), style))) for title, core in rows]
     return Media("video", mp4(side_by_side(videos), fps), clip.text[0])
 

@@ -197,7 +197,7 @@ class Checkpoints:
         try:
             result = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore(), **items))
         except _READ_ERRORS as error:
-            raise _damaged(self._manager.all_steps(), self.path, step, error) from error
+            raise _damaged(self._manager.all_steps(), self.path / str(step), error) from error
         trees = {name: result[name] for name in abstract}
         meta = _unsealed(result["meta"], self.path / str(step) / "meta")
         _compare(meta["fingerprints"], trees, self.path / str(step))
@@ -208,31 +208,46 @@ class Checkpoints:
         self._guard(None, self._manager.close)
 
 
-def restore_params(workdir: str | Path, step: int | None = None) -> tuple[PyTree, dict[str, Any]]:
-    """(averaged parameters as NumPy arrays in nested dicts, config) of a workdir, for inference on any machine.
+def restore_params(path: str | Path, step: int | None = None) -> tuple[PyTree, dict[str, Any]]:
+    """(averaged parameters as NumPy arrays in nested dicts, config) for inference on any machine.
 
-    Raises FileNotFoundError when there is no config or no checkpoint, ValueError for a damaged one; all name the path.
+    `path` is the folder of a training, whose newest checkpoint is read (or that of `step`), or one checkpoint alone, copied
+    from anywhere: it carries its config. Raises FileNotFoundError when there is no checkpoint, ValueError for a damaged one;
+    both name the path.
     """
-    config = read_config(workdir)
-    path = Path(workdir).resolve() / "checkpoints"
-    if not path.is_dir():
-        raise FileNotFoundError(f"{path}: no checkpoint; the training that owns this workdir has not saved one yet")
-    step = _existing(ocp.utils.checkpoint_steps(path), path, step)
+    whole = Path(path).resolve()
+    if not is_checkpoint(whole):
+        steps = checkpoint_steps(whole)
+        whole = whole / "checkpoints" / str(_existing(steps, whole / "checkpoints", step))
+    else:
+        steps = ()
     # The handlers are typed for Orbax's own path class; they work with any.
-    folder: Any = path / str(step) / EMA
-    meta_folder: Any = path / str(step) / "meta"
+    folder: Any = whole / EMA
+    meta_folder: Any = whole / "meta"
     handler = ocp.PyTreeCheckpointHandler()
     try:
         meta = ocp.JsonCheckpointHandler().restore(meta_folder)
         arguments = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), handler.metadata(folder).tree)
         params = handler.restore(folder, args=ocp.args.PyTreeRestore(restore_args=arguments))
     except _READ_ERRORS as error:
-        raise _damaged(ocp.utils.checkpoint_steps(path), path, step, error) from error
+        raise _damaged(steps, whole, error) from error
     finally:
         handler.close()
-    prints = _unsealed(meta, meta_folder)["fingerprints"]
-    _compare({name: value for name, value in prints.items() if name.startswith(f"{EMA}/")}, {EMA: params}, path / str(step))
-    return params, config
+    content = _unsealed(meta, meta_folder)
+    prints = content["fingerprints"]
+    _compare({name: value for name, value in prints.items() if name.startswith(f"{EMA}/")}, {EMA: params}, whole)
+    return params, content["config"]
+
+
+def is_checkpoint(path: str | Path) -> bool:
+    """True for the folder of one checkpoint."""
+    return (Path(path) / EMA).is_dir() and (Path(path) / "meta").is_dir()
+
+
+def checkpoint_steps(workdir: str | Path) -> list[int]:
+    """Steps of the whole checkpoints of a training, ascending; empty where there is none."""
+    path = Path(workdir).resolve() / "checkpoints"
+    return sorted(ocp.utils.checkpoint_steps(path)) if path.is_dir() else []
 
 
 def _existing(steps: Sequence[int], path: Path, step: int | None) -> int:
@@ -244,11 +259,11 @@ def _existing(steps: Sequence[int], path: Path, step: int | None) -> int:
     return steps[-1] if step is None else step
 
 
-def _damaged(steps: Sequence[int], path: Path, step: int, error: Exception) -> ValueError:
-    others = [s for s in sorted(steps) if s != step]
+def _damaged(steps: Sequence[int], path: Path, error: Exception) -> ValueError:
+    others = [s for s in sorted(steps) if str(s) != path.name]
     reason = _reason(error)
     return ValueError(
-        f"{path / str(step)}: this checkpoint is damaged or was written by other code ({reason}); "
+        f"{path}: this checkpoint is damaged or was written by other code ({reason}); "
         f"move it away to go on from one of {others or 'none'}"
     )
 

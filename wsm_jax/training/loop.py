@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from types import FrameType
-from typing import Any, Protocol, runtime_checkable
+from types import FrameType, MappingProxyType
+from typing import Any
 
 import jax
 import optax
@@ -23,27 +23,13 @@ from tqdm import tqdm
 from wsm_jax.runtime.checkpoint import EMA, Checkpoints
 from wsm_jax.runtime.mesh import global_batch
 from wsm_jax.runtime.metrics import METRICS_FILE, MetricWriter, ProgressBar, Watchdog, fetch
-from wsm_jax.training.step import Objective, TrainState, init_state, make_train_step, state_shardings
+from wsm_jax.training.stage import Batches, Objective, Stage
+from wsm_jax.training.step import TrainState, init_state, make_train_step, state_shardings
 from wsm_jax.typing import Array, PyTree
 
 Hook = Callable[[int, TrainState], Mapping[str, float] | None]
 """Called after every step with the number of updates done and the state, which the next step donates: copy what is to be
 kept. What it returns is logged in the row of that step."""
-
-
-@runtime_checkable
-class Batches(Protocol):
-    """Endless batches of this host: trees of fresh NumPy arrays [rows, ...], with a position that can be saved."""
-
-    def __next__(self) -> PyTree: ...
-
-    def get_state(self) -> Any:
-        """The position after the batches handed out so far: JSON values, or bytes."""
-        ...
-
-    def set_state(self, state: Any) -> None:
-        """Goes to a position."""
-        ...
 
 
 class Preempted(SystemExit):
@@ -99,44 +85,31 @@ def _begin(
 
 
 def train(
-    objective: Objective,
+    stage: Stage,
     batches: Batches,
     *,
-    steps: int,
     workdir: str | Path,
     config: Mapping[str, Any],
-    optimizer: optax.GradientTransformation,
-    ema_decay: float,
     mesh: Mesh,
     seed: int,
-    accumulate: int,
-    checkpoint_every: int,
-    keep: int,
-    log_every: int,
+    frozen: Mapping[str, PyTree] = MappingProxyType({}),
     hooks: Sequence[Hook] = (),
     may_differ: Collection[str] = (),
-    hang_seconds: float = 900.0,
     label: str = "train",
     progress: bool = True,
 ) -> TrainState:
-    """Trains to `steps` updates and returns the final state; goes on by itself from the newest checkpoint of `workdir`.
+    """Trains to `stage.steps` updates and returns the final state; goes on by itself from the newest checkpoint of `workdir`.
 
     Checkpoints every `checkpoint_every` updates, at the end and on SIGTERM (then raises `Preempted`); metrics rows every
-    `log_every` updates. Keys of `config` in `may_differ` may change between runs in one workdir; others make it another
-    experiment's. Raises ValueError for that, for parameters or batches that do not fit the mesh and for a damaged checkpoint,
-    OSError for a full disk, FloatingPointError when loss or gradient is not finite: the checkpoints before it stand.
+    `log_every` updates. `frozen` are placed arrays. Keys of `config` in `may_differ` may change between runs in one workdir;
+    others make it another experiment's. Raises ValueError for that, for parameters or batches that do not fit the mesh and
+    for a damaged checkpoint, OSError for a full disk, FloatingPointError when loss or gradient is not finite: the checkpoints
+    before it stand.
     """
-    for name, value in (
-        ("steps", steps),
-        ("accumulate", accumulate),
-        ("checkpoint_every", checkpoint_every),
-        ("log_every", log_every),
-        ("keep", keep),
-    ):
-        if value < 1:
-            raise ValueError(f"{name} = {value}: needed 1 or more")
-    step_fn = make_train_step(objective, optimizer, mesh, ema_decay=ema_decay, seed=seed, accumulate=accumulate)
-    with closing(Checkpoints(workdir, config, keep=keep, may_differ=may_differ)) as checkpoints:
+    objective, steps = stage.objective, stage.steps
+    optimizer = stage.optimizer.transformation(steps)
+    step_fn = make_train_step(objective, optimizer, mesh, ema_decay=stage.ema_decay, seed=seed, accumulate=stage.accumulate)
+    with closing(Checkpoints(workdir, config, keep=stage.keep, may_differ=may_differ)) as checkpoints:
         state = _begin(objective, optimizer, mesh, seed, checkpoints, batches)
         done = int(state.step)
         folder = checkpoints.workdir
@@ -145,7 +118,7 @@ def train(
         with (
             closing(MetricWriter(folder / METRICS_FILE, done)) as writer,
             closing(ProgressBar(label, steps, done, progress)) as bar,
-            closing(Watchdog(folder / "hang.log", hang_seconds)) as watchdog,
+            closing(Watchdog(folder / "hang.log", stage.hang_seconds)) as watchdog,
             _StopSignal(checkpoints) as stop,
         ):
 
@@ -160,7 +133,7 @@ def train(
                         "Lower the learning rate, lengthen the warm-up, or look at the batch of this step"
                     )
                 bar.update({"loss": values["loss"]})
-                if step % log_every == 0 or step == steps or extra.keys() - {"data_seconds"}:
+                if step % stage.log_every == 0 or step == steps or extra.keys() - {"data_seconds"}:
                     writer.write(step, {**values, **extra})
 
             pending: tuple[int, Mapping[str, Array], Mapping[str, float]] | None = None
@@ -168,7 +141,7 @@ def train(
                 begin = time.perf_counter()
                 local = next(batches)
                 waited = time.perf_counter() - begin
-                state, metrics = step_fn(state, global_batch(mesh, local))
+                state, metrics = step_fn(state, global_batch(mesh, local), frozen)
                 done += 1
                 if pending is not None:
                     finish(*pending)
@@ -177,7 +150,7 @@ def train(
                     extra.update(hook(done, state) or {})
                 pending = (done, metrics, extra)
                 stopped = stop.reached(done)
-                if done % checkpoint_every == 0 or done == steps or stopped:
+                if done % stage.checkpoint_every == 0 or done == steps or stopped:
                     finish(*pending)
                     pending = None
                     checkpoints.save(done, _split(state), batches.get_state())

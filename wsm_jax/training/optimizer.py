@@ -1,4 +1,7 @@
-"""Optimizers and learning-rate schedules, from explicit arguments."""
+"""Optimizers and learning-rate schedules: frozen dataclasses that an experiment names."""
+
+import dataclasses
+from typing import Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -6,32 +9,58 @@ import optax
 
 from wsm_jax.typing import PyTree
 
-SCHEDULES = ("constant", "cosine", "wsd")
-WSD_DECAY_FRACTION = 0.2
-"""Last part of a "wsd" schedule, in which the rate falls linearly to zero."""
+
+@runtime_checkable
+class Schedule(Protocol):
+    """What the learning rate does after its warm-up."""
+
+    def after_warmup(self, peak: float, steps: int, rest: int) -> optax.Schedule:
+        """Rate by step, from the end of the warm-up on; `rest` of all `steps` are left."""
+        ...
 
 
-def make_schedule(name: str, peak: float, warmup: int, steps: int) -> optax.Schedule:
-    """Learning rate by step: linear warm-up from peak/warmup over `warmup` steps, then one of
+@dataclasses.dataclass(frozen=True)
+class Constant:
+    """rate = peak."""
 
-        constant   peak
-        cosine     peak (1 + cos(pi t)) / 2,  t from 0 to 1 at `steps`
-        wsd        peak, then linearly to 0 over the last 20 % of `steps` (warm-up, stable, decay)
+    def after_warmup(self, peak: float, steps: int, rest: int) -> optax.Schedule:
+        """The peak for ever."""
+        return optax.constant_schedule(peak)
 
-    Raises ValueError for an unknown name or a warm-up that does not end before `steps`.
+
+@dataclasses.dataclass(frozen=True)
+class Cosine:
+    """rate = peak (1 + cos(pi t)) / 2, t from 0 to 1 over the steps after the warm-up."""
+
+    def after_warmup(self, peak: float, steps: int, rest: int) -> optax.Schedule:
+        """Half a period of a cosine."""
+        return optax.cosine_decay_schedule(peak, rest)
+
+
+@dataclasses.dataclass(frozen=True)
+class WarmupStableDecay:
+    """rate = peak, then linearly to 0 over the last fraction `decay` of all steps."""
+
+    decay: float = 0.2
+
+    def __post_init__(self) -> None:
+        if not 0 < self.decay <= 1:
+            raise ValueError(f"decay = {self.decay}: needed a fraction of the steps in (0, 1]")
+
+    def after_warmup(self, peak: float, steps: int, rest: int) -> optax.Schedule:
+        """A plateau, then a line to 0."""
+        decay = min(rest, max(1, round(self.decay * steps)))
+        return optax.linear_schedule(peak, 0.0, decay, transition_begin=rest - decay)
+
+
+def learning_rate(schedule: Schedule, peak: float, warmup: int, steps: int) -> optax.Schedule:
+    """Learning rate by step: a line from peak / warmup to peak over `warmup` steps, then the schedule.
+
+    Raises ValueError for a warm-up that does not end before `steps`.
     """
-    if name not in SCHEDULES:
-        raise ValueError(f"schedule {name!r}: needed one of {SCHEDULES}")
     if not 0 <= warmup < steps:
-        raise ValueError(f"schedule: warmup {warmup} must lie in 0..{steps - 1} (steps = {steps})")
-    rest = steps - warmup
-    if name == "constant":
-        after = optax.constant_schedule(peak)
-    elif name == "cosine":
-        after = optax.cosine_decay_schedule(peak, rest)
-    else:
-        decay = min(rest, max(1, round(WSD_DECAY_FRACTION * steps)))
-        after = optax.linear_schedule(peak, 0.0, decay, transition_begin=rest - decay)
+        raise ValueError(f"warmup {warmup} must lie in 0..{steps - 1} (steps = {steps})")
+    after = schedule.after_warmup(peak, steps, steps - warmup)
     if warmup == 0:
         return after
     return optax.join_schedules([optax.linear_schedule(peak / warmup, peak, max(1, warmup - 1)), after], [warmup])
@@ -42,20 +71,36 @@ def decayed(params: PyTree) -> PyTree:
     return jax.tree.map(lambda p: np.ndim(p) >= 2, params)
 
 
-def make_optimizer(
-    name: str, *, peak: float, warmup: int, steps: int, schedule: str, weight_decay: float, clip: float, b2: float
-) -> optax.GradientTransformation:
-    """Gradient clipping to global norm `clip`, then the optimizer of that name; its only name so far is "adamw" (b1 0.9).
+@dataclasses.dataclass(frozen=True)
+class AdamW:
+    """Clip the gradient to global norm `clip`, then Adam with decoupled weight decay (Loshchilov and Hutter 2019).
 
-    Weight decay is decoupled (multiplied by the learning rate) and applies to `decayed` parameters.
-    Raises ValueError for a name that is not known and for sizes that make no sense.
+    Weight decay is multiplied by the learning rate and applies to `decayed` parameters. Raises ValueError for a clip, a peak
+    or a warm-up that makes no sense.
     """
-    if name != "adamw":
-        raise ValueError(f"optimizer {name!r}: needed 'adamw'")
-    if not clip > 0:
-        raise ValueError(f"clip {clip}: needed a positive gradient norm (float('inf') clips nothing)")
-    rate = make_schedule(schedule, peak, warmup, steps)
-    return optax.chain(
-        optax.clip_by_global_norm(clip),
-        optax.adamw(rate, b1=0.9, b2=b2, weight_decay=weight_decay, mask=decayed),
-    )
+
+    peak: float
+    """Highest learning rate."""
+    warmup: int
+    """Steps of linear warm-up."""
+    schedule: Schedule
+    weight_decay: float
+    clip: float
+    """Largest norm of the gradient."""
+    b1: float = 0.9
+    b2: float = 0.999
+
+    def __post_init__(self) -> None:
+        for name in ("clip", "peak"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} = {getattr(self, name)}: needed more than 0")
+        if self.warmup < 0:
+            raise ValueError(f"warmup = {self.warmup}: needed 0 or more")
+
+    def transformation(self, steps: int) -> optax.GradientTransformation:
+        """The optimizer of a training of `steps` updates."""
+        rate = learning_rate(self.schedule, self.peak, self.warmup, steps)
+        return optax.chain(
+            optax.clip_by_global_norm(self.clip),
+            optax.adamw(rate, b1=self.b1, b2=self.b2, weight_decay=self.weight_decay, mask=decayed),
+        )

@@ -1,7 +1,7 @@
 """The state of a training, and the pure step that advances it; the same for every flow."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,20 +11,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from wsm_jax.runtime import mesh as meshes
 from wsm_jax.runtime import random
 from wsm_jax.runtime.compiler import compiler_options
-from wsm_jax.typing import Array, Float, Int, Key, NpOrJax, PyTree, pytree
-
-
-@runtime_checkable
-class Objective(Protocol):
-    """What is trained. Both methods are pure and traceable; frozen inputs live in the objective or in the batch."""
-
-    def init(self, key: Key) -> PyTree:
-        """Parameters, each in Linen's box of logical axis names."""
-        ...
-
-    def loss(self, params: PyTree, batch: PyTree, key: Key) -> tuple[Float[Array, ""], Mapping[str, Float[Array, ""]]]:
-        """Mean loss over the batch, and scalars to log; `params` come without boxes."""
-        ...
+from wsm_jax.training.stage import Objective
+from wsm_jax.typing import Array, Int, Key, NpOrJax, PyTree, pytree
 
 
 @pytree
@@ -39,7 +27,7 @@ class TrainState:
     """Exponential moving average of `params`; what inference uses."""
 
 
-Step = Callable[[TrainState, PyTree], tuple[TrainState, dict[str, Array]]]
+Step = Callable[[TrainState, PyTree, Mapping[str, PyTree]], tuple[TrainState, dict[str, Array]]]
 
 
 def _initial(objective: Objective, optimizer: optax.GradientTransformation, key: Key) -> TrainState:
@@ -84,12 +72,12 @@ def _microbatches(batch: PyTree, accumulate: int) -> PyTree:
 
 
 def _gradients(
-    objective: Objective, params: PyTree, batch: PyTree, key: Key, accumulate: int
+    objective: Objective, params: PyTree, batch: PyTree, key: Key, frozen: Mapping[str, PyTree], accumulate: int
 ) -> tuple[dict[str, Array], PyTree]:
     """(metrics with "loss", gradients), both means over the microbatches."""
 
     def value(params: PyTree, batch: PyTree, key: Key) -> tuple[Array, dict[str, Array]]:
-        loss, metrics = objective.loss(params, batch, key)
+        loss, metrics = objective.loss(params, batch, key, frozen)
         return loss, {**metrics, "loss": loss}
 
     grad = jax.grad(value, has_aux=True)
@@ -116,7 +104,10 @@ def make_train_step(
     seed: int,
     accumulate: int,
 ) -> Step:
-    """The compiled step (state, batch) -> (state, metrics); the state passed in is donated, so it is gone afterwards.
+    """The compiled step (state, batch, frozen) -> (state, metrics); the state passed in is donated, so it is gone afterwards.
+
+    `frozen` are the weights of earlier stages, by name, on their shards; they are arguments, so they are no constants of the
+    program.
 
     Randomness is key(seed, "train", state.step). The average follows the parameters as
 
@@ -128,10 +119,10 @@ def make_train_step(
     """
     _, placed = state_shardings(objective, optimizer, mesh)
 
-    def step(state: TrainState, batch: PyTree) -> tuple[TrainState, dict[str, Array]]:
+    def step(state: TrainState, batch: PyTree, frozen: Mapping[str, PyTree]) -> tuple[TrainState, dict[str, Array]]:
         key = random.key(jax.random.key(seed), "train", state.step)
         with meshes.logical_axes(mesh):
-            metrics, gradients = _gradients(objective, state.params, batch, key, accumulate)
+            metrics, gradients = _gradients(objective, state.params, batch, key, frozen, accumulate)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
@@ -144,7 +135,7 @@ def make_train_step(
     return jax.jit(
         step,
         donate_argnums=0,
-        in_shardings=(placed, meshes.batch_sharding(mesh)),
+        in_shardings=(placed, meshes.batch_sharding(mesh), None),
         out_shardings=(placed, whole),
         compiler_options=compiler_options(),
     )

@@ -9,14 +9,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from wsm_jax.config import require
 from wsm_jax.layers.patches import resample
 from wsm_jax.layers.transformer import SwiGLU, Transformer, dense, level_features, rms_norm
+from wsm_jax.models.wave_bridge.state import BridgeLayout
 from wsm_jax.typing import Array, Float, Int
 
-VOICES, KEY = 4, 16
-"""Vectors that a token offers its pixels, and the size of the keys by which a pixel chooses among them."""
-DETAIL = 8
-"""Channels of the map that each token paints over its own patch."""
 FEATURES = ("batch", "frames", "rows", "columns", "channels")
 """Logical axes of the features of patches of clips [B T gh gw C]."""
 
@@ -48,6 +46,8 @@ def signal_share(
 class WaveBridge(nn.Module):
     """State at a level -> both ends of its path, all in patches [B gh gw p S]."""
 
+    layout: BridgeLayout
+    """Blocks of the state."""
     rows: int
     """Token rows per image height."""
     patch: int
@@ -56,13 +56,33 @@ class WaveBridge(nn.Module):
     depth: int
     heads: int
     pixel_width: int
+    """Features of the network per pixel."""
     frequencies: tuple[float, ...]
-    local_slice: tuple[int, int]
-    """Where the wave-local coordinates lie in the S channels of the state."""
-    blocks: tuple[int, ...]
-    """Components of every block of the state."""
-    noise: tuple[float, ...]
-    """Std of every block at the pixel end where that end holds no signal."""
+    """Of the sines of wave-local coordinates that textures are made of, half periods per semi-axis."""
+    pixel_noise: float
+    """Std of the codes at the pixel end, where they hold no signal."""
+    value_heads: int = 4
+    """Vectors that a token offers its pixels."""
+    key_size: int = 16
+    """Size of the keys by which a pixel chooses among them."""
+    detail: int = 8
+    """Channels of the map that each token draws over its own patch."""
+
+    def __post_init__(self) -> None:
+        require(self, 1, "rows", "patch", "depth", "heads", "pixel_width", "value_heads", "key_size", "detail")
+        require(self, self.heads, "width")
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} does not divide by heads {self.heads}")
+        super().__post_init__()
+
+    def tokens(self, size: tuple[int, int]) -> int:
+        """Tokens of a picture of (height, width) pixels. Raises ValueError where it does not divide into square patches."""
+        height, width = size
+        if height % self.rows or width % (height // self.rows):
+            raise ValueError(
+                f"pictures of {height} x {width} do not divide into square patches, rows = {self.rows} of them high"
+            )
+        return self.rows * (width // (height // self.rows))
 
     @nn.compact
     def __call__(
@@ -77,8 +97,9 @@ class WaveBridge(nn.Module):
         `pixels` picks pixels of every patch, for which alone the ends are predicted.
         """
         size = state.shape[-1]
-        gain = signal_share(level, known, jnp.asarray(self.noise))
-        gain = jnp.repeat(gain, jnp.asarray(self.blocks), axis=1, total_repeat_length=size)
+        gain = signal_share(level, known, jnp.asarray(self.layout.noise(self.pixel_noise)))
+        sizes = jnp.asarray(tuple(self.layout.sizes.values()))
+        gain = jnp.repeat(gain, sizes, axis=1, total_repeat_length=size)
         cut = state * gain[:, None, None, None]
         # inputs of one power, whether few blocks are known or many: else the layers are nearly blind to a picture alone
         seen = cut * jax.lax.rsqrt(jnp.mean(jnp.square(gain), 1) + 0.02)[:, None, None, None, None]
@@ -97,20 +118,22 @@ class WaveBridge(nn.Module):
         tokens = Transformer(self.width, self.depth, self.heads, name="transformer")(
             tokens + condition + place, positions, condition
         )
-        painted = dense(self.patch**2 * DETAIL, ("embed", "mlp"), name="paint")(tokens)
-        painted = resample(painted.reshape(batch, rows, columns, self.patch**2, DETAIL), side)
-        voices = dense(VOICES * 2 * self.pixel_width, ("embed", "mlp"), name="speak")(tokens)
-        voices = voices.reshape(batch, rows, columns, VOICES, 2 * self.pixel_width)
-        keys = dense(VOICES * KEY, ("embed", "mlp"), name="keys")(tokens).reshape(batch, rows, columns, VOICES, KEY)
+        painted = dense(self.patch**2 * self.detail, ("embed", "mlp"), name="paint")(tokens)
+        painted = resample(painted.reshape(batch, rows, columns, self.patch**2, self.detail), side)
+        values = dense(self.value_heads * 2 * self.pixel_width, ("embed", "mlp"), name="speak")(tokens)
+        values = values.reshape(batch, rows, columns, self.value_heads, 2 * self.pixel_width)
+        keys = dense(self.value_heads * self.key_size, ("embed", "mlp"), name="keys")(tokens).reshape(
+            batch, rows, columns, self.value_heads, self.key_size
+        )
         if pixels is not None:
             cut, seen, painted = cut[..., pixels, :], seen[..., pixels, :], painted[..., pixels, :]
-        texture = waves_of(cut[..., self.local_slice[0] : self.local_slice[1]], self.frequencies)
+        texture = waves_of(cut[..., slice(*self.layout.local_slice)], self.frequencies)
         h = jnp.concatenate([seen, painted, texture], -1)
-        # every pixel listens to the voice of its token that fits it: object or background, within one patch
-        query = dense(KEY, ("channels", "mlp"), name="query")(h)
+        # every pixel attends to the value heads of its token: object or background, within one patch
+        query = dense(self.key_size, ("channels", "mlp"), name="query")(h)
         choice = jax.nn.softmax(jnp.einsum("bijqk,bijvk->bijqv", query, keys), -1)
-        heard = jnp.einsum("bijqv,bijvd->bijqd", choice, voices)
-        gate, value = jnp.split(dense(2 * self.pixel_width, ("channels", "mlp"), name="pixel_in")(h) + heard, 2, -1)
+        attended = jnp.einsum("bijqv,bijvd->bijqd", choice, values)
+        gate, value = jnp.split(dense(2 * self.pixel_width, ("channels", "mlp"), name="pixel_in")(h) + attended, 2, -1)
         h = jax.nn.silu(gate) * value
         h = h + SwiGLU(self.pixel_width, self.pixel_width, name="pixel_mlp")(h)
         out = dense(2 * size, ("mlp", "channels"), name="pixel_out")(h) + jnp.concatenate([cut, cut], -1)
@@ -124,11 +147,13 @@ class StyleEncoder(nn.Module):
     clip and of each patch, and mapped to codes of root mean square 1.
     """
 
+    layout: BridgeLayout
     width: int
-    wave_code: int
-    scene_code: int
-    patch_code: int
     frequencies: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        require(self, 1, "width")
+        super().__post_init__()
 
     @nn.compact
     def __call__(
@@ -153,10 +178,10 @@ class StyleEncoder(nn.Module):
         per_wave = jnp.einsum("btijqn,btijqd->bnd", seen, h) / (amount + 2e-4)
         scene = jnp.einsum("btijqd,bt->bd", h, share)
         whole = jnp.concatenate([per_wave, jnp.broadcast_to(scene[:, None], (*per_wave.shape[:2], self.width))], -1)
-        wave = SwiGLU(self.width, self.wave_code, name="wave")(whole)
-        scene = SwiGLU(2 * self.width, self.scene_code, name="scene")(jnp.concatenate([scene, per_wave[:, 0]], -1))
+        wave = SwiGLU(self.width, self.layout.wave_code, name="wave")(whole)
+        scene = SwiGLU(2 * self.width, self.layout.scene_code, name="scene")(jnp.concatenate([scene, per_wave[:, 0]], -1))
         # Without this the partitioner of XLA (jaxlib 0.10.2, 2 x 2 x 2 devices) silently loses a sum in the gradient of the
         # layers above: the features are used in several ways, and it splits each as it likes (compare openxla/xla 40034).
         means = nn.with_logical_constraint(jnp.mean(h, 4), FEATURES)
-        patch = dense(self.patch_code, ("mlp", "channels"), name="patch")(means)
+        patch = dense(self.layout.patch_code, ("mlp", "channels"), name="patch")(means)
         return rms_norm(wave), rms_norm(scene), rms_norm(patch)

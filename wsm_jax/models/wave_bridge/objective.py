@@ -1,19 +1,19 @@
-"""What the wave bridge is trained on: paths between the surface of the waves and the picture, in three kinds.
-
-*perceive*: the picture alone is given at the pixel end, mostly with its camera ("ground"). *render*: picture and surface
-channels are. *any*: a random subset of channels is known at either end, so that later any subset can drive any other. Levels
-lean to the end that is given.
-"""
+"""The training objective of the wave bridge: random paths between the surface of the waves and the picture."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax.core import meta
 
-from wsm_jax.flow import LevelMix, expand, interpolate
+from wsm_jax.config import require
+from wsm_jax.flow import expand, interpolate
+from wsm_jax.layers.flops import training_flops
 from wsm_jax.layers.patches import patches
 from wsm_jax.models.wave_bridge import state as ends
+from wsm_jax.models.wave_bridge.draws import BridgeDraws
 from wsm_jax.models.wave_bridge.network import StyleEncoder, WaveBridge
 from wsm_jax.snapshot import channel, encode, restore
 from wsm_jax.typing import Array, Float, Key, PyTree, Shaped
@@ -30,20 +30,60 @@ class BridgeObjective:
 
     bridge: WaveBridge
     style: StyleEncoder
-    layout: ends.Layout
+    frames: int
+    """Frames of a clip."""
+    size: tuple[int, int]
+    """Height and width of the pictures in pixels."""
     core_noise: float
-    pixel_noise: float
+    """Std of the noise on base colour at the core end."""
     code_noise: float
     """Std of the noise on style codes, so that nearby codes mean nearby pictures."""
-    mix: tuple[float, float, float]
-    """Shares of perceive, render, any."""
-    levels: LevelMix
-    at_end: float
-    """Share of rows exactly at an end, where inference begins, and with one step also is."""
+    draws: BridgeDraws
+    """Levels, and what is known of the two ends."""
     object_weight: float
     """Extra weight of the pixels of objects and screens in every mean."""
     pixel_share: float
     """Share of the pixels of every patch that a step trains on."""
+    style_weight: float
+    """Loss weight of the style codes; they have unit variance and a picture tells them in part only."""
+    remainder_weight: float
+    """Loss weight of the code per patch."""
+    noise_share: int = 4
+    """Rows that share one draw of noise (see `state.noise_like`)."""
+
+    def __post_init__(self) -> None:
+        require(self, 1, "frames", "noise_share")
+        if self.style.layout != self.bridge.layout:
+            raise ValueError("bridge and style have layouts that differ; needed one layout for both")
+        self.bridge.tokens(self.size)
+
+    @property
+    def layout(self) -> ends.BridgeLayout:
+        """Blocks of the state."""
+        return self.bridge.layout
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a picture."""
+        return self.bridge.tokens(self.size)
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Channels of a clip that the loss reads."""
+        return tuple(dict.fromkeys(("rgb", "base_colour", "instance", "semantic", *self.layout.channels)))
+
+    def batch(self, rows: int) -> PyTree:
+        """{"channels": {name: stored [B T H W C]}, "known": {name: bool [B]}}."""
+        table = {name: channel(name) for name in self.channels}
+        shape = (rows, self.frames, *self.size)
+        channels = {name: jax.ShapeDtypeStruct((*shape, row.components), row.dtype) for name, row in table.items()}
+        return {"channels": channels, "known": {name: jax.ShapeDtypeStruct((rows,), bool) for name in table}}
+
+    def flops(self, rows: int) -> int:
+        """Model FLOPs of a training step."""
+        key = jax.random.key(0)
+        params = jax.eval_shape(lambda: meta.unbox(self.init(key)))
+        return training_flops(lambda p, b: self.loss(p, b, key, {})[0], params, self.batch(rows))
 
     def init(self, key: Key) -> PyTree:
         """Parameters in Linen's boxes of logical axes."""
@@ -66,8 +106,8 @@ class BridgeObjective:
         code = encoded_channels(jax.tree.map(self._cut, batch["channels"]))
         return self._codes(params, code, self._masks(batch), batch["known"], frames)
 
-    def loss(self, params: PyTree, batch: PyTree, key: Key) -> tuple[Array, dict[str, Array]]:
-        """The loss of `wsm_jax.models.wave_bridge.state.loss`, on random paths through the clips of the batch."""
+    def loss(self, params: PyTree, batch: PyTree, key: Key, frozen: Mapping[str, PyTree]) -> tuple[Array, dict[str, Array]]:
+        """The loss of `state.loss`, on random paths through the clips of the batch."""
         keys = jax.random.split(key, 8)
         clips, frames = batch["channels"]["rgb"].shape[:2]
         code, masks = encoded_channels(jax.tree.map(self._cut, batch["channels"])), self._masks(batch)
@@ -83,16 +123,27 @@ class BridgeObjective:
         core_end["remainder"] = jnp.broadcast_to(patch[..., None, :], (*masks.shape[:5], patch.shape[-1]))
         core_end = jax.tree.map(_flat, core_end)
         pixel_end = core_end | {"rgb": _flat(code["rgb"])}
-        core_known, pixel_known, level = self._draw(keys[3], batch["known"], frames)
+        core_known, pixel_known, level = self.draws.sample(keys[3], batch["known"], frames, self.layout.order)
         order = self.layout.order
-        low, high = ends.ends(keys[4], core_end, pixel_end, core_known, pixel_known, order, self.core_noise, self.pixel_noise)
+        low, high = ends.ends(
+            keys[4],
+            core_end,
+            pixel_end,
+            core_known,
+            pixel_known,
+            order,
+            self.core_noise,
+            self.bridge.pixel_noise,
+            self.noise_share,
+        )
         state = ends.join(interpolate(low, high, level), order)
         known = jnp.concatenate([core_known, pixel_known], -1)
         predicted: Any = self.bridge.apply({"params": params["bridge"]}, state, level, known, pick)
         target = jax.tree.map(lambda x: x[:, :, :, pick], (low, high))
         low_out, high_out = (ends.split(end, self.layout.sizes) for end in predicted)
         weight = _flat(self._cut(1.0 + self.object_weight * self._objects(batch)))[:, :, :, pick]
-        return ends.loss((low_out, high_out), target, core_known, pixel_known, level, weight)
+        weights = {"style": self.style_weight, "remainder": self.remainder_weight}
+        return ends.loss((low_out, high_out), target, core_known, pixel_known, level, weight, weights)
 
     def _cut(self, x: Array) -> Shaped[Array, "B T gh gw p C"]:
         """Images [B T H W C] in patches."""
@@ -115,34 +166,6 @@ class BridgeObjective:
         have = {name: x * expand(known[name].astype(jnp.float32), x) for name, x in code.items()}
         surface = jnp.concatenate([have[name] for name in ("base_colour", *self.layout.channels)], -1)
         return self.style.apply({"params": params["style"]}, have["rgb"], surface, have["local"], masks, frames)  # type: ignore[return-value]
-
-    def _draw(self, key: Key, known: dict[str, Array], frames: int) -> tuple[Array, Array, Array]:
-        """Validity bits of both ends [B*T, blocks] and levels [B*T]."""
-        keys = jax.random.split(key, 8)
-        order = tuple(self.layout.sizes)
-        source = {"rgb": "base_colour"}
-        exists = {
-            0: jnp.stack([jnp.ones_like(known["rgb"]) if n in ends.CODES else known[source.get(n, n)] for n in order], -1),
-            1: jnp.stack([jnp.zeros_like(known["rgb"]) if n in ends.CODES else known[n] for n in order], -1),
-        }
-        exists = {end: jnp.repeat(bits, frames, 0).astype(jnp.float32) for end, bits in exists.items()}
-        rows = exists[0].shape[0]
-        kind = jax.random.choice(keys[0], 3, (rows,), p=jnp.asarray(self.mix))[:, None]
-        is_code = jnp.asarray([n in ends.CODES for n in order])
-        is_rgb, is_ground = (jnp.asarray([n == name for n in order]) for name in ("rgb", "ground"))
-        drawn = [jax.random.bernoulli(k, p, (rows, len(order))) for k, p in ((keys[1], 0.7), (keys[2], 0.5))]
-        core = jnp.where(kind == 2, drawn[0] | is_code, True)
-        posed = is_ground & jax.random.bernoulli(keys[7], 0.8, (rows, 1))
-        pixel = jnp.where(kind == 0, is_rgb | posed, jnp.where(kind == 1, True, drawn[1]))
-        remainder = jax.random.bernoulli(keys[3], 0.4, (rows, 1)) | jnp.asarray([n != "remainder" for n in order])
-        core = core & remainder
-        level = self.levels.sample(keys[4], (rows,))
-        lean = jax.random.uniform(keys[5], (rows,))
-        high, low = jnp.maximum(level, 1 - level), jnp.minimum(level, 1 - level)
-        towards = jnp.where(lean < 0.5, low, high)
-        level = jnp.where(kind[:, 0] == 0, jnp.where(lean < 0.8, high, level), jnp.where(kind[:, 0] == 1, towards, level))
-        at_end = jax.random.bernoulli(keys[6], self.at_end, (rows,))
-        return core * exists[0], pixel * exists[1], jnp.where(at_end, jnp.round(level), level)
 
 
 def _flat(x: Array) -> Array:

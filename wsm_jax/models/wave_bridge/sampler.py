@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from wsm_jax.config import BOUND_LATER, require
 from wsm_jax.core import interpolate, surface
-from wsm_jax.flow import EULER, METHODS, integrate
+from wsm_jax.flow import METHODS, integrate
 from wsm_jax.layers.patches import patches, unpatch
 from wsm_jax.models.wave_bridge import state as flow
 from wsm_jax.models.wave_bridge.network import WaveBridge
@@ -25,13 +26,24 @@ class BridgeSampler:
     """A trained bridge. Pictures may have any size of at least a pixel per token row; channels are in physical units."""
 
     network: WaveBridge
-    layout: flow.Layout
-    params: PyTree
     steps: int
     """Solver steps of each direction."""
     method: str
     """Name of a row of `wsm_jax.flow.METHODS`."""
-    pixel_noise: float
+    stage: str = "bridge"
+    """Stage of the experiment whose weights it takes."""
+    params: PyTree = dataclasses.field(default=None, metadata=BOUND_LATER)
+    """Averaged weights of that stage; None until they are bound."""
+
+    def __post_init__(self) -> None:
+        require(self, 1, "steps")
+        if self.method not in METHODS:
+            raise ValueError(f"method {self.method!r}; the methods are {', '.join(sorted(METHODS))}")
+
+    @property
+    def layout(self) -> flow.BridgeLayout:
+        """Blocks of the state."""
+        return self.network.layout
 
     def surface(
         self, core: Waves, core_time: NpOrJax, camera: Camera, time: NpOrJax, size: tuple[int, int]
@@ -99,7 +111,7 @@ class BridgeSampler:
         held = [name for name in blocks if name in start_known and name in end_known and name != "rgb"]
         moving = np.concatenate([np.full(n, name not in held, np.float32) for name, n in self.layout.sizes.items()])
         levels = np.linspace(start, stop, self.steps + 1, dtype=np.float32)
-        code_noise = np.float32(self.pixel_noise if start == 1 else 1.0)
+        code_noise = np.float32(self.network.pixel_noise if start == 1 else 1.0)
         outputs = []
         for first in range(0, frames, FRAMES_PER_CALL):
             part = {name: x[first : first + FRAMES_PER_CALL] for name, x in blocks.items()}
@@ -114,7 +126,7 @@ class BridgeSampler:
 
 
 @functools.partial(jax.jit, static_argnames="layout")
-def _state(layout: flow.Layout, part: dict[str, Array], root: Key, code_noise: Array) -> Float[Array, "T H W S"]:
+def _state(layout: flow.BridgeLayout, part: dict[str, Array], root: Key, code_noise: Array) -> Float[Array, "T H W S"]:
     """The joined state; missing blocks are one noise image, the same for every frame. `code_noise` is the std of codes."""
     filled = {}
     shape = next(iter(part.values())).shape[:3]
@@ -137,7 +149,7 @@ def _transport(
         low, high = network.apply({"params": params}, x, each, bits)  # type: ignore[misc]
         return moving * flow.velocity_of_ends(x, low, high, each)
 
-    return unpatch(integrate(velocity, patches(state, network.rows), levels, METHODS[method] if method else EULER))
+    return unpatch(integrate(velocity, patches(state, network.rows), levels, METHODS[method]))
 
 
 # apart from the caster, which then is compiled once a size, whatever the length of the core

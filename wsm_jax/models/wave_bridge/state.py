@@ -13,26 +13,27 @@ ends, so it stays still along the path and steers everything else: control is da
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from wsm_jax.config import require
 from wsm_jax.flow.path import block_loss, expand
 from wsm_jax.snapshot import CHANNELS
 from wsm_jax.typing import Array, Float, Key, NpOrJax, PyTree, array_namespace
 
 CODES = ("style", "remainder")
-EMPHASIS = {"depth": 40.0, "centre": 4.0, "extent": 2.0, "semantic": 1.5, "style": 0.3, "remainder": 0.1}
+EMPHASIS = {"depth": 40.0, "centre": 4.0, "extent": 2.0, "semantic": 1.5}
 """Weight of blocks in the loss, about one over the square of the error that still matters: a code of depth spans a fifth of
 its range between 4 and 8 m, codes of style are of unit variance and can be told from a picture in part only."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Layout:
-    """Which blocks the state of a bridge has, and how large they are."""
+class BridgeLayout:
+    """Blocks of the state of a bridge, and their sizes. Raises ValueError for channels that do not suit it."""
 
     channels: tuple[str, ...]
     """Surface channels besides rgb; "local" must be among them, textures hang on it."""
@@ -43,6 +44,7 @@ class Layout:
     patch_code: int
 
     def __post_init__(self) -> None:
+        require(self, 1, "waves", "wave_code", "scene_code", "patch_code")
         unknown = [name for name in self.channels if name not in CHANNELS]
         if unknown or "local" not in self.channels or "rgb" in self.channels:
             raise ValueError(
@@ -116,6 +118,7 @@ def ends(
     order: Sequence[str],
     core_noise: float,
     pixel_noise: float,
+    noise_share: int,
 ) -> tuple[dict[str, Array], dict[str, Array]]:
     """Both ends of the path from what is known of them; unknown blocks become noise.
 
@@ -125,7 +128,7 @@ def ends(
     whole = join(core_end, order)
     sizes = {name: core_end[name].shape[-1] for name in order}
     # one draw for all blocks: on a CPU, drawing block by block costs half a minute of compilation
-    at_core, at_pixel = (split(noise_like(k, whole), sizes) for k in jax.random.split(key))
+    at_core, at_pixel = (split(noise_like(k, whole, noise_share), sizes) for k in jax.random.split(key))
     low, high = {}, {}
     for i, name in enumerate(order):
         clean = core_end[name] + (core_noise * at_pixel[name] if name == "rgb" else 0.0)
@@ -137,7 +140,7 @@ def ends(
     return low, high
 
 
-def noise_like(key: Key, x: Float[Array, "B *image c"], share: int = 4) -> Float[Array, "B *image c"]:
+def noise_like(key: Key, x: Float[Array, "B *image c"], share: int) -> Float[Array, "B *image c"]:
     """Standard noise in the shape of x; every `share` rows use one draw, each with a random sign per component.
 
     Drawing noise costs as much as the network on a CPU. The rows of a batch are different pictures, whose mean gradient
@@ -171,6 +174,7 @@ def loss(
     pixel_known: Float[Array, "B blocks"],
     level: Float[Array, " B"],
     weight: Float[Array, "B ..."],
+    code_weights: Mapping[str, float],
 ) -> tuple[Array, dict[str, Array]]:
     """Sum over blocks and ends of the mean squared error where the end is known, times EMPHASIS; returns it with its terms.
 
@@ -185,4 +189,5 @@ def loss(
                 error[f"{name}_{end}"] = jnp.square(difference)
                 mask[f"{name}_{end}"] = expand(known[:, i] * share, weight) * weight
     _, terms = block_loss(error, mask)
-    return sum(EMPHASIS.get(name[:-2], 1.0) * term for name, term in terms.items()), terms  # type: ignore[return-value]
+    weights = {**EMPHASIS, **code_weights}
+    return sum(weights.get(name[:-2], 1.0) * term for name, term in terms.items()), terms  # type: ignore[return-value]

@@ -4,7 +4,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from wsm_jax.config import require
 from wsm_jax.layers.transformer import Transformer, dense, level_features, parameter
+from wsm_jax.models.world_flow.state import WorldLayout
+from wsm_jax.snapshot import TICK_HZ
 from wsm_jax.text import codebook
 from wsm_jax.typing import Array, Float
 
@@ -12,15 +15,22 @@ from wsm_jax.typing import Array, Float
 class WorldFlow(nn.Module):
     """Predicts the data end of every group: text as logits and as their mean code, core and style as values."""
 
-    vocabulary: int
-    text_code: int
-    """E, width of the code of a text token."""
-    tick_patch: int
-    """Ticks of one wave that make a token."""
-    tick_seconds: float
+    layout: WorldLayout
     width: int
     depth: int
     heads: int
+
+    def __post_init__(self) -> None:
+        require(self, 1, "depth", "heads")
+        require(self, self.heads, "width")
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} does not divide by heads {self.heads}")
+        super().__post_init__()
+
+    @property
+    def tick_patch(self) -> int:
+        """Ticks of one wave that make a token."""
+        return self.layout.tick_patch
 
     @nn.compact
     def __call__(
@@ -59,8 +69,8 @@ class WorldFlow(nn.Module):
             x, self._positions(text, style, chunks, waves, batch), condition
         )
         text_out, core_out, style_out = jnp.split(x, [text.shape[1], text.shape[1] + chunks * waves], 1)
-        logits = dense(self.vocabulary, ("embed", "vocab"), name="text_out")(text_out)
-        codes = jnp.asarray(codebook(self.vocabulary, self.text_code))
+        logits = dense(self.layout.text.size, ("embed", "vocab"), name="text_out")(text_out)
+        codes = jnp.asarray(codebook(self.layout.text.size, self.layout.text_code))
         core_out = dense(self.tick_patch * size, ("embed", "channels"), name="core_out")(core_out)
         core_out = core_out.reshape(batch, chunks, waves, self.tick_patch, size).transpose(0, 1, 3, 2, 4)
         data = {
@@ -78,7 +88,7 @@ class WorldFlow(nn.Module):
 
     def _positions(self, text: Array, style: Array, chunks: int, waves: int, batch: int) -> Float[Array, "B L 3"]:
         """(seconds, y, x): the core lies along time, text along x, style at the origin."""
-        seconds = jnp.repeat(jnp.arange(chunks) * self.tick_patch * self.tick_seconds, waves)
+        seconds = jnp.repeat(jnp.arange(chunks) * self.tick_patch / TICK_HZ, waves)
         words = jnp.arange(text.shape[1]) / 8.0
         rows = [
             jnp.stack([jnp.zeros_like(words), jnp.zeros_like(words), words], -1),

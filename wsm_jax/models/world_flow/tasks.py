@@ -14,7 +14,6 @@ import jax.numpy as jnp
 from wsm_jax.typing import Array, Bool, Float, Key, PyTree
 
 GIVEN, SAMPLED, UNKNOWN = 1.0, 0.5, 0.0
-GROUPS = ("text", "core", "style")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,11 +33,11 @@ TASKS = {
     for task in (
         Task("imagine", text=GIVEN, core=SAMPLED, style=UNKNOWN),
         Task("describe", text=SAMPLED, core=GIVEN, style=UNKNOWN),
-        Task("dress", text=GIVEN, core=GIVEN, style=SAMPLED),
-        Task("dress_untold", text=UNKNOWN, core=GIVEN, style=SAMPLED),
+        Task("sample_style", text=GIVEN, core=GIVEN, style=SAMPLED),
+        Task("sample_style_unconditional", text=UNKNOWN, core=GIVEN, style=SAMPLED),
         Task("dream", text=UNKNOWN, core=SAMPLED, style=UNKNOWN),
         Task("continue", text=UNKNOWN, core=SAMPLED, style=UNKNOWN, part="future"),
-        Task("continue_told", text=GIVEN, core=SAMPLED, style=UNKNOWN, part="future"),
+        Task("continue_with_text", text=GIVEN, core=SAMPLED, style=UNKNOWN, part="future"),
         Task("rewind", text=UNKNOWN, core=SAMPLED, style=UNKNOWN, part="past"),
         Task("infill", text=UNKNOWN, core=SAMPLED, style=UNKNOWN, part="middle"),
         Task("edit", text=GIVEN, core=SAMPLED, style=UNKNOWN, part="waves"),
@@ -85,7 +84,7 @@ def along(
     predict: Callable[[dict[str, Array], dict[str, Array]], dict[str, Array]],
     start: dict[str, Array],
     end: dict[str, Array],
-    floor: float = 0.02,
+    floor: float,
 ) -> Callable[[PyTree, Array], PyTree]:
     """Velocity along an edge, as a function of (state, progress 0..1), for the solvers.
 
