@@ -1,6 +1,6 @@
 """What the wave bridge is trained on: paths between the surface of the waves and the picture, in three kinds.
 
-*perceive*: the picture alone is given at the pixel end, mostly with its camera ("ground"). *render*: picture and surface
+*perceive*: the picture alone is given at the pixel end, mostly with its camera channels. *render*: picture and surface
 channels are. *any*: a random subset of channels is known at either end, so that later any subset can drive any other. Levels
 lean to the end that is given.
 """
@@ -15,7 +15,7 @@ from wsm_jax.flow import LevelMix, expand, interpolate
 from wsm_jax.layers.patches import patches
 from wsm_jax.models.wave_bridge import state as ends
 from wsm_jax.models.wave_bridge.network import StyleEncoder, WaveBridge
-from wsm_jax.snapshot import channel, encode, restore
+from wsm_jax.snapshot import CAMERA_CHANNELS, channel, encode, restore
 from wsm_jax.typing import Array, Float, Key, PyTree, Shaped
 
 
@@ -129,10 +129,10 @@ class BridgeObjective:
         rows = exists[0].shape[0]
         kind = jax.random.choice(keys[0], 3, (rows,), p=jnp.asarray(self.mix))[:, None]
         is_code = jnp.asarray([n in ends.CODES for n in order])
-        is_rgb, is_ground = (jnp.asarray([n == name for n in order]) for name in ("rgb", "ground"))
+        is_rgb, is_camera = (jnp.asarray([n in names for n in order]) for names in (("rgb",), CAMERA_CHANNELS))
         drawn = [jax.random.bernoulli(k, p, (rows, len(order))) for k, p in ((keys[1], 0.7), (keys[2], 0.5))]
         core = jnp.where(kind == 2, drawn[0] | is_code, True)
-        posed = is_ground & jax.random.bernoulli(keys[7], 0.8, (rows, 1))
+        posed = is_camera & jax.random.bernoulli(keys[7], 0.8, (rows, 1))
         pixel = jnp.where(kind == 0, is_rgb | posed, jnp.where(kind == 1, True, drawn[1]))
         remainder = jax.random.bernoulli(keys[3], 0.4, (rows, 1)) | jnp.asarray([n != "remainder" for n in order])
         core = core & remainder

@@ -25,7 +25,7 @@ from wsm_jax.snapshot import CHANNELS
 from wsm_jax.typing import Array, Float, Key, NpOrJax, PyTree, array_namespace
 
 CODES = ("style", "remainder")
-EMPHASIS = {"depth": 40.0, "centre": 4.0, "extent": 2.0, "semantic": 1.5, "style": 0.3, "remainder": 0.1}
+EMPHASIS = {name: row.weight for name, row in CHANNELS.items()} | {"style": 0.3, "remainder": 0.1}
 """Weight of blocks in the loss, about one over the square of the error that still matters: a code of depth spans a fifth of
 its range between 4 and 8 m, codes of style are of unit variance and can be told from a picture in part only."""
 
@@ -185,4 +185,4 @@ def loss(
                 error[f"{name}_{end}"] = jnp.square(difference)
                 mask[f"{name}_{end}"] = expand(known[:, i] * share, weight) * weight
     _, terms = block_loss(error, mask)
-    return sum(EMPHASIS.get(name[:-2], 1.0) * term for name, term in terms.items()), terms  # type: ignore[return-value]
+    return sum(EMPHASIS[name[:-2]] * term for name, term in terms.items()), terms  # type: ignore[return-value]
