@@ -21,7 +21,7 @@ from wsm_jax.files import write_file
 from wsm_jax.runtime.checkpoint import check_owner, restore_params
 from wsm_jax.runtime.fingerprint import fingerprint
 from wsm_jax.runtime.mesh import make_mesh
-from wsm_jax.snapshot import Waves
+from wsm_jax.snapshot import CAMERA_CHANNELS, Waves
 from wsm_jax.training import make_optimizer, state_shardings, train
 from wsm_jax.world import bridge_networks, world_network
 
@@ -131,7 +131,7 @@ def style_codes(config: Config, workdir: Path) -> list[np.ndarray | None]:
     out: list[np.ndarray | None] = []
     for source in sources(config, "world", workdir):
         dataset = Dataset(source.path)
-        camera = ("ground",) if dataset.layout.camera else ()
+        camera = CAMERA_CHANNELS if dataset.layout.camera else ()
         if not set(needed) <= {*dataset.layout.channels, *camera}:
             out.append(None)
             continue

@@ -17,7 +17,7 @@ from wsm_jax.models.wave_bridge.sampler import BridgeSampler
 from wsm_jax.models.wave_bridge.style import Style
 from wsm_jax.models.world_flow.sampler import WorldFlowSampler
 from wsm_jax.runtime.checkpoint import checkpoint_steps, is_checkpoint, restore_params
-from wsm_jax.snapshot import FIELDS, TICK_HZ, WSV, Camera, Waves, decode, ground, level_with, look_at, resize
+from wsm_jax.snapshot import CHANNELS, FIELDS, TICK_HZ, WSV, Camera, Waves, camera_channels, decode, look_at, resize
 from wsm_jax.text import Tokenizer, codebook
 from wsm_jax.typing import Float, NpOrJax, PyTree
 
@@ -220,7 +220,7 @@ class World:
         rgb = self._canvas(np.asarray(video.channels["rgb"], np.float32))
         frames = rgb.shape[0]
         camera = video.camera or camera
-        given = {} if camera is None else {"ground": ground(camera, *rgb.shape[1:3])}
+        given = {} if camera is None else camera_channels(camera, *rgb.shape[1:3])
         blocks = self.bridge.perceive(rgb, given)
         layout = self.bridge.layout
         channels = {name: decode(name, blocks[name]) for name in layout.channels}
@@ -259,9 +259,10 @@ class World:
     def _still_camera(self, channels: dict[str, np.ndarray]) -> Camera:
         """A camera for every frame of pictures that came without one."""
         frames = channels["depth"].shape[0]
-        if "ground" not in channels:
+        row = next((CHANNELS[name] for name in channels if CHANNELS[name].to_camera), None)
+        if row is None or row.to_camera is None:
             return default_camera(frames)
-        one = level_with(np.median(channels["ground"], axis=0), default_camera()[0])
+        one = row.to_camera(np.median(channels[row.name], axis=0), default_camera()[0])
         return jax.tree.map(lambda x: np.repeat(np.asarray(x)[None], frames, 0), one)
 
     def _canvas(self, rgb: Float[np.ndarray, "T H W 3"]) -> Float[np.ndarray, "T h w 3"]:

@@ -17,7 +17,19 @@ import numpy as np
 from data_pipelines.loading.rooms import Rooms
 from data_pipelines.loading.window import Choices, Window, choices, followed, shares, views
 from data_pipelines.wsv import Dataset
-from wsm_jax.snapshot import FIELDS, TICK_HZ, Camera, Waves, channel, crop, crop_box, ground, resize, store
+from wsm_jax.snapshot import (
+    CAMERA_CHANNELS,
+    FIELDS,
+    TICK_HZ,
+    Camera,
+    Waves,
+    camera_channels,
+    channel,
+    crop,
+    crop_box,
+    resize,
+    store,
+)
 from wsm_jax.snapshot.waves import empty
 from wsm_jax.typing import Float, Int, NpOrJax, Shaped, UInt8
 
@@ -163,7 +175,7 @@ class Reader:
         # without frames and ticks nothing is cut to the window, and captions are of the whole clip
         self._seconds = window.frames / self._hz if self._frames else window.ticks / TICK_HZ if self._core else math.inf
         self._camera = bool(layout.camera and self._frames)
-        held = set(layout.channels) | ({"ground"} if layout.camera else set())
+        held = {*layout.channels, *(CAMERA_CHANNELS if layout.camera else ())}
         self._given = [name for name in window.channels if name in held] if self._frames else []
 
     def choices(self, clip: int) -> Choices:
@@ -367,14 +379,14 @@ def read(
             found[name] = _scaled(name, resize(name, part, *size), whole[0] / rows)
         if camera is not None and (rows, columns) != whole:
             camera = crop(camera, whole, top, left, rows, columns)
-    if "ground" in channels and camera is not None:
-        found["ground"] = store("ground", ground(camera, *size))
+    if camera is not None:
+        found |= {name: store(name, values) for name, values in camera_channels(camera, *size, channels).items()}
     return found, camera
 
 
 def _scaled(name: str, values: np.ndarray, by: float) -> np.ndarray:
-    """Motion is in heights of the picture, which a crop makes fewer pixels."""
-    if name != "motion" or by == 1.0:
+    """Values in picture heights after a crop that makes the picture `by` times lower."""
+    if not channel(name).image_units or by == 1.0:
         return values
     limits = np.iinfo(values.dtype)
     return np.clip(np.rint(values * by), limits.min, limits.max).astype(values.dtype)

@@ -85,7 +85,7 @@ class Layout:
                 raise ValueError(f"Layout: {what}; got {self}")
 
         for name in self.channels:
-            need(not channel(name).derived, f"channel {name!r} follows from the camera and is not stored")
+            need(channel(name).from_camera is None, f"channel {name!r} follows from the camera and is not stored")
         pixels = bool(self.channels)
         need(len(set(self.channels)) == len(self.channels), "a channel is listed twice")
         need(self.clips >= 1 and self.clips_per_shard >= 1, "clips and clips_per_shard must be at least 1")

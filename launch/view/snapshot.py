@@ -7,12 +7,12 @@ import numpy as np
 
 from data_pipelines.simulation.style import Style
 from wsm_jax.core.render import SURFACE, surface
-from wsm_jax.snapshot import FIELDS, Camera, Waves
+from wsm_jax.snapshot import CAMERA_CHANNELS, FIELDS, Camera, Waves
 from wsm_jax.snapshot.waves import empty
 from wsm_jax.typing import Array, UInt8
 from wsm_jax.visualise.pictures import picture
 
-CHANNELS = ("rgb", *SURFACE, "ground")
+CHANNELS = ("rgb", *SURFACE, *CAMERA_CHANNELS)
 """What a snapshot can show; rgb is shaded by one light, without textures."""
 
 _SLOTS = 8  # counts of waves are rounded up to a multiple: one program serves many cores

@@ -303,7 +303,7 @@ def test_the_channels_are_those_of_the_table():
     assert [row[0].strip("`") for row in rows] == list(CHANNELS)
     for (name, components, dtype, step, unit, what), row in zip(rows, CHANNELS.values(), strict=True):
         said = (int(components), dtype, float(Fraction(step)), unit, what.startswith("never stored"))
-        assert said == (row.components, row.dtype, row.step, row.unit, row.derived), name
+        assert said == (row.components, row.dtype, row.step, row.unit, row.from_camera is not None), name
     classes = re.search(r"semantic classes are, from index 0: (.*?)\. ", TEXT)
     assert classes is not None and tuple(classes.group(1).split(", ")) == SEMANTIC_CLASSES
 

@@ -7,7 +7,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wsm_jax.snapshot import CHANNELS, channel, crop_box, decode, encode, resize, restore, store
+from wsm_jax.snapshot import (
+    CAMERA_CHANNELS,
+    CHANNELS,
+    STORED,
+    camera_channels,
+    channel,
+    crop_box,
+    decode,
+    encode,
+    look_at,
+    resize,
+    restore,
+    store,
+)
 from wsm_jax.snapshot.channels import NEAR_M
 
 every = pytest.mark.parametrize("name", CHANNELS)
@@ -34,6 +47,18 @@ def test_the_table_is_keyed_by_name():
         assert row.resize in ("area", "nearest")
     with pytest.raises(KeyError, match=r"unknown channel 'colour'.*base_colour"):
         channel("colour")
+
+
+def test_channels_are_stored_or_determined_by_the_camera():
+    assert (*STORED, *CAMERA_CHANNELS) == tuple(CHANNELS)
+    camera = look_at(np.array([1.0, -5.0, 2.1]), np.array([0.0, 0.0, 0.4]))
+    assert camera_channels(camera, 6, 9, STORED) == {}
+    for name, values in camera_channels(camera, 6, 9).items():
+        row = CHANNELS[name]
+        assert values.shape == (6, 9, row.components)
+        if row.to_camera is not None:
+            like = look_at(np.array([1.0, -5.0, 1.0]), np.array([0.0, 0.0, 1.5]))
+            np.testing.assert_allclose(row.to_camera(values, like).position, camera.position, atol=1e-3)
 
 
 @every

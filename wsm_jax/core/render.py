@@ -17,7 +17,7 @@ from wsm_jax.core import ray, superquadric, tile
 from wsm_jax.core.composite import Hit, columns, composite, wave_rows
 from wsm_jax.core.front import front
 from wsm_jax.core.ray import MISS, cast
-from wsm_jax.snapshot import Camera, Waves, ground, project, quaternion_to_matrix
+from wsm_jax.snapshot import CAMERA_CHANNELS, Camera, Waves, camera_channels, project, quaternion_to_matrix
 from wsm_jax.snapshot.camera import pixel_plane
 from wsm_jax.typing import Array, Float, NpOrJax
 
@@ -106,7 +106,7 @@ def surface(
     channels: Sequence[str] | None = None,
     cull: bool = True,
 ) -> dict[str, Float[Array, "H W C"]]:
-    """The surface channels of one instant seen by one camera, and its "ground", in physical units (see the channel table).
+    """The surface and camera channels of one instant seen by one camera, in physical units (see the channel table).
 
     `softness` 0 gives hard edges (for data); > 0 (m) gives edges with coverage gradients (for learning). `later` is the camera
     `dt` seconds on, for the `motion` channel of a moving camera. The instance channel holds slot + 1. `channels` names those
@@ -130,9 +130,10 @@ def surface(
         raise ValueError(f"surface: softness={softness}; needed a plain number from 0 (m), not one that jit traces")
     if isinstance(channels, str):
         raise ValueError(f"surface: channels={channels!r}; needed a list of names")
-    names = [*SURFACE, "ground"] if channels is None else list(channels)
-    if unknown := [name for name in names if name not in SURFACE and name != "ground"]:
-        raise ValueError(f"surface: channels {unknown}; needed some of {[*SURFACE, 'ground']}")
+    known = [*SURFACE, *CAMERA_CHANNELS]
+    names = known if channels is None else list(channels)
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f"surface: channels {unknown}; needed some of {known}")
     wanted = [name for name in names if name in SURFACE]
     out = {}
     if wanted:
@@ -141,7 +142,7 @@ def surface(
             out = _hard(waves, view, height, width, rays_per_chunk, wanted)
         else:
             out = _picture(waves, view, height, width, softness, rays_per_chunk, wanted, cull)
-    return out | ({"ground": jnp.asarray(ground(camera, height, width))} if "ground" in names else {})
+    return out | {name: jnp.asarray(values) for name, values in camera_channels(camera, height, width, names).items()}
 
 
 def _rays(camera: Camera, x: Array, y: Array) -> tuple[Array, Array]:

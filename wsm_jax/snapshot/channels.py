@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from wsm_jax.snapshot.camera import Camera, ground, level_with
 from wsm_jax.snapshot.waves import SEMANTIC_CLASSES
 from wsm_jax.typing import Float, NpOrJax, Shaped, array_namespace
 
@@ -37,12 +38,18 @@ class Channel:
     """Physical -> encoded, components last; pure. NumPy stays NumPy."""
     decode: Callable[[NpOrJax], NpOrJax]
     """Encoded -> physical; inverse of `encode` on valid values."""
-    resize: str
-    """"area" (mean of the covered pixels) or "nearest" (labels and directions must not be mixed)."""
     picture: Callable[[np.ndarray], np.ndarray]
     """Physical [... C] -> RGB [... 3] in 0..1, for people."""
-    derived: bool = False
-    """Follows from the camera alone (`wsm_jax.snapshot.ground`), so it is never kept on disk."""
+    resize: str = "nearest"
+    """"area" (mean of the covered pixels) or "nearest" (labels and directions must not be mixed)."""
+    from_camera: Callable[[Camera, int, int], NpOrJax] | None = None
+    """(camera [*lead], height, width) -> physical [*lead H W C], where the camera alone determines the channel; not stored."""
+    to_camera: Callable[[np.ndarray, Camera], Camera] | None = None
+    """(physical [H W C], camera of the same lens) -> the camera whose `from_camera` is nearest."""
+    image_units: bool = False
+    """True if values are in picture heights, so that cropping to a share of the rows divides them by it."""
+    weight: float = 1.0
+    """Weight of the channel in the loss of a model that predicts it: about 1 / (encoded error that still matters)^2."""
 
 
 def _unit(low: int | float, high: int | float) -> tuple[Callable[[NpOrJax], NpOrJax], Callable[[NpOrJax], NpOrJax]]:
@@ -129,28 +136,37 @@ def _clip01(x: np.ndarray) -> np.ndarray:
 
 
 _CLASSES = len(SEMANTIC_CLASSES)
+_DEPTH, _EXTENT = (_encode_depth, _decode_depth), (_encode_extent, _decode_extent)
+_SEMANTIC, _INSTANCE = (_encode_semantic, _decode_semantic), (_encode_instance, _decode_instance)
 
 _ROWS = (
-    #       name        C  unit                          dtype    step    encoded  encode/decode          resize    picture
-    Channel("rgb", 3, "sRGB 0..1", "uint8", 1 / 255, 3, *_unit(0, 1), "area", _clip01),
-    Channel("depth", 1, "m along axis, 0: none", "uint16", 1e-3, 1, _encode_depth, _decode_depth, "nearest", _depth_picture),
-    Channel("normal", 3, "unit vector, camera frame", "int8", 1 / 127, 3, *_unit(-1, 1), "nearest", _signed),
-    Channel("instance", 1, "id, 0: none", "uint16", 1.0, 4, _encode_instance, _decode_instance, "nearest", _labels),
-    Channel("semantic", 1, "class index", "uint8", 1.0, _CLASSES, _encode_semantic, _decode_semantic, "nearest", _labels),
-    Channel("motion", 2, "image heights per second", "int16", 1e-3, 2, *_unit(-4, 4), "nearest", _motion_picture),
-    Channel("coverage", 1, "probability", "uint8", 1 / 255, 1, *_unit(0, 1), "area", _grey),
-    Channel("base_colour", 3, "sRGB 0..1", "uint8", 1 / 255, 3, *_unit(0, 1), "area", _clip01),
-    Channel("local", 3, "wave-local position / semi-axes", "int16", 1 / 32000, 3, *_unit(-1, 1), "nearest", _signed),
-    Channel("centre", 3, "m, surface to wave centre, camera frame", "int16", 1e-3, 3, *_unit(-2, 2), "nearest", _signed),
-    Channel("extent", 3, "m, semi-axes of the wave", "int16", 1e-3, 3, _encode_extent, _decode_extent, "nearest", _signed),
-    Channel("ground", 2, "1/m of z = 0; sine of elevation", "int16", 1e-4, 2, *_unit(-1, 1), "nearest", _ground_picture, True),
+    #       name        C  unit                          dtype    step    encoded  encode/decode          picture
+    Channel("rgb", 3, "sRGB 0..1", "uint8", 1 / 255, 3, *_unit(0, 1), _clip01, resize="area"),
+    Channel("depth", 1, "m along axis, 0: none", "uint16", 1e-3, 1, *_DEPTH, _depth_picture, weight=40.0),
+    Channel("normal", 3, "unit vector, camera frame", "int8", 1 / 127, 3, *_unit(-1, 1), _signed),
+    Channel("instance", 1, "id, 0: none", "uint16", 1.0, 4, *_INSTANCE, _labels),
+    Channel("semantic", 1, "class index", "uint8", 1.0, _CLASSES, *_SEMANTIC, _labels, weight=1.5),
+    Channel("motion", 2, "image heights per second", "int16", 1e-3, 2, *_unit(-4, 4), _motion_picture, image_units=True),
+    Channel("coverage", 1, "probability", "uint8", 1 / 255, 1, *_unit(0, 1), _grey, resize="area"),
+    Channel("base_colour", 3, "sRGB 0..1", "uint8", 1 / 255, 3, *_unit(0, 1), _clip01, resize="area"),
+    Channel("local", 3, "wave-local position / semi-axes", "int16", 1 / 32000, 3, *_unit(-1, 1), _signed),
+    Channel("centre", 3, "m, surface to wave centre, camera frame", "int16", 1e-3, 3, *_unit(-2, 2), _signed, weight=4.0),
+    Channel("extent", 3, "m, semi-axes of the wave", "int16", 1e-3, 3, *_EXTENT, _signed, weight=2.0),
+    Channel(
+        *("ground", 2, "1/m of z = 0; sine of elevation", "int16", 1e-4, 2, *_unit(-1, 1), _ground_picture),
+        from_camera=ground,
+        to_camera=level_with,
+    ),
 )
 
 CHANNELS: dict[str, Channel] = {row.name: row for row in _ROWS}
 """Name -> row, in canonical order."""
 
 
-STORED = tuple(name for name, row in CHANNELS.items() if not row.derived)
+CAMERA_CHANNELS = tuple(name for name, row in CHANNELS.items() if row.from_camera)
+"""The channels that a camera alone determines."""
+
+STORED = tuple(name for name in CHANNELS if name not in CAMERA_CHANNELS)
 """The channels that a dataset may hold."""
 
 
@@ -159,6 +175,13 @@ def channel(name: str) -> Channel:
     if name not in CHANNELS:
         raise KeyError(f"unknown channel {name!r}; the channels are {', '.join(CHANNELS)}")
     return CHANNELS[name]
+
+
+def camera_channels(
+    camera: Camera, height: int, width: int, names: Sequence[str] = CAMERA_CHANNELS
+) -> dict[str, Float[NpOrJax, "*lead H W C"]]:
+    """Those of the named channels that `camera` [*lead] alone determines, in physical units."""
+    return {name: row.from_camera(camera, height, width) for name, row in CHANNELS.items() if name in names and row.from_camera}
 
 
 def store(name: str, physical: NpOrJax) -> Shaped[np.ndarray, "..."]:

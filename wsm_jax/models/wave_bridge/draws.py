@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from wsm_jax.config import require
 from wsm_jax.flow import LevelMix
 from wsm_jax.models.wave_bridge.state import CODES
+from wsm_jax.snapshot import CAMERA_CHANNELS
 from wsm_jax.typing import Array, Bool, Key
 
 PERCEIVE, RENDER, ANY = range(3)
@@ -62,11 +63,11 @@ class BridgeDraws:
         rows = exists[0].shape[0]
         kind = jax.random.choice(keys[0], 3, (rows,), p=jnp.asarray(self.mix))[:, None]
         is_code = jnp.asarray([n in CODES for n in order])
-        is_rgb, is_ground = (jnp.asarray([n == name for n in order]) for name in ("rgb", "ground"))
+        is_rgb, is_camera = (jnp.asarray([n in names for n in order]) for names in (("rgb",), CAMERA_CHANNELS))
         chances = ((keys[1], self.core_block), (keys[2], self.pixel_block))
         drawn = [jax.random.bernoulli(k, p, (rows, len(order))) for k, p in chances]
         core = jnp.where(kind == ANY, drawn[0] | is_code, True)
-        posed = is_ground & jax.random.bernoulli(keys[7], self.camera, (rows, 1))
+        posed = is_camera & jax.random.bernoulli(keys[7], self.camera, (rows, 1))
         pixel = jnp.where(kind == PERCEIVE, is_rgb | posed, jnp.where(kind == RENDER, True, drawn[1]))
         is_other = jnp.asarray([n != "remainder" for n in order])
         core = core & (jax.random.bernoulli(keys[3], self.remainder, (rows, 1)) | is_other)

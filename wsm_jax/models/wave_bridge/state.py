@@ -26,9 +26,6 @@ from wsm_jax.snapshot import CHANNELS
 from wsm_jax.typing import Array, Float, Key, NpOrJax, PyTree, array_namespace
 
 CODES = ("style", "remainder")
-EMPHASIS = {"depth": 40.0, "centre": 4.0, "extent": 2.0, "semantic": 1.5}
-"""Weight of blocks in the loss, about one over the square of the error that still matters: a code of depth spans a fifth of
-its range between 4 and 8 m, codes of style are of unit variance and can be told from a picture in part only."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,7 +173,7 @@ def loss(
     weight: Float[Array, "B ..."],
     code_weights: Mapping[str, float],
 ) -> tuple[Array, dict[str, Array]]:
-    """Sum over blocks and ends of the mean squared error where the end is known, times EMPHASIS; returns it with its terms.
+    """Sum over blocks and ends of the mean squared error where the end is known, times the weight of its channel, or `code_weights`; returns it with its terms.
 
     The end at level 0 weighs l and the end at level 1 weighs 1 - l: near an end only the other one is to be inferred. The
     codes have no target at the pixel end, where they are noise. `weight` is a weight per pixel (last axis 1).
@@ -189,5 +186,5 @@ def loss(
                 error[f"{name}_{end}"] = jnp.square(difference)
                 mask[f"{name}_{end}"] = expand(known[:, i] * share, weight) * weight
     _, terms = block_loss(error, mask)
-    weights = {**EMPHASIS, **code_weights}
-    return sum(weights.get(name[:-2], 1.0) * term for name, term in terms.items()), terms  # type: ignore[return-value]
+    weights = {name: row.weight for name, row in CHANNELS.items()} | dict(code_weights)
+    return sum(weights[name[:-2]] * term for name, term in terms.items()), terms  # type: ignore[return-value]
