@@ -22,7 +22,9 @@ from tqdm import tqdm
 
 from wsm_jax.runtime.checkpoint import EMA, Checkpoints
 from wsm_jax.runtime.mesh import global_batch
-from wsm_jax.runtime.metrics import METRICS_FILE, MetricWriter, ProgressBar, Watchdog, fetch
+from wsm_jax.runtime.metrics import METRICS_FILE, JsonLinesWriter, fetch
+from wsm_jax.runtime.progress import ProgressBar
+from wsm_jax.runtime.watchdog import Watchdog
 from wsm_jax.training.step import Objective, TrainState, init_state, make_train_step, state_shardings
 from wsm_jax.typing import Array, PyTree
 
@@ -143,7 +145,7 @@ def train(
         if done > steps:
             raise ValueError(f"steps = {steps}: {folder} is already at step {done}; needed that or more, or a new workdir")
         with (
-            closing(MetricWriter(folder / METRICS_FILE, done)) as writer,
+            closing(JsonLinesWriter(folder / METRICS_FILE, done)) as writer,
             closing(ProgressBar(label, steps, done, progress)) as bar,
             closing(Watchdog(folder / "hang.log", hang_seconds)) as watchdog,
             _StopSignal(checkpoints) as stop,
