@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_pipelines.loading.batch import decode_caption, read
+from data_pipelines.loading.batch import read
 from data_pipelines.loading.loader import Source, expanded, loader
 from data_pipelines.simulation.captions import slots_by_mention
 from data_pipelines.wsv import Dataset
@@ -22,6 +22,7 @@ from wsm_jax.runtime.checkpoint import check_owner, restore_params
 from wsm_jax.runtime.fingerprint import fingerprint
 from wsm_jax.runtime.mesh import make_mesh
 from wsm_jax.snapshot import CAMERA_CHANNELS, Waves
+from wsm_jax.text import decode_caption
 from wsm_jax.training import make_optimizer, state_shardings, train
 from wsm_jax.world import bridge_networks, world_network
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wsm_jax.text import PAD, Tokenizer, codebook
+from wsm_jax.text import CAPTION_BYTES, PAD, Tokenizer, codebook, decode_caption, encode_caption
 
 WORDS = ("a", "red", "ball", "rolls", "behind", "blue", "box", ".", ",")
 TOKENIZER = Tokenizer(WORDS, 512)
@@ -40,3 +40,13 @@ def test_codes_are_far_apart_and_fixed():
     gaps = np.linalg.norm(codes[:, None] - codes[None], axis=-1) + 100 * np.eye(400)
     assert gaps.min() > 3.0
     np.testing.assert_array_equal(codes, codebook(400, 32))
+
+
+def test_captions_come_back_and_long_ones_are_refused():
+    for text in ("", "a red ball", "ein grüner Würfel 🎲", "x" * CAPTION_BYTES):
+        data = encode_caption(text, "d")
+        assert data.shape == (CAPTION_BYTES,)
+        assert data.dtype == np.uint8
+        assert decode_caption(data) == text
+    with pytest.raises(ValueError, match=r"d clip 1: a caption has 514 UTF-8 bytes, at most 512"):
+        encode_caption("ü" * 257, "d clip 1")

@@ -5,13 +5,15 @@ import re
 
 import numpy as np
 
-from wsm_jax.typing import Float, Int
+from wsm_jax.typing import Float, Int, NpOrJax, Shaped, UInt8
 
 PAD = 0
 _BYTES = 1
 _WORDS = _BYTES + 256
 _MULTIPLE = 128
 CODE_SEED = 8
+CAPTION_BYTES = 512
+"""Longest caption, in bytes of UTF-8; the length of the array that holds one, padded with zeros."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,3 +66,18 @@ class Tokenizer:
 def codebook(size: int, width: int) -> Float[np.ndarray, "V E"]:
     """Fixed random codes of unit variance, one per token: the space in which text flows."""
     return np.random.default_rng(CODE_SEED).standard_normal((size, width)).astype(np.float32)
+
+
+def encode_caption(text: str, where: str) -> UInt8[np.ndarray, " L"]:
+    """UTF-8 bytes padded with zeros to CAPTION_BYTES. Raises ValueError, naming `where`, when they are more."""
+    data = text.encode()
+    if len(data) > CAPTION_BYTES:
+        raise ValueError(f"{where}: a caption has {len(data)} UTF-8 bytes, at most {CAPTION_BYTES} fit: {text[:60]!r}...")
+    padded = np.zeros(CAPTION_BYTES, np.uint8)
+    padded[: len(data)] = np.frombuffer(data, np.uint8)
+    return padded
+
+
+def decode_caption(data: Shaped[NpOrJax, " L"]) -> str:
+    """Inverse of `encode_caption`."""
+    return np.asarray(data, np.uint8).tobytes().rstrip(b"\0").decode()

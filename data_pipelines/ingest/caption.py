@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-CAPTION_BYTES = 512
-"""Longest caption, in bytes of UTF-8."""
+from wsm_jax.text import CAPTION_BYTES
+
 _NAMES = ("file", "file_name", "video", "path", "name")
 _TEXTS = ("captions", "caption", "text", "texts")
 _FORM = '{"a.mp4": ["what it shows", {"text": "what it shows then", "start": 1.5, "end": 4}, ...]}'

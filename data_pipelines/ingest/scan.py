@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.ingest.caption import CAPTION_BYTES, shown, text_of
+from data_pipelines.ingest.caption import shown, text_of
 from data_pipelines.ingest.find import Candidate, Rejection, readable
 from data_pipelines.ingest.measure import Measure
 from data_pipelines.ingest.plan import Found, steps
@@ -36,6 +36,7 @@ from data_pipelines.recording.tum import read_tum
 from data_pipelines.workers import Died
 from data_pipelines.wsv import manifest as records
 from data_pipelines.wsv.folder import Folder
+from wsm_jax.text import CAPTION_BYTES
 
 
 @dataclasses.dataclass(frozen=True)

@@ -31,10 +31,8 @@ from wsm_jax.snapshot import (
     store,
 )
 from wsm_jax.snapshot.waves import empty
-from wsm_jax.typing import Float, Int, NpOrJax, Shaped, UInt8
-
-CAPTION_BYTES = 512
-"""Length of the `caption` array: UTF-8, padded with zeros."""
+from wsm_jax.text import CAPTION_BYTES, encode_caption
+from wsm_jax.typing import Float, Int
 
 Batch = dict[str, Any]
 
@@ -115,21 +113,6 @@ def fit_waves(waves: Waves, slots: int, where: str) -> Waves:
         return waves
     pad = empty(slots - waves.count, (waves.presence.shape[0],))
     return Waves(**{name: np.concatenate([getattr(waves, name), getattr(pad, name)], 1) for name in FIELDS})
-
-
-def encode_caption(text: str, where: str) -> UInt8[np.ndarray, " L"]:
-    """UTF-8 bytes padded with zeros to CAPTION_BYTES. Raises ValueError, naming `where`, when they are more."""
-    data = text.encode()
-    if len(data) > CAPTION_BYTES:
-        raise ValueError(f"{where}: a caption has {len(data)} UTF-8 bytes, at most {CAPTION_BYTES} fit: {text[:60]!r}...")
-    found = np.zeros(CAPTION_BYTES, np.uint8)
-    found[: len(data)] = np.frombuffer(data, np.uint8)
-    return found
-
-
-def decode_caption(data: Shaped[NpOrJax, " L"]) -> str:
-    """Inverse of `encode_caption`."""
-    return np.asarray(data, np.uint8).tobytes().rstrip(b"\0").decode()
 
 
 @dataclasses.dataclass(frozen=True)

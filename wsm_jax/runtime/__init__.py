@@ -1,4 +1,4 @@
-"""What a training or a server needs around a model: devices, checkpoints, metrics, randomness. It knows trees, no models."""
+"""Services around a model: device meshes, checkpoints, metrics, randomness. They handle trees of arrays and know no model."""
 
 from wsm_jax.runtime.checkpoint import Checkpoints, code_version, config_differences, read_config, restore_params
 from wsm_jax.runtime.mesh import (
@@ -12,17 +12,26 @@ from wsm_jax.runtime.mesh import (
     shardings,
     unbox,
 )
-from wsm_jax.runtime.metrics import METRICS_FILE, MetricWriter, ProgressBar, Watchdog, fetch, read_metrics
+from wsm_jax.runtime.metrics import METRICS_FILE, EncodeVideo, JsonLinesWriter, MetricWriter, fetch, read_metrics
+from wsm_jax.runtime.progress import ProgressBar
 from wsm_jax.runtime.random import key
+from wsm_jax.runtime.watchdog import Watchdog
+from wsm_jax.runtime.writers import Dashboard, TensorBoard, Wandb, Writers, open_writers
 
 __all__ = [
     "AXES",
     "MESH_AXES",
     "METRICS_FILE",
     "Checkpoints",
+    "Dashboard",
+    "EncodeVideo",
+    "JsonLinesWriter",
     "MetricWriter",
     "ProgressBar",
+    "TensorBoard",
+    "Wandb",
     "Watchdog",
+    "Writers",
     "batch_sharding",
     "check_batch",
     "code_version",
@@ -32,6 +41,7 @@ __all__ = [
     "key",
     "logical_axes",
     "make_mesh",
+    "open_writers",
     "read_config",
     "read_metrics",
     "restore_params",

@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from flax.core import meta
 from jax.sharding import Mesh
 
 from wsm_jax.config import Config, build, packages, to_json
 from wsm_jax.runtime import mesh as meshes
 from wsm_jax.runtime.checkpoint import check_owner, restore_params
+from wsm_jax.runtime.metrics import EncodeVideo, MetricWriter
+from wsm_jax.runtime.writers import Dashboard
 from wsm_jax.training.loop import Hook, train
-from wsm_jax.training.stage import Batches, Context, Results, Stage, select
+from wsm_jax.training.stage import Batches, Context, Stage, Video, select
 from wsm_jax.training.step import TrainState, state_shardings
 from wsm_jax.typing import PyTree
 
@@ -32,6 +35,8 @@ class Experiment:
     stages: Mapping[str, Stage]
     sampler: Any = None
     """A trained model at work, as `wsm_jax.World`; its weights are bound when a workdir is loaded."""
+    dashboards: Mapping[str, Dashboard] = dataclasses.field(default_factory=dict)
+    """Where metrics go besides metrics.jsonl: TensorBoard, Wandb."""
     evaluators: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """What launch.evaluate runs: name -> `evaluator(sampler, workdir, ...)`."""
     datasets: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -147,11 +152,11 @@ def free_keys(experiment: Experiment, config: Config, name: str, part: str | Non
 
 
 def run_stage(
-    experiment: Experiment, config: Config, name: str, workdir: Path, media: Any = None, progress: bool = True
+    experiment: Experiment, config: Config, name: str, workdir: Path, encode_video: EncodeVideo, progress: bool = True
 ) -> TrainState:
     """Trains a stage in workdir/<stage>, from scratch or from its newest checkpoint, with its evaluators as hooks.
 
-    `media(folder, step, name, array)` keeps the pictures and videos of evaluators.
+    `encode_video` writes the videos of evaluators. Raises what `train` and the data of the stage raise.
     """
     stage, mesh = experiment.stages[name], experiment.make_mesh()
     weights = {earlier: restore_params(workdir / earlier)[0] for earlier in stage.earlier}
@@ -167,7 +172,9 @@ def run_stage(
         mesh=mesh,
         seed=experiment.seed,
         frozen=frozen,
-        hooks=evaluation_hooks(stage, context, media),
+        hooks=evaluation_hooks(stage, context),
+        dashboards=list(experiment.dashboards.values()),
+        encode_video=encode_video,
         may_differ=free_keys(experiment, config, name),
         label=name,
         progress=progress,
@@ -195,18 +202,21 @@ class Selected:
         return select(next(self._batches), self._spec)
 
 
-def evaluation_hooks(stage: Stage, context: Context, media: Any) -> list[Hook]:
-    """A hook for each evaluator: numbers go to the row of the step as "<evaluator>/<name>", pictures to `media`."""
+def evaluation_hooks(stage: Stage, context: Context) -> list[Hook]:
+    """A hook for each evaluator; its results are logged as "<evaluator>/<name>"."""
 
     def hook(name: str, every: int, measure: Any) -> Hook:
-        def run(step: int, state: TrainState) -> dict[str, float]:
+        def run(step: int, state: TrainState, writer: MetricWriter) -> dict[str, float]:
             if step % every and step != stage.steps:
                 return {}
-            results: Results = measure(step, state.ema)
-            numbers = {f"{name}/{key}": float(value) for key, value in results.items() if not hasattr(value, "shape")}
-            for key, value in results.items():
-                if hasattr(value, "shape") and media is not None:
-                    media(context.workdir / context.stage, step, f"{name}/{key}", value)
+            numbers = {}
+            for key, value in measure(step, state.ema).items():
+                if isinstance(value, Video):
+                    writer.video(step, f"{name}/{key}", value.frames, value.fps)
+                elif isinstance(value, np.ndarray) and value.ndim == 3:
+                    writer.image(step, f"{name}/{key}", value)
+                else:
+                    numbers[f"{name}/{key}"] = float(value)
             return numbers
 
         return run

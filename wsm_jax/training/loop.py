@@ -16,20 +16,25 @@ from types import FrameType, MappingProxyType
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 from jax.sharding import Mesh
 from tqdm import tqdm
 
 from wsm_jax.runtime.checkpoint import EMA, Checkpoints
 from wsm_jax.runtime.mesh import global_batch
-from wsm_jax.runtime.metrics import METRICS_FILE, MetricWriter, ProgressBar, Watchdog, fetch
+from wsm_jax.runtime.metrics import EncodeVideo, MetricWriter, fetch
+from wsm_jax.runtime.progress import ProgressBar
+from wsm_jax.runtime.watchdog import Watchdog
+from wsm_jax.runtime.writers import Dashboard, open_writers
 from wsm_jax.training.stage import Batches, Objective, Stage
 from wsm_jax.training.step import TrainState, init_state, make_train_step, state_shardings
-from wsm_jax.typing import Array, PyTree
+from wsm_jax.typing import Array, PyTree, UInt8
 
-Hook = Callable[[int, TrainState], Mapping[str, float] | None]
-"""Called after every step with the number of updates done and the state, which the next step donates: copy what is to be
-kept. What it returns is logged in the row of that step."""
+Hook = Callable[[int, TrainState, MetricWriter], Mapping[str, float] | None]
+"""Function that is called after every step with the number of updates done, the state and the writer of metrics.
+
+The next step donates the state: copy what is to be kept. The numbers that it returns go to the row of that step."""
 
 
 class Preempted(SystemExit):
@@ -84,6 +89,10 @@ def _begin(
     return TrainState(**trees["train"], ema=trees[EMA])
 
 
+def _no_video(path: Path, frames: UInt8[np.ndarray, "T H W 3"], fps: float) -> None:
+    """Leaves out videos where the caller brings no encoder."""
+
+
 def train(
     stage: Stage,
     batches: Batches,
@@ -94,6 +103,8 @@ def train(
     seed: int,
     frozen: Mapping[str, PyTree] = MappingProxyType({}),
     hooks: Sequence[Hook] = (),
+    dashboards: Sequence[Dashboard] = (),
+    encode_video: EncodeVideo = _no_video,
     may_differ: Collection[str] = (),
     label: str = "train",
     progress: bool = True,
@@ -102,7 +113,7 @@ def train(
 
     Checkpoints every `checkpoint_every` updates, at the end and on SIGTERM (then raises `Preempted`); metrics rows every
     `log_every` updates. `frozen` are placed arrays. Keys of `config` in `may_differ` may change between runs in one workdir;
-    others make it another experiment's. Raises ValueError for that, for parameters or batches that do not fit the mesh and
+    others make it another experiment's. `encode_video` writes the videos of hooks as mp4. Raises ValueError for that, for parameters or batches that do not fit the mesh and
     for a damaged checkpoint, OSError for a full disk, FloatingPointError when loss or gradient is not finite: the checkpoints
     before it stand.
     """
@@ -116,7 +127,7 @@ def train(
         if done > steps:
             raise ValueError(f"steps = {steps}: {folder} is already at step {done}; needed that or more, or a new workdir")
         with (
-            closing(MetricWriter(folder / METRICS_FILE, done)) as writer,
+            closing(open_writers(folder, done, config, dashboards, encode_video)) as writer,
             closing(ProgressBar(label, steps, done, progress)) as bar,
             closing(Watchdog(folder / "hang.log", stage.hang_seconds)) as watchdog,
             _StopSignal(checkpoints) as stop,
@@ -147,7 +158,7 @@ def train(
                     finish(*pending)
                 extra = {"data_seconds": waited}
                 for hook in hooks:
-                    extra.update(hook(done, state) or {})
+                    extra.update(hook(done, state, writer) or {})
                 pending = (done, metrics, extra)
                 stopped = stop.reached(done)
                 if done % stage.checkpoint_every == 0 or done == steps or stopped:

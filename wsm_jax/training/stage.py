@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import optax
 
-from wsm_jax.typing import Array, Float, Key, PyTree
+from wsm_jax.typing import Array, Float, Key, PyTree, UInt8
 
 
 @runtime_checkable
@@ -95,8 +95,16 @@ class Context:
     """Averaged weights of the stages that this one needs, by their names."""
 
 
-Results = Mapping[str, float | np.ndarray]
-"""Name -> a number, a picture (uint8 [H W 3]) or a video (uint8 [T H W 3])."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Video:
+    """A video that an evaluator drew."""
+
+    frames: UInt8[np.ndarray, "T H W 3"]
+    fps: float
+
+
+Results = Mapping[str, float | np.ndarray | Video]
+"""Name -> a number, a picture (uint8 [H W 3]) or a video."""
 
 
 @runtime_checkable

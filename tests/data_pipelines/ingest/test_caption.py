@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from data_pipelines.ingest.caption import CAPTION_BYTES, Captions, Cue, checked, read, shown
+from data_pipelines.ingest.caption import Captions, Cue, checked, read, shown
+from wsm_jax.text import CAPTION_BYTES
 
 TEXTS = (
     "ein roter Ball rollt",

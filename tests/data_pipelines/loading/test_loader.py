@@ -12,13 +12,13 @@ import jax
 import numpy as np
 import pytest
 
-from data_pipelines.loading.batch import decode_caption
 from data_pipelines.loading.loader import Loader, Source, loader
 from data_pipelines.wsv import Dataset, Layout, create
 from data_pipelines.wsv.manifest import arrays
 from tests.data_pipelines.datasets import FULL, SOURCES, fill
 from wsm_jax.snapshot import TICK_HZ, WSV, Camera, ground, resize, store
 from wsm_jax.snapshot.waves import empty
+from wsm_jax.text import decode_caption
 
 SIM = dataclasses.replace(
     FULL,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from data_pipelines.loading.batch import CAPTION_BYTES, decode_caption, encode_caption, fit_waves
+from data_pipelines.loading.batch import fit_waves
 from data_pipelines.loading.window import Window, choices, shares
 from wsm_jax.snapshot import FIELDS, TICK_HZ, Waves
 from wsm_jax.snapshot.waves import empty
@@ -106,16 +106,6 @@ def test_waves_keep_their_slots_whether_empty_ones_come_or_go():
     for waves in (late, core([True, True, True])):
         with pytest.raises(ValueError, match=r"x clip 2: a wave is present in slot 2; the loader has the slots 0\.\.1"):
             fit_waves(waves, 2, "x clip 2")
-
-
-def test_captions_come_back_and_long_ones_are_refused():
-    for text in ("", "a red ball", "ein grüner Würfel 🎲", "x" * CAPTION_BYTES):
-        data = encode_caption(text, "d")
-        assert data.shape == (CAPTION_BYTES,)
-        assert data.dtype == np.uint8
-        assert decode_caption(data) == text
-    with pytest.raises(ValueError, match=r"d clip 1: a caption has 514 UTF-8 bytes, at most 512"):
-        encode_caption("ü" * 257, "d clip 1")
 
 
 @pytest.mark.parametrize(

@@ -173,8 +173,9 @@ def loss(
     weight: Float[Array, "B ..."],
     code_weights: Mapping[str, float],
 ) -> tuple[Array, dict[str, Array]]:
-    """Sum over blocks and ends of the mean squared error where the end is known, times the weight of its channel, or `code_weights`; returns it with its terms.
+    """Weighted sum over blocks and ends of the mean squared error where the end is known, and its terms.
 
+    Weights are those of the channels in the channel table, and `code_weights`.
     The end at level 0 weighs l and the end at level 1 weighs 1 - l: near an end only the other one is to be inferred. The
     codes have no target at the pixel end, where they are noise. `weight` is a weight per pixel (last axis 1).
     """
