@@ -34,12 +34,10 @@ def open_world(workdir: str) -> "World":
     if not path.is_dir():
         raise FileNotFoundError(f"{path}: no such workdir; train one with python -m launch.train")
 
-    import jax
-
+    from wsm_jax.runtime.compiler import keep_compilations
     from wsm_jax.world import World
 
-    if jax.config.values["jax_compilation_cache_dir"] is None:
-        jax.config.update("jax_compilation_cache_dir", str(path / "jax_cache"))
+    keep_compilations(path)
     return World.load(path)
 
 

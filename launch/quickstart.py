@@ -1,6 +1,6 @@
 """The whole chain on two cores: simulate, train, evaluate.     bash launch/quickstart.sh [--workdir=runs/quickstart]
 
-Goes on where it was stopped. Other flags: --config (default experiments/quickstart.py)   --set=KEY=VALUE   --renderer
+Goes on where it was stopped. Other flags: --config (default experiments/quickstart.py)   --config.KEY=VALUE   --renderer
 """
 
 import os
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from absl import flags
 
+from launch import config_flags
 from launch.command import parse, run
 from wsm_jax.runtime.host_memory import PeakMemory
 
@@ -18,6 +19,7 @@ CORES = max(1, min(2, os.cpu_count() or 1))
 
 def main(arguments: list[str]) -> None:
     """Simulates the datasets of the config, trains its stages, evaluates them and says where the page is."""
+    rest, changes = config_flags.split(arguments)
     values = flags.FlagValues()
     flags.DEFINE_string(
         "config", str(Path(__file__).parents[1] / "experiments" / "quickstart.py"), "experiment file", flag_values=values
@@ -25,30 +27,29 @@ def main(arguments: list[str]) -> None:
     flags.DEFINE_string("workdir", "runs/quickstart", "folder of data, checkpoints and results", flag_values=values)
     flags.DEFINE_string("renderer", "wsm", "wsm (our ray caster) or mujoco", flag_values=values)
     flags.DEFINE_integer("workers", CORES, "processes that simulate", lower_bound=1, flag_values=values)
-    flags.DEFINE_multi_string("set", [], "KEY=VALUE: overrides a key of the config", flag_values=values)
-    parse("python -m launch.quickstart", values, arguments)
+    flags.DEFINE_multi_string("set", [], config_flags.HELP, flag_values=values)
+    parse("python -m launch.quickstart", values, rest)
     begin, memory = time.time(), PeakMemory()
 
-    from data_pipelines.simulation.simulate import simulate
-    from launch.evaluate import evaluate
-    from launch.train import overrides
-    from launch.training import STAGES, check, keep_compilations, run_stage
-    from wsm_jax import experiment
+    from launch.stages import train_stages
+    from wsm_jax.config import load
+    from wsm_jax.evaluation.evaluate import evaluate_workdir
+    from wsm_jax.runtime.compiler import keep_compilations
+    from wsm_jax.training.experiment import check_stages, open_experiment
 
     workdir = Path(values.workdir)
-    config = experiment.load(values.config, overrides(values.set))
-    check(config, STAGES, workdir)
+    config = load(values.config, changes | config_flags.parse(values.set))
+    experiment = open_experiment(config)
+    check_stages(experiment, config, experiment.order, workdir)
     keep_compilations(workdir)
-    print(
-        f"1/3 simulate: {', '.join(f'{part.scenes} scenes -> {workdir}/data/{name}' for name, part in config.simulate.items())}"
-    )
-    for name, part in config.simulate.items():
-        simulate(workdir / "data" / name, renderer=values.renderer, workers=values.workers, **part)
-    print(f"2/3 train: {', '.join(STAGES)}")
-    for stage in STAGES:
-        run_stage(config, stage, workdir)
+    made = ", ".join(f"{part.scenes} scenes -> {workdir}/data/{name}" for name, part in experiment.datasets.items())
+    print(f"1/3 simulate: {made}")
+    for name, part in experiment.datasets.items():
+        part.build(workdir / "data" / name, renderer=values.renderer, workers=values.workers)
+    print(f"2/3 train: {', '.join(experiment.order)}")
+    train_stages(experiment, config, experiment.order, workdir)
     print("3/3 evaluate")
-    evaluate(workdir, begin=begin, memory=memory)
+    evaluate_workdir(workdir, begin=begin, memory=memory)
     print(f"done in {(time.time() - begin) / 60:.1f} min: {workdir}/report.json, and open {workdir}/report.html")
 
 

@@ -107,7 +107,7 @@ def perceive(arguments: list[str]) -> None:
     how = {"fps": values.folder_fps, "allow_truncated": values.allow_truncated}
     hz = min(TICK_HZ, scan(values.video, until=seconds, **how).fps) if values.fps is None else _rate(values.fps)
     world = files.open_world(values.workdir)
-    height, width = size or (world.config["bridge"]["height"], world.config["bridge"]["width"])
+    height, width = size or world.bridge.size
     video = read_video(values.video, hz, height, width, seconds, **how)
     if len(video.frame_time) < 2:
         raise ValueError(f"{values.video}: has 1 frame at {hz:g} Hz; needed at least 2: raise --fps or --seconds")

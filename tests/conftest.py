@@ -24,18 +24,29 @@ jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".jax_cache"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
+BRIDGE, WORLD = "stages.bridge", "stages.world"
+TINY_WAVES = 4
 TINY = {
-    "bridge.height": 16, "bridge.width": 16, "bridge.network.rows": 4, "bridge.network.patch": 4,
-    "bridge.network.width": 16, "bridge.network.depth": 1, "bridge.network.heads": 2, "bridge.network.pixel_width": 8,
-    "bridge.network.frequencies": (1.0, 2.0), "bridge.style_width": 8, "bridge.run.batch_size": 8, "bridge.run.steps": 2,
-    "bridge.run.optimizer.warmup": 1, "world.run.optimizer.warmup": 1,
-    "bridge.layout.waves": 4,
-    "world.ticks": 8, "world.network.tick_patch": 4, "world.text_length": 16, "world.network.width": 16,
-    "world.network.depth": 1, "world.network.heads": 2, "world.network.text_code": 8,
-    "world.run.batch_size": 8, "world.run.steps": 2,
-    "sampling.bridge_steps": 1, "sampling.world_steps": 2,
+    f"{BRIDGE}.objective.size": (16, 16), f"{BRIDGE}.data.height": 16, f"{BRIDGE}.data.width": 16,
+    "sampler.bridge.size": (16, 16), f"{BRIDGE}.evaluators": {}, f"{WORLD}.evaluators": {},
+    f"{BRIDGE}.objective.bridge.rows": 4, f"{BRIDGE}.objective.bridge.patch": 4, f"{BRIDGE}.objective.bridge.width": 16,
+    f"{BRIDGE}.objective.bridge.depth": 1, f"{BRIDGE}.objective.bridge.heads": 2, f"{BRIDGE}.objective.bridge.pixel_width": 8,
+    f"{BRIDGE}.objective.bridge.frequencies": (1.0, 2.0), f"{BRIDGE}.objective.style.frequencies": (1.0, 2.0),
+    f"{BRIDGE}.objective.style.width": 8, f"{BRIDGE}.batch_size": 8, f"{BRIDGE}.steps": 2,
+    f"{BRIDGE}.optimizer.warmup": 1, f"{WORLD}.optimizer.warmup": 1,
+    f"{WORLD}.objective.model.layout.ticks": 8, f"{WORLD}.data.ticks": 8, f"{WORLD}.objective.model.layout.tick_patch": 4,
+    f"{WORLD}.objective.model.layout.text.length": 16, f"{WORLD}.objective.model.layout.text_code": 8,
+    f"{WORLD}.objective.model.width": 16, f"{WORLD}.objective.model.depth": 1, f"{WORLD}.objective.model.heads": 2,
+    f"{WORLD}.batch_size": 8, f"{WORLD}.steps": 2,
+    "sampler.bridge.steps": 1, "sampler.flow.steps": 2,
 }  # fmt: skip
 """What makes a tiny experiment of experiments/quickstart.py."""
+FEWER_WAVES = {
+    f"{BRIDGE}.objective.bridge.layout.waves": TINY_WAVES, f"{WORLD}.objective.model.layout.waves": TINY_WAVES,
+    f"{BRIDGE}.data.waves": TINY_WAVES, f"{WORLD}.data.waves": TINY_WAVES,
+    f"{WORLD}.data.latents": (("style", "bridge", (TINY_WAVES + 1, 8)),),
+}  # fmt: skip
+"""What gives it four slots."""
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
@@ -53,17 +64,17 @@ def tiny_workdir(tmp_path_factory) -> Path:
     """A workdir with an untrained, tiny world: weights are random, so that every input matters. Copy it before changing it."""
     from flax.linen import meta
 
-    from wsm_jax import experiment
+    from wsm_jax.config import load
     from wsm_jax.runtime.checkpoint import EMA, Checkpoints
+    from wsm_jax.training.experiment import open_experiment, stored
 
-    config = experiment.load(Path(__file__).parents[1] / "experiments" / "quickstart.py", TINY)
+    config = load(Path(__file__).parents[1] / "experiments" / "quickstart.py", TINY | FEWER_WAVES)
     workdir = tmp_path_factory.mktemp("tiny")
-    objectives = {"bridge": experiment.bridge_objective(config), "world": experiment.world_objective(config)}
-    for stage, objective in objectives.items():
-        shapes = jax.eval_shape(lambda key, objective=objective: meta.unbox(objective.init(key)), jax.random.key(0))
-        rng = np.random.default_rng(len(stage))
+    for name, stage in open_experiment(config).stages.items():
+        shapes = jax.eval_shape(lambda key, objective=stage.objective: meta.unbox(objective.init(key)), jax.random.key(0))
+        rng = np.random.default_rng(len(name))
         params = jax.tree.map(lambda leaf, rng=rng: rng.normal(0, 0.3, leaf.shape).astype(leaf.dtype), shapes)
-        checkpoints = Checkpoints(workdir / stage, config.to_dict(), keep=1)
+        checkpoints = Checkpoints(workdir / name, stored(config, name), keep=1)
         checkpoints.save(1, {"train": {"step": np.int32(1), "params": params}, EMA: params}, None)
         checkpoints.close()
     return workdir

@@ -173,7 +173,7 @@ def test_any_subset_of_channels_makes_a_picture(world, core):
 def test_a_workdir_without_world_flow_still_sees(tiny_workdir, tmp_path):
     shutil.copytree(tiny_workdir / "bridge", tmp_path / "bridge")
     blind = World.load(tmp_path)
-    with pytest.raises(ValueError, match="no world flow"):
+    with pytest.raises(ValueError, match="no weights of a world flow"):
         blind.imagine(TEXT)
     assert blind.perceive(WSV({"rgb": np.zeros((3, 16, 16, 3), np.float32)}, np.arange(3) / 8)).count == 4
 

@@ -57,13 +57,13 @@ def node(target: Callable[..., Any], /, **fields: Any) -> Config:
     for name, (annotation, default) in known.items():
         if name not in fields and default is dataclasses.MISSING:
             raise KeyError(f"{path}: field {name!r} is missing")
-        value = as_config(fields.get(name, default))
+        value = _floats(as_config(fields.get(name, default)), annotation)
         _check(value, annotation, f"{path}.{name}")
         out[name] = value
     return ConfigDict(out)
 
 
-def require(owner: Any, least: float, *names: str) -> None:
+def require(owner: Any, least: float | int, *names: str) -> None:
     """Raises ValueError for a field of a dataclass below `least`; call it in `__post_init__`."""
     for name in names:
         if not getattr(owner, name) >= least:
@@ -114,6 +114,7 @@ def _construct(path: str, fields: dict[str, Any], trust: tuple[str, ...], key: s
 def override(config: Config, key: str, value: Any) -> None:
     """Sets a dotted key that exists, as "stages.bridge.steps"; elements of tuples are numbers.
 
+    A mapping, as "stages.bridge.evaluators", may be replaced as a whole, and a node that may be None taken out.
     Raises KeyError for an unknown key (it names the nearest) or a section, ValueError for a value of another type.
     """
     *path, last = key.split(".")
@@ -121,11 +122,11 @@ def override(config: Config, key: str, value: Any) -> None:
     for name in (*path, last):
         parents.append(at)
         at = _child(at, name, key)
-    if isinstance(at, ConfigDict):
+    annotation = _annotation(config, key)
+    value = _floats(as_config(value), annotation)
+    if isinstance(at, ConfigDict) and not ((value is None or isinstance(value, ConfigDict)) and _fits(value, annotation)):
         raise KeyError(f"config key {key!r} is a section; set one of {[name for name in at if name != CLASS]} in it")
-    value = float(value) if type(at) is float and type(value) is int else value
-    value = as_config(value)
-    _check(value, _annotation(config, key), key)
+    _check(value, annotation, key)
     _replace(parents, key.split("."), value)
 
 
@@ -254,13 +255,31 @@ def _parameters(target: Any) -> dict[str, tuple[Any, Any]]:
     return out
 
 
+def _floats(value: Any, annotation: Any) -> Any:
+    """The value with whole numbers as floats where floats are declared."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if type(value) is int and (annotation is float or (float in arguments and int not in arguments)):
+        return float(value)
+    if origin is tuple and isinstance(value, tuple):
+        each = arguments[:1] * len(value) if arguments[1:] == (Ellipsis,) else arguments
+        return tuple(map(_floats, value, each)) if len(each) == len(value) else value
+    if origin in (dict, collections.abc.Mapping) and isinstance(value, ConfigDict) and CLASS not in value:
+        return ConfigDict({name: _floats(value[name], arguments[1]) for name in value})
+    return value
+
+
 def _check(value: Any, annotation: Any, key: str) -> None:
     """Raises ValueError where a value cannot be of the annotated type."""
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"config key {key!r}: got {value}, needed a finite number")
+    if not _finite(value):
+        raise ValueError(f"config key {key!r}: got {value}, needed finite numbers")
     if not _fits(value, annotation):
         got = value[CLASS] if isinstance(value, ConfigDict) and CLASS in value else f"{value!r} ({type(value).__name__})"
         raise ValueError(f"config key {key!r}: got {got}, needed {_words(annotation)}")
+
+
+def _finite(value: Any) -> bool:
+    """False for a number that is not finite, also in a tuple."""
+    return all(map(_finite, value)) if isinstance(value, tuple) else not isinstance(value, float) or math.isfinite(value)
 
 
 def _fits(value: Any, annotation: Any) -> bool:

@@ -311,9 +311,21 @@ def _concatenate(a: Waves, b: Waves) -> Waves:
 def load(path: str | Path, trust: Sequence[str] = ()) -> Any:
     """The sampler that an experiment names, with the averaged weights of every stage that was trained.
 
+    Packages in `trust` may be imported besides our own. Raises what `read` raises, and ValueError, naming the path, for an
+    experiment without a sampler.
+    """
+    config, weights = read(path)
+    if config["sampler"] is None:
+        raise ValueError(f"{path}: its experiment {config['name']!r} names no sampler")
+    return build(from_json(config["sampler"], trust), trust).with_weights(weights)
+
+
+def read(path: str | Path) -> tuple[dict[str, Any], dict[str, PyTree]]:
+    """(config of the experiment as JSON data, averaged weights of every trained stage by its name).
+
     `path` is a workdir, the folder of one stage, or one checkpoint, copied from anywhere: each carries the whole config.
-    Packages in `trust` may be imported besides our own. Raises FileNotFoundError without any checkpoint, ValueError for a
-    damaged one, stages of different experiments, and an experiment without a sampler; all name the path.
+    Raises FileNotFoundError without any checkpoint, ValueError for a damaged one and for stages of different experiments;
+    both name the path.
     """
     folders = _trained(Path(path))
     if not folders:
@@ -327,9 +339,7 @@ def load(path: str | Path, trust: Sequence[str] = ()) -> Any:
     for stage, config in configs.items():
         if config["stages"][stage]["objective"] != latest["stages"].get(stage, {}).get("objective"):
             raise ValueError(f"{path}: the stage {stage!r} was trained with another objective than that of {_last(configs)!r}")
-    if latest["sampler"] is None:
-        raise ValueError(f"{path}: its experiment {latest['name']!r} names no sampler")
-    return build(from_json(latest["sampler"], trust), trust).with_weights(weights)
+    return {key: value for key, value in latest.items() if key != "stage"}, weights
 
 
 def _trained(path: Path) -> list[Path]:

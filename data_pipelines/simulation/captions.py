@@ -268,3 +268,12 @@ def parse(text: str) -> tuple[Named, ...]:
         key = (shapes[word], words[i - 1])
         found[key] = (found[key] or size) if key in found else size
     return tuple(Named(shape, colour, size) for (shape, colour), size in found.items())
+
+
+@dataclasses.dataclass(frozen=True)
+class NamedObjects:
+    """Reads (shape, colour) of the objects that a text names."""
+
+    def __call__(self, text: str) -> list[tuple[str, str]]:
+        """In the order of their first mention."""
+        return [(one.shape, one.colour) for one in parse(text)]

@@ -94,7 +94,7 @@ def test_a_full_disk_stops_with_the_numbers_and_keeps_the_checkpoint_before_it(t
 def test_hooks_see_every_step_and_their_values_are_logged(toy, tmp_path):
     seen = []
 
-    def hook(done, state):
+    def hook(done, state, writer):
         seen.append((done, int(state.step)))
         return {"answer": 42.0} if done == 3 else None
 

@@ -31,7 +31,7 @@ def trained(toy, sizes=None, steps=3, rows=16, **settings):
     mesh, step = built(toy, sizes, **settings)
     state, batches, history = init_state(toy.Regression(), toy.optimizer(), mesh, 3), toy.Batches(rows), []
     for _ in range(steps):
-        state, metrics = step(state, global_batch(mesh, next(batches)))
+        state, metrics = step(state, global_batch(mesh, next(batches)), {})
         history.append({name: float(value) for name, value in metrics.items()})
     assert step._cache_size() == 1, "the step was compiled more than once"
     return state, history
@@ -83,7 +83,7 @@ def test_the_weights_depend_on_the_seed_and_not_on_the_mesh(toy):
 def test_the_state_is_donated_and_its_step_counted(toy):
     mesh, step = built(toy)
     state = init_state(toy.Regression(), toy.optimizer(), mesh, 0)
-    after, _ = step(state, global_batch(mesh, next(toy.Batches())))
+    after, _ = step(state, global_batch(mesh, next(toy.Batches())), {})
     assert int(after.step) == 1
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves([state.params, state.opt_state, state.ema]))
 
@@ -113,11 +113,11 @@ def test_the_average_follows_its_formula(toy):
 def test_every_step_draws_its_own_noise_and_a_second_run_the_same(toy, one_device):
     assert trained(toy)[1] == one_device[1]
 
-    class Noise:
+    class Noise(toy.Regression):
         def init(self, key):
             return {}
 
-        def loss(self, params, batch, key):
+        def loss(self, params, batch, key, frozen):
             return jax.random.normal(key, ()), {}
 
     optimizer = optax.sgd(0.1)
@@ -125,14 +125,14 @@ def test_every_step_draws_its_own_noise_and_a_second_run_the_same(toy, one_devic
     step = make_train_step(Noise(), optimizer, single(), ema_decay=0.9, seed=0, accumulate=1)
     drawn = []
     for _ in range(5):
-        state, metrics = step(state, {"x": jnp.zeros((1, 1))})
+        state, metrics = step(state, {"x": jnp.zeros((1, 1))}, {})
         drawn.append(float(metrics["loss"]))
     assert len(set(drawn)) == 5
 
 
 def test_a_value_that_is_not_finite_is_told(toy):
     mesh, step = built(toy)
-    state, metrics = step(init_state(toy.Regression(), toy.optimizer(), mesh, 0), global_batch(mesh, next(toy.Batches())))
+    state, metrics = step(init_state(toy.Regression(), toy.optimizer(), mesh, 0), global_batch(mesh, next(toy.Batches())), {})
     assert bool(metrics["finite"])
-    _, metrics = step(state, global_batch(mesh, next(toy.Batches(bad_at=0))))
+    _, metrics = step(state, global_batch(mesh, next(toy.Batches(bad_at=0))), {})
     assert not bool(metrics["finite"])

@@ -13,7 +13,7 @@ import numpy as np
 from flax import linen as nn
 
 from wsm_jax.runtime import make_mesh
-from wsm_jax.training import make_optimizer, train
+from wsm_jax.training import AdamW, Cosine, Stage, train
 
 
 def dense(width, names, name):
@@ -41,10 +41,18 @@ class Regression:
     def init(self, key):
         return MLP().init(key, jnp.zeros((1, 4)))["params"]
 
-    def loss(self, params, batch, key):
+    def loss(self, params, batch, key, frozen):
         x = batch["x"] + self.noise * jax.random.normal(key, batch["x"].shape)
         error = jnp.mean((MLP().apply({"params": params}, x) - batch["y"]) ** 2)
         return error, {"rmse": jnp.sqrt(error)}
+
+    tokens = 1
+
+    def batch(self, rows):
+        return {"x": jax.ShapeDtypeStruct((rows, 4), np.float32), "y": jax.ShapeDtypeStruct((rows, 2), np.float32)}
+
+    def flops(self, rows):
+        return 3 * 2 * rows * (4 * 8 + 8 * 16 + 16 * 2)
 
 
 class Batches:
@@ -68,40 +76,58 @@ class Batches:
         self.position = state["position"]
 
 
+class Data:
+    """Opens `Batches`."""
+
+    def datasets(self, workdir):
+        return []
+
+    def spec(self, rows):
+        return Regression().batch(rows)
+
+    def open(self, workdir, *, rows, seed, host, hosts):
+        return Batches(rows)
+
+
 CONFIG = {"name": "toy", "seed": 3}
 
 
+class Fixed:
+    """An optimizer whose schedule is that of 40 steps, whatever the steps of the training."""
+
+    def transformation(self, steps):
+        return AdamW(peak=1e-2, warmup=4, schedule=Cosine(), weight_decay=0.1, clip=1.0, b2=0.99).transformation(max(steps, 40))
+
+
 def optimizer(steps=40):
-    return make_optimizer(
-        "adamw", peak=1e-2, warmup=4, steps=max(steps, 40), schedule="cosine", weight_decay=0.1, clip=1.0, b2=0.99
-    )
+    return Fixed().transformation(steps)
 
 
-def run(workdir, steps, objective=None, batches=None, mesh=None, **changes):
-    """A training with the settings of these tests, and `changes`."""
-    settings = {
-        "ema_decay": 0.9,
-        "seed": 3,
-        "accumulate": 1,
-        "checkpoint_every": 5,
-        "keep": 2,
-        "log_every": 1,
-        "progress": False,
-    }
+def stage(steps, objective=None, **changes):
+    """A stage with the settings of these tests, and `changes`."""
+    settings = {"ema_decay": 0.9, "accumulate": 1, "checkpoint_every": 5, "keep": 2, "log_every": 1, "batch_size": 16}
+    return Stage(objective or Regression(), Data(), Fixed(), steps=steps, **{**settings, **changes})
+
+
+def run(workdir, steps, objective=None, batches=None, mesh=None, config=CONFIG, seed=3, hooks=(), frozen=None, **changes):
+    """A training with the settings of these tests, and `changes` of its stage."""
     return train(
-        objective or Regression(),
+        stage(steps, objective, **changes),
         batches or Batches(),
-        steps=steps,
         workdir=workdir,
         mesh=mesh or make_mesh(1, 1, 1, 1, jax.devices()[:1]),
-        **{"config": CONFIG, "optimizer": optimizer(), **settings, **changes},
+        config=config,
+        seed=seed,
+        frozen=frozen or {},
+        hooks=hooks,
+        progress=False,
     )
 
 
 def signal_after(updates, number):
     """A hook that sends the signal to its own process."""
 
-    def hook(done, state):
+    def hook(done, state, writer):
         if done == updates:
             os.kill(os.getpid(), number)
 

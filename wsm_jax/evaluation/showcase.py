@@ -9,12 +9,10 @@ import numpy as np
 from wsm_jax.evaluation.judge import Scenes
 from wsm_jax.evaluation.report import Media, Section
 from wsm_jax.snapshot import TICK_HZ, WSV, Camera, Waves, orbit
+from wsm_jax.typing import UInt8
 from wsm_jax.visualise.pictures import channel_grid, side_by_side
 from wsm_jax.visualise.video import write_video
 from wsm_jax.world import World
-
-SHOWN = 3
-"""Scenes a section shows."""
 
 
 def sections(
@@ -23,18 +21,22 @@ def sections(
     cores: Sequence[Waves],
     texts: Sequence[str],
     perceived: Sequence[Waves],
+    shown: int,
     size: int,
     fps: float,
 ) -> list[Section]:
     """One section a verb: text -> core -> video, video -> core -> text, commanded against perceived core, an edited core."""
-    shown = range(min(SHOWN, len(scenes.clips)))
-    told = [_imagined(world, scenes.clips[i].text[0], cores[i], size, fps) for i in shown]
-    seen = [_perceived(world, scenes.clips[i], perceived[i], texts[i], size) for i in shown]
-    closed = [_commanded(world, scenes.clips[i], size) for i in shown]
-    edited = [_edited(world, scenes.clips[i], size, fps) for i in shown]
+    picked = range(min(shown, len(scenes.clips)))
+    texts_shown = [scenes.clips[i].text[0] for i in picked]
+    imagined = [Media("video", mp4(imagined_frames(world, cores[i], size, fps), fps), texts_shown[i]) for i in picked]
+    seen = [_perceived(world, scenes.clips[i], perceived[i], texts[i], size) for i in picked]
+    closed = [_commanded(world, scenes.clips[i], size) for i in picked]
+    edited = [_edited(world, scenes.clips[i], size, fps) for i in picked]
     return [
         Section(
-            "Imagine", "A held-out caption becomes a core, and the core a video: its surface and the finished picture.", told
+            "Imagine",
+            "A held-out caption becomes a core, and the core a video: its surface and the finished picture.",
+            imagined,
         ),
         Section(
             "Perceive and describe",
@@ -54,17 +56,19 @@ def sections(
     ]
 
 
-def overview(world: World, scenes: Scenes, cores: Sequence[Waves], perceived: Sequence[Waves], size: int) -> np.ndarray:
+def overview(
+    world: World, scenes: Scenes, cores: Sequence[Waves], perceived: Sequence[Waves], shown: int, size: int
+) -> np.ndarray:
     """One picture [H W 3] of the chain: imagined from text at three times, and a video, its perceived core, its true core."""
     rows = []
-    for i in range(min(SHOWN, len(scenes.clips))):
+    for i in range(min(shown, len(scenes.clips))):
         clip, core = scenes.clips[i], cores[i]
         assert clip.core is not None
         last = core.presence.shape[0] - 1
-        shown = [0, last // 3, last]
-        imagined = _rgb(world.render(core[shown], None, TICK_HZ, (size, size), world.sample_style(core)))
+        ticks = [0, last // 3, last]
+        imagined = _rgb(world.render(core[ticks], None, TICK_HZ, (size, size), world.sample_style(core)))
         middle = [len(clip.frame_time) // 2]
-        pictures = [(f"imagined, {t / TICK_HZ:.1f} s", picture) for t, picture in zip(shown, imagined, strict=True)]
+        pictures = [(f"imagined, {t / TICK_HZ:.1f} s", picture) for t, picture in zip(ticks, imagined, strict=True)]
         pictures.append(("held-out video", _rgb(clip)[middle[0]]))
         pictures += [
             (title, _surface_picture(world, one, clip, size, middle)[0])
@@ -87,16 +91,22 @@ def _rgb(video: WSV | np.ndarray) -> np.ndarray:
     return np.rint(255 * np.clip(np.asarray(values), 0, 1)).astype(np.uint8)
 
 
-def _imagined(world: World, text: str, core: Waves, size: int, fps: float) -> Media:
+def imagined_frames(world: World, core: Waves, size: int, fps: float) -> UInt8[np.ndarray, "T H W 3"]:
+    """Surface channels and picture of a core, side by side, from a camera that moves a little."""
     seconds = (core.presence.shape[0] - 1) / TICK_HZ
     camera = orbit(int(seconds * fps) + 1, radius=5.0, height=2.1, start=-np.pi / 2 - 0.3, sweep=0.6)
     video = world.render(core, camera, fps, (size, size))
-    return Media("video", mp4(channel_grid(video), fps), text)
+    return channel_grid(video)
+
+
+def perceived_frames(world: World, clip: WSV, core: Waves, size: int) -> UInt8[np.ndarray, "T H W 3"]:
+    """A video beside the surface of the core that was perceived in it."""
+    surface = _surface_picture(world, core, clip, size)
+    return side_by_side([("video", _rgb(clip)), ("surface of the perceived core", surface)])
 
 
 def _perceived(world: World, clip: WSV, core: Waves, text: str, size: int) -> Media:
-    surface = _surface_picture(world, core, clip, size)
-    frames = side_by_side([("video", _rgb(clip)), ("surface of the perceived core", surface)])
+    frames = perceived_frames(world, clip, core, size)
     hz = 1.0 / float(clip.frame_time[1] - clip.frame_time[0])
     return Media(
         "video",

@@ -1,6 +1,8 @@
 """How XLA compiles for the host: options that were measured to help, and that other platforms do not need."""
 
 import functools
+from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -27,3 +29,10 @@ def _known(name: str, value: bool | int) -> bool:
     except jax.errors.JaxRuntimeError:
         return False
     return True
+
+
+def keep_compilations(workdir: str | Path) -> None:
+    """Keeps compiled programs in workdir/jax_cache, so that the next run starts at once; a cache that is set already stays."""
+    settings: Any = jax.config
+    if settings.jax_compilation_cache_dir is None:
+        settings.update("jax_compilation_cache_dir", str(Path(workdir) / "jax_cache"))

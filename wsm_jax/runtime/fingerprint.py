@@ -1,6 +1,8 @@
 """A checksum of arrays that does not depend on how they are sharded: what makes a damaged checkpoint an error."""
 
+import json
 import math
+import zlib
 from typing import Any
 
 import jax
@@ -44,3 +46,8 @@ def fingerprint(tree: PyTree) -> dict[str, int]:
     host = all(isinstance(leaf, np.ndarray) for leaf in leaves)
     sums: list[Any] = [_host_sum(leaf) for leaf in leaves] if host else jax.device_get(_device_sums(list(leaves)))
     return {name: int(value) for name, value in zip(names, sums, strict=True)}
+
+
+def checksum(tree: PyTree) -> int:
+    """CRC-32 of the fingerprint of a tree: one number that names its values."""
+    return zlib.crc32(json.dumps(fingerprint(tree), sort_keys=True).encode())

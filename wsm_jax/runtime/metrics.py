@@ -1,5 +1,6 @@
 """Metrics of a training: the protocol of what writes them, and the JSON-lines file that is always written."""
 
+import dataclasses
 import json
 import math
 import re
@@ -20,6 +21,15 @@ MEDIA_FOLDER = "media"
 
 EncodeVideo = Callable[[Path, UInt8[np.ndarray, "T H W 3"], float], None]
 """Function (path, frames, frames per second) that writes an mp4 file, such as `wsm_jax.visualise.video.write_video`."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Video:
+    """A video that is to be logged."""
+
+    frames: UInt8[np.ndarray, "T H W 3"]
+    fps: float
+    """Frames per second."""
 
 
 @runtime_checkable

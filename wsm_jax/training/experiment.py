@@ -16,10 +16,10 @@ from jax.sharding import Mesh
 from wsm_jax.config import Config, build, packages, to_json
 from wsm_jax.runtime import mesh as meshes
 from wsm_jax.runtime.checkpoint import check_owner, restore_params
-from wsm_jax.runtime.metrics import EncodeVideo, MetricWriter
+from wsm_jax.runtime.metrics import EncodeVideo, MetricWriter, Video
 from wsm_jax.runtime.writers import Dashboard
 from wsm_jax.training.loop import Hook, train
-from wsm_jax.training.stage import Batches, Context, Stage, Video, select
+from wsm_jax.training.stage import Batches, Context, Stage, select
 from wsm_jax.training.step import TrainState, state_shardings
 from wsm_jax.typing import PyTree
 
@@ -84,10 +84,17 @@ def open_experiment(config: Config) -> Experiment:
 
 
 def check(experiment: Experiment, config: Config, names: Sequence[str], workdir: Path) -> None:
+    """`check_stages`, and that the datasets are there: raises FileNotFoundError or ValueError, naming the path."""
+    check_stages(experiment, config, names, workdir)
+    for name in names:
+        experiment.stages[name].data.datasets(workdir)
+
+
+def check_stages(experiment: Experiment, config: Config, names: Sequence[str], workdir: Path) -> None:
     """Raises, before any work is done, for what cannot be trained on the devices that there are.
 
-    That is: rows, tokens or weights that do not divide over the mesh, batches that lack what an objective reads, a folder
-    that belongs to another experiment, and datasets or earlier stages that are not there.
+    That is: rows, tokens or weights that do not divide over the mesh, batches that lack what an objective reads, and a folder
+    that belongs to another experiment.
     """
     mesh = experiment.make_mesh()
     for name in names:
@@ -97,8 +104,6 @@ def check(experiment: Experiment, config: Config, names: Sequence[str], workdir:
         for earlier in stage.earlier:
             if earlier not in names:
                 check_owner(workdir / earlier, stored(config, earlier), free_keys(experiment, config, earlier, "objective"))
-    for name in names:
-        experiment.stages[name].data.check(workdir)
 
 
 def check_stage(name: str, stage: Stage, mesh: Mesh) -> None:

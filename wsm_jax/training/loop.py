@@ -112,10 +112,10 @@ def train(
     """Trains to `stage.steps` updates and returns the final state; goes on by itself from the newest checkpoint of `workdir`.
 
     Checkpoints every `checkpoint_every` updates, at the end and on SIGTERM (then raises `Preempted`); metrics rows every
-    `log_every` updates. `frozen` are placed arrays. Keys of `config` in `may_differ` may change between runs in one workdir;
-    others make it another experiment's. `encode_video` writes the videos of hooks as mp4. Raises ValueError for that, for parameters or batches that do not fit the mesh and
-    for a damaged checkpoint, OSError for a full disk, FloatingPointError when loss or gradient is not finite: the checkpoints
-    before it stand.
+    `log_every` updates. `frozen` are placed arrays. `encode_video` writes the videos of hooks as mp4. Keys of `config` in
+    `may_differ` may change between runs in one workdir; others make it another experiment's. Raises ValueError for that, for
+    parameters or batches that do not fit the mesh and for a damaged checkpoint, OSError for a full disk, FloatingPointError
+    when loss or gradient is not finite: the checkpoints before it stand.
     """
     objective, steps = stage.objective, stage.steps
     optimizer = stage.optimizer.transformation(steps)

@@ -1,14 +1,15 @@
 """A stage of an experiment, and the protocols of its parts: what a model family brings to be trained."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import optax
 
-from wsm_jax.typing import Array, Float, Key, PyTree, UInt8
+from wsm_jax.runtime.metrics import Video
+from wsm_jax.typing import Array, Float, Key, PyTree
 
 
 @runtime_checkable
@@ -58,8 +59,8 @@ class Batches(Protocol):
 class Data(Protocol):
     """Where batches come from."""
 
-    def check(self, workdir: Path) -> None:
-        """Raises FileNotFoundError or ValueError, naming the path, for data that is not there."""
+    def datasets(self, workdir: Path) -> Sequence[Any]:
+        """The datasets it reads. Raises FileNotFoundError or ValueError, naming the path, for one that is not there."""
         ...
 
     def spec(self, rows: int) -> PyTree:
@@ -93,14 +94,6 @@ class Context:
     frozen: Mapping[str, PyTree]
     weights: Mapping[str, PyTree]
     """Averaged weights of the stages that this one needs, by their names."""
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Video:
-    """A video that an evaluator drew."""
-
-    frames: UInt8[np.ndarray, "T H W 3"]
-    fps: float
 
 
 Results = Mapping[str, float | np.ndarray | Video]

@@ -8,25 +8,18 @@ import pytest
 
 from wsm_jax.layers.patches import patches, resample, unpatch
 from wsm_jax.models.wave_bridge.network import StyleEncoder, WaveBridge, signal_share
+from wsm_jax.models.wave_bridge.state import BridgeLayout
 
 KEY = jax.random.key(1)
-NET = WaveBridge(2, 4, 24, 1, 2, 8, (1.0, 2.0), (3, 6), (3, 3, 2), (1.0, 1.0, 0.1))
+LAYOUT = BridgeLayout(("local",), waves=3, wave_code=4, scene_code=5, patch_code=3)
+BLOCKS, SIZE = len(LAYOUT.sizes), sum(LAYOUT.sizes.values())
+NET = WaveBridge(LAYOUT, rows=2, patch=4, width=24, depth=1, heads=2, pixel_width=8, frequencies=(1.0, 2.0), pixel_noise=0.1)
 
 
 @pytest.fixture(scope="module")
 def params():
-    state = jnp.zeros((1, 2, 2, 16, 8))
-    return nn.meta.unbox(NET.init(KEY, state, jnp.zeros(1), jnp.zeros((1, 6))))
-
-
-def test_unpatch_inverts_patches():
-    x = jax.random.normal(KEY, (2, 8, 12, 3))
-    cut = patches(x, 2)
-    assert cut.shape == (2, 2, 3, 16, 3)
-    np.testing.assert_array_equal(unpatch(cut), x)
-    np.testing.assert_array_equal(cut[0, 1, 2].reshape(4, 4, 3), x[0, 4:8, 8:12])
-    with pytest.raises(ValueError, match="8 x 12 does not divide"):
-        patches(x, 3)
+    state = jnp.zeros((1, 2, 2, 16, SIZE))
+    return nn.meta.unbox(NET.init(KEY, state, jnp.zeros(1), jnp.zeros((1, 2 * BLOCKS))))
 
 
 def test_resolution_is_free(params):
@@ -36,9 +29,9 @@ def test_resolution_is_free(params):
     """
     params = jax.tree.map(jnp.copy, params)
     params["params"]["paint"] = jax.tree.map(jnp.zeros_like, params["params"]["paint"])
-    small = jax.random.normal(KEY, (1, 8, 8, 8))
+    small = jax.random.normal(KEY, (1, 8, 8, SIZE))
     large = jnp.repeat(jnp.repeat(small, 2, 1), 2, 2)
-    known, level = jnp.ones((1, 6)), jnp.full(1, 0.4)
+    known, level = jnp.ones((1, 2 * BLOCKS)), jnp.full(1, 0.4)
     one = unpatch(NET.apply(params, patches(small, 2), level, known)[1])
     two = unpatch(NET.apply(params, patches(large, 2), level, known)[1])
     np.testing.assert_allclose(two, jnp.repeat(jnp.repeat(one, 2, 1), 2, 2), rtol=1e-4, atol=1e-4)
@@ -46,8 +39,8 @@ def test_resolution_is_free(params):
 
 
 def test_picked_pixels_are_the_whole_picture_s(params):
-    state = jax.random.normal(KEY, (2, 2, 2, 16, 8))
-    known, level, pick = jnp.ones((2, 6)), jnp.asarray([0.0, 0.7]), jnp.asarray([3, 11])
+    state = jax.random.normal(KEY, (2, 2, 2, 16, SIZE))
+    known, level, pick = jnp.ones((2, 2 * BLOCKS)), jnp.asarray([0.0, 0.7]), jnp.asarray([3, 11])
     whole = NET.apply(params, state, level, known)
     part = NET.apply(params, state, level, known, pick)
     for a, b in zip(whole, part, strict=True):
@@ -65,9 +58,9 @@ def test_signal_share_is_the_wiener_gain():
 
 def test_pure_noise_has_no_influence(params):
     """A block unknown at the end at hand does not reach the prediction."""
-    state = jax.random.normal(KEY, (1, 2, 2, 16, 8))
-    known = jnp.asarray([[1.0, 1.0, 1.0, 1.0, 0.0, 0.0]])
-    other = state.at[..., 3:].set(jax.random.normal(jax.random.key(5), (1, 2, 2, 16, 5)))
+    state = jax.random.normal(KEY, (1, 2, 2, 16, SIZE))
+    known = jnp.asarray([[1.0] * (BLOCKS + 1) + [0.0] * (BLOCKS - 1)])
+    other = state.at[..., 3:].set(jax.random.normal(jax.random.key(5), (1, 2, 2, 16, SIZE - 3)))
     one, two = (NET.apply(params, x, jnp.ones(1), known)[0] for x in (state, other))
     np.testing.assert_array_equal(one, two)
     half = [NET.apply(params, x, jnp.full(1, 0.5), known)[0] for x in (state, other)]
@@ -75,7 +68,7 @@ def test_pure_noise_has_no_influence(params):
 
 
 def test_style_belongs_to_waves():
-    encoder = StyleEncoder(8, 4, 5, 3, (1.0,))
+    encoder = StyleEncoder(LAYOUT, 8, (1.0,))
     keys = jax.random.split(KEY, 5)
     rgb, surface, local = (jax.random.normal(k, (1, 2, 2, 2, 6, c)) for k, c in zip(keys, (3, 7, 3), strict=False))
     masks = jax.nn.one_hot(jax.random.randint(keys[3], (1, 2, 2, 2, 6), 0, 3), 3)

@@ -7,9 +7,11 @@ import pytest
 
 from wsm_jax.flow import EULER, integrate
 from wsm_jax.models.wave_bridge import state as flow
+from wsm_jax.snapshot import channel
 
-LAYOUT = flow.Layout(("depth", "local"), waves=2, wave_code=3, scene_code=2, patch_code=2)
+LAYOUT = flow.BridgeLayout(("depth", "local"), waves=2, wave_code=3, scene_code=2, patch_code=2)
 KEY = jax.random.key(0)
+CODE_WEIGHTS = {"style": 0.3, "remainder": 0.1}
 
 
 @pytest.fixture(scope="module")
@@ -27,13 +29,13 @@ def test_layout_and_join_are_inverse(blocks):
     assert all(np.array_equal(back[name], blocks[name]) for name in LAYOUT.order)
     np.testing.assert_array_equal(state[..., slice(*LAYOUT.local_slice)], blocks["local"])
     with pytest.raises(ValueError, match="unknown: \\['depht'\\]"):
-        flow.Layout(("depht", "local"), 2, 3, 2, 2)
+        flow.BridgeLayout(("depht", "local"), 2, 3, 2, 2)
 
 
 def test_ends_hold_what_is_known_and_noise_elsewhere(blocks):
     core = jnp.broadcast_to(LAYOUT.bits(("depth", "style")), (64, 5))
     pixel = jnp.broadcast_to(LAYOUT.bits(("rgb", "local")), (64, 5))
-    low, high = flow.ends(KEY, blocks, {**blocks, "rgb": -blocks["rgb"]}, core, pixel, LAYOUT.order, 0.05, 0.1)
+    low, high = flow.ends(KEY, blocks, {**blocks, "rgb": -blocks["rgb"]}, core, pixel, LAYOUT.order, 0.05, 0.1, 4)
     np.testing.assert_array_equal(low["depth"], blocks["depth"])
     np.testing.assert_array_equal(low["style"], blocks["style"])
     np.testing.assert_array_equal(high["rgb"], -blocks["rgb"])
@@ -52,7 +54,7 @@ def test_ends_hold_what_is_known_and_noise_elsewhere(blocks):
 
 def test_a_channel_given_at_both_ends_stands_still(blocks):
     known = jnp.ones((64, 5))
-    low, high = flow.ends(KEY, blocks, blocks, known, known, LAYOUT.order, 0.05, 0.1)
+    low, high = flow.ends(KEY, blocks, blocks, known, known, LAYOUT.order, 0.05, 0.1, 4)
     np.testing.assert_array_equal(low["depth"], high["depth"])
 
 
@@ -88,13 +90,13 @@ def test_one_step_lands_on_the_prediction_whatever_the_state_is(blocks):
 
 def test_loss_is_zero_for_the_truth_and_counts_known_blocks_only(blocks):
     known, level, weight = jnp.ones((64, 5)), jnp.full(64, 0.5), jnp.ones((64, 6, 6, 1))
-    total, _ = flow.loss((blocks, blocks), (blocks, blocks), known, known, level, weight)
+    total, _ = flow.loss((blocks, blocks), (blocks, blocks), known, known, level, weight, CODE_WEIGHTS)
     assert total == 0
     wrong = {**blocks, "depth": blocks["depth"] + 1.0}
-    total, terms = flow.loss((wrong, blocks), (blocks, blocks), known, known, level, weight)
-    np.testing.assert_allclose([total, terms["depth_0"]], [flow.EMPHASIS["depth"], 1.0], rtol=1e-5)
+    total, terms = flow.loss((wrong, blocks), (blocks, blocks), known, known, level, weight, CODE_WEIGHTS)
+    np.testing.assert_allclose([total, terms["depth_0"]], [channel("depth").weight, 1.0], rtol=1e-5)
     hidden = known.at[:, LAYOUT.order.index("depth")].set(0.0)
-    assert flow.loss((wrong, blocks), (blocks, blocks), hidden, known, level, weight)[0] == 0
+    assert flow.loss((wrong, blocks), (blocks, blocks), hidden, known, level, weight, CODE_WEIGHTS)[0] == 0
     assert "style_1" not in terms
 
 

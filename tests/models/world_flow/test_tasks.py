@@ -7,6 +7,7 @@ import pytest
 
 from wsm_jax.flow import EULER, HEUN, integrate
 from wsm_jax.models.world_flow import tasks as flow
+from wsm_jax.models.world_flow.state import GROUPS
 
 SHAPES = {"text": (2, 3, 4), "core": (2, 8, 3, 5), "style": (2, 4, 2)}
 
@@ -23,10 +24,10 @@ def test_edges(task):
     part = jnp.broadcast_to(flow.random_part(jax.random.key(2), task.part, 8, 3, 2), (2, 8, 3))
     start = flow.start_levels(task, part, 3, 4)
     end = flow.end_levels(task, start)
-    velocity = flow.along(lambda x, level: data, start, end)
+    velocity = flow.along(lambda x, level: data, start, end, 0.02)
     for method, steps in ((EULER, 1), (EULER, 5), (HEUN, 3)):
         out = integrate(velocity, state, jnp.linspace(0.0, 1.0, steps + 1), method)
-        for name in flow.GROUPS:
+        for name in GROUPS:
             moves = np.asarray(end[name] > start[name])
             np.testing.assert_array_equal(np.asarray(out[name])[~moves], np.asarray(state[name])[~moves])
             if method is EULER:
@@ -46,7 +47,7 @@ def test_the_predictor_sees_the_levels_of_the_path():
 
     task = flow.TASKS["imagine"]
     start = flow.start_levels(task, jnp.ones((2, 8, 3), bool), 3, 4)
-    velocity = flow.along(predict, start, flow.end_levels(task, start))
+    velocity = flow.along(predict, start, flow.end_levels(task, start), 0.02)
     for progress in (0.0, 0.25, 1.0):
         velocity(_state(0), jnp.asarray(progress))
     assert seen == [0.0, 0.25, 1.0]

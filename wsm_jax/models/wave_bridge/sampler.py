@@ -26,6 +26,8 @@ class BridgeSampler:
     """A trained bridge. Pictures may have any size of at least a pixel per token row; channels are in physical units."""
 
     network: WaveBridge
+    size: tuple[int, int]
+    """Height and width in pixels of the pictures it was trained on."""
     steps: int
     """Solver steps of each direction."""
     method: str
