@@ -47,7 +47,7 @@ def _values() -> flags.FlagValues:
 def main(arguments: list[str]) -> int | None:
     """Converts one file. Raises Usage, ValueError or FileNotFoundError, all before anything is written."""
     values = _values()
-    rest = parse(COMMAND, values, arguments, others=True)
+    rest = parse(COMMAND, values, arguments, positional=True)
     if len(rest) != 2:
         raise Usage(f"{COMMAND}: got {rest}; needed two files, IN and OUT")
     source, target = Path(rest[0]), Path(rest[1])

@@ -48,7 +48,7 @@ def _values() -> flags.FlagValues:
 def main(arguments: list[str]) -> None:
     """Fits one recording. Raises Usage, ValueError or FileNotFoundError, all before anything is written."""
     values = _values()
-    rest = parse(COMMAND, values, arguments, others=True)
+    rest = parse(COMMAND, values, arguments, positional=True)
     if len(rest) != 2:
         raise Usage(f"{COMMAND}: got {rest}; needed IN and OUT.json")
     source, target = Path(rest[0]), Path(rest[1])

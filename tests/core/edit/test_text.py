@@ -20,7 +20,9 @@ def core() -> Waves:
     ("text", "field", "value"),
     [
         ("2.colour=0.1,0.2,0.9", "colour", (0.1, 0.2, 0.9)),
+        ("2.color=0.1,0.2,0.9", "colour", (0.1, 0.2, 0.9)),
         ("2.colour=cyan", "colour", COLOURS["cyan"]),
+        ("2.color=cyan", "colour", COLOURS["cyan"]),
         ("2.semantic=box", "semantic", SEMANTIC_CLASSES.index("box")),
         ("2.presence=0", "presence", 0.0),
         ("2.velocity=-1,2e-1,3", "velocity", (-1, 0.2, 3)),
@@ -49,6 +51,13 @@ def test_a_pose_that_is_set_stays(core, pose, value, speed):
     assert (np.asarray(getattr(after, speed))[:, 0] != 0).all()
     moving = apply(core, parse([f"1.{speed}=1,1,1", f"1.{pose}={value}"]), "core.json")
     assert (np.asarray(getattr(moving, speed))[:, 1] == 1).all()
+
+
+@pytest.mark.parametrize(("american", "british"), [("center", "centre"), ("color", "colour")])
+def test_american_field_names_make_the_same_edit(american, british):
+    (edit,), (same,) = parse([f"1.{american}=0.1,0.2,0.3"]), parse([f"1.{british}=0.1,0.2,0.3"])
+    assert edit[:2] == same[:2] == (1, british)
+    assert (edit[2] == same[2]).all()
 
 
 def test_quaternions_come_out_as_units(core):
