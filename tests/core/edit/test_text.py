@@ -78,7 +78,7 @@ def test_edits_are_made_in_order_and_leave_the_core_alone(core):
         ("2.colour", "SLOT.FIELD=VALUE"),
         ("colour=1,1,1", "SLOT.FIELD=VALUE"),
         ("-1.colour=1,1,1", "SLOT.FIELD=VALUE"),
-        ("2.color=1,1,1", "unknown field 'color'.*colour"),
+        ("2.hue=1,1,1", "unknown field 'hue'.*colour"),
         ("2.colour=mauve", "needed 3 numbers"),
         ("2.colour=", "needed 3 numbers"),
         ("2.colour=1,1", "needs 3 finite numbers"),
@@ -92,10 +92,10 @@ def test_edits_are_made_in_order_and_leave_the_core_alone(core):
     ],
 )
 def test_what_cannot_be_is_named(text, said):
-    with pytest.raises(ValueError, match=rf"--set={text.split('=')[0]}.*{said}"):
+    with pytest.raises(ValueError, match=rf"{text.split('=')[0]}.*{said}"):
         parse([text])
 
 
 def test_a_slot_that_is_not_there_is_named(core):
-    with pytest.raises(ValueError, match=r"--set=3\.colour: box\.json has the slots 0\.\.2"):
+    with pytest.raises(ValueError, match=r"3\.colour: box\.json has the slots 0\.\.2"):
         apply(core, parse(["3.colour=red"]), "box.json")

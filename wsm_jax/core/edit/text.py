@@ -66,7 +66,7 @@ def _named(field: str, value: str) -> Sequence[float] | None:
     """The numbers of a colour or a class that has a name."""
     if field == "colour" and value in COLOURS:
         return COLOURS[value]
-    return [SEMANTIC_CLASSES.index(value)] if field == "semantic" and value in SEMANTIC_CLASSES else None
+    return [float(SEMANTIC_CLASSES.index(value))] if field == "semantic" and value in SEMANTIC_CLASSES else None
 
 
 def apply(core: Waves, edits: Sequence[Edit], source: str) -> Waves:
