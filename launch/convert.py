@@ -135,5 +135,10 @@ def compare(before: "Thing", made: "Thing", target: Path, options: "Options", ce
     print(f"  Chamfer-L1 {1e3 * distance:.4g} mm {beside}; {solid}; of {what}")
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """Run the command line. Entry point of `wsm-convert`."""
     run(main)
+
+
+if __name__ == "__main__":
+    cli()

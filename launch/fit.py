@@ -179,5 +179,10 @@ def _row(waves: "Waves", frame: "Frame") -> np.ndarray:
     return np.concatenate([frame.rgb, np.asarray(seen["base_colour"]) * light[..., None], error], 1)
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """Run the command line. Entry point of `wsm-fit`."""
     run(main)
+
+
+if __name__ == "__main__":
+    cli()

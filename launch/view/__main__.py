@@ -72,5 +72,10 @@ def check_free(host: str, port: int) -> None:
         raise Usage(f"--host={host} --port={port}: {error.strerror or error}; needed an own address and a free port") from error
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """Run the command line. Entry point of `wsm-view`."""
     run(main)
+
+
+if __name__ == "__main__":
+    cli()
