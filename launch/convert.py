@@ -47,7 +47,7 @@ def _values() -> flags.FlagValues:
 def main(arguments: list[str]) -> int | None:
     """Converts one file. Raises Usage, ValueError or FileNotFoundError, all before anything is written."""
     values = _values()
-    rest = parse(COMMAND, values, arguments, others=True)
+    rest = parse(COMMAND, values, arguments, positional=True)
     if len(rest) != 2:
         raise Usage(f"{COMMAND}: got {rest}; needed two files, IN and OUT")
     source, target = Path(rest[0]), Path(rest[1])
@@ -135,5 +135,10 @@ def compare(before: "Thing", made: "Thing", target: Path, options: "Options", ce
     print(f"  Chamfer-L1 {1e3 * distance:.4g} mm {beside}; {solid}; of {what}")
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """Run the command line. Entry point of `wsm-convert`."""
     run(main)
+
+
+if __name__ == "__main__":
+    cli()

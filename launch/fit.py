@@ -48,7 +48,7 @@ def _values() -> flags.FlagValues:
 def main(arguments: list[str]) -> None:
     """Fits one recording. Raises Usage, ValueError or FileNotFoundError, all before anything is written."""
     values = _values()
-    rest = parse(COMMAND, values, arguments, others=True)
+    rest = parse(COMMAND, values, arguments, positional=True)
     if len(rest) != 2:
         raise Usage(f"{COMMAND}: got {rest}; needed IN and OUT.json")
     source, target = Path(rest[0]), Path(rest[1])
@@ -179,5 +179,10 @@ def _row(waves: "Waves", frame: "Frame") -> np.ndarray:
     return np.concatenate([frame.rgb, np.asarray(seen["base_colour"]) * light[..., None], error], 1)
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """Run the command line. Entry point of `wsm-fit`."""
     run(main)
+
+
+if __name__ == "__main__":
+    cli()

@@ -1,6 +1,7 @@
 """The habits of the repository: who imports whom, how long things are, that scripts parse, that the README tells the truth."""
 
 import ast
+import functools
 import importlib
 import os
 import re
@@ -8,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -47,6 +49,132 @@ def functions(tree: ast.AST) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
     return [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
 
 
+SOURCES = [path for path in PYTHON if name(path).split("/")[0] in ("wsm_jax", "data_pipelines")]
+
+NOT_MIRRORED = {
+    "data_pipelines.ingest.crew": "data_pipelines/ingest/test_restart.py: needs worker processes that crash",
+    "data_pipelines.ingest.remake": "data_pipelines/ingest/test_build.py: needs a finished build",
+    "data_pipelines.ingest.scan": "data_pipelines/ingest/test_build.py: its results are those of a build",
+    "data_pipelines.loading.batch": "data_pipelines/loading/test_loader.py: every batch passes through it",
+    "data_pipelines.loading.rows": "data_pipelines/loading/test_loader.py: every batch passes through it",
+    "data_pipelines.recording.decode": "data_pipelines/recording/test_video.py: needs real video files",
+    "data_pipelines.recording.depth_camera": "data_pipelines/recording/test_tum.py: the cameras of RGB-D recordings",
+    "data_pipelines.recording.parquet": "data_pipelines/recording/test_lerobot.py: its only user",
+    "data_pipelines.recording.reconstruction": "data_pipelines/recording/test_colmap.py: shared by three readers",
+    "data_pipelines.recording.recording": "data_pipelines/ingest/test_frame.py: the record that every reader returns",
+    "data_pipelines.recording.rlds_features": "data_pipelines/recording/test_rlds.py: needs the records that they describe",
+    "data_pipelines.simulation.camera_path": "data_pipelines/simulation/test_scene.py: paths avoid the objects of a scene",
+    "data_pipelines.simulation.mujoco_renderer": "data_pipelines/simulation/test_simulate.py: needs a scene of MuJoCo",
+    "data_pipelines.wsv.collection": "data_pipelines/loading/test_mixture.py: needs several datasets",
+    "data_pipelines.wsv.folder": "data_pipelines/wsv/test_object_store.py: local folders and buckets are one interface",
+    "data_pipelines.wsv.manifest": "data_pipelines/wsv/test_clip.py: layouts and clips are checked together",
+    "data_pipelines.wsv.moments": "data_pipelines/wsv/test_writer.py: statistics of what was written",
+    "data_pipelines.wsv.picture": "data_pipelines/wsv/test_clip.py: codecs of the frames of a clip",
+    "data_pipelines.wsv.shard": "data_pipelines/wsv/test_writer.py: internal to the writer",
+    "data_pipelines.wsv.verify": "data_pipelines/wsv/test_repair.py: what verify reports, repair restores",
+    "wsm_jax.core.composite": "core/test_tile.py: compared with the renderer",
+    "wsm_jax.core.exchange.array_file": "core/exchange/test_scene_file.py: shared by the file formats",
+    "wsm_jax.core.exchange.comparison": "core/exchange/test_conversion.py: judges conversions",
+    "wsm_jax.core.exchange.gltf": "core/exchange/test_scene_file.py: one test for all scene formats",
+    "wsm_jax.core.exchange.mesh_file": "core/exchange/test_conversion.py: one test for all mesh formats",
+    "wsm_jax.core.exchange.points": "core/exchange/test_conversion.py: input of a conversion",
+    "wsm_jax.core.exchange.usd": "core/exchange/test_scene_file.py: one test for all scene formats",
+    "wsm_jax.core.fitting.partition": "core/fitting/test_sets.py: divides what becomes a set",
+    "wsm_jax.core.fitting.planes": "core/fitting/test_sets.py: removed before sets are fitted",
+    "wsm_jax.core.mesh": "core/exchange/test_tessellation.py: meshes are made there",
+    "wsm_jax.core.physics.body": "core/physics/test_dynamics.py: internal to a step",
+    "wsm_jax.core.physics.manifold": "core/physics/test_contact.py: the contact points of a pair",
+    "wsm_jax.core.physics.matter": "core/physics/test_dynamics.py: input of a step",
+    "wsm_jax.core.physics.mjcf": "core/physics/test_dynamics.py: compared with MuJoCo",
+    "wsm_jax.core.physics.solver": "core/physics/test_dynamics.py: internal to a step",
+    "wsm_jax.core.physics.triple": "core/physics/test_dynamics.py: vector algebra of a step",
+    "wsm_jax.evaluation.showcase": "launch/test_chain.py: needs a trained world and its data",
+    "wsm_jax.experiment": "experiments/test_experiments.py: runs over every experiment file",
+    "wsm_jax.layers.patches": "models/wave_bridge/test_network.py: used by the wave bridge alone",
+    "wsm_jax.models.wave_bridge.objective": "training/test_objectives.py: one test for all objectives",
+    "wsm_jax.models.wave_bridge.sampler": "test_world.py: called by every verb",
+    "wsm_jax.models.wave_bridge.style": "test_world.py: styles belong to a whole world",
+    "wsm_jax.models.world_flow.network": "training/test_objectives.py: its only user beside the sampler",
+    "wsm_jax.models.world_flow.objective": "training/test_objectives.py: one test for all objectives",
+    "wsm_jax.models.world_flow.sampler": "test_world.py: called by every verb",
+    "wsm_jax.visualise.video": "launch/test_sample.py: films of a world",
+}
+"""Modules without a test file of the same name -> "test file: reason"."""
+
+SAME_NAME = {
+    "Frames": "coordinate frames of rays; frames of a video",
+    "Grid": "voxels; tiles of a picture",
+    "Layout": "of a dataset on disk; of the state of the wave bridge",
+    "Lens": "of a depth camera; of a photo",
+    "Reader": "of the clips of a batch; of a video",
+    "Reading": "of a recording; of a dataset for advice",
+    "Rows": "of a batch; of the constraint matrix",
+    "Style": "of simulated scenes; codes of the wave bridge",
+    "Task": "piece of work of ingestion; path of levels of the world flow",
+}
+"""Names of public classes that two modules define -> the two meanings. It only may shrink."""
+
+RAISES_MISSING = {
+    "data_pipelines.ingest.scan.recordings",
+    "data_pipelines.recording.mask.Masked.__call__",
+    "data_pipelines.recording.mask_array.ArrayMasks.__call__",
+    "data_pipelines.recording.mask_film.FilmMasks.__call__",
+    "data_pipelines.recording.segment.Segment.__call__",
+    "data_pipelines.recording.video.pictures",
+    "data_pipelines.wsv.clip.Clip.of",
+    "data_pipelines.wsv.dataset.Dataset.measures",
+    "wsm_jax.core.exchange.comparison.box",
+    "wsm_jax.core.exchange.conversion.Options.__post_init__",
+    "wsm_jax.core.fitting.compare.chamfer",
+    "wsm_jax.core.fitting.observations.bounded",
+    "wsm_jax.core.fitting.observations.from_points",
+    "wsm_jax.core.physics.change.check_empty",
+    "wsm_jax.core.physics.change.check_present",
+    "wsm_jax.core.physics.change.check_slot",
+    "wsm_jax.evaluation.judge.Scenes.of",
+    "wsm_jax.models.wave_bridge.state.Layout.__post_init__",
+    "wsm_jax.world.World.edit",
+}
+"""Public functions with a `raise` whose docstring does not say what they raise. It only may shrink."""
+
+
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    """The syntax tree of a file."""
+    return ast.parse(path.read_text(encoding="utf-8"), filename=name(path))
+
+
+def module(path: Path) -> str:
+    """The dotted name of a source file."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+def raises_itself(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """True if a function holds a `raise` outside the functions and classes within it."""
+    scopes = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
+    nodes: list[ast.AST] = list(function.body)
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.Raise):
+            return True
+        if not isinstance(node, scopes):
+            nodes.extend(ast.iter_child_nodes(node))
+    return False
+
+
+def public_functions(tree: ast.Module) -> Iterator[tuple[str, ast.FunctionDef, str]]:
+    """(name, node, docstring) of public functions and methods; a constructor may be documented by its class."""
+    special = ("__init__", "__post_init__", "__call__")
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and node.name[0] != "_":
+            yield node.name, node, ast.get_docstring(node) or ""
+        if isinstance(node, ast.ClassDef) and node.name[0] != "_":
+            for method in node.body:
+                if isinstance(method, ast.FunctionDef) and (method.name[0] != "_" or method.name in special):
+                    whole = ast.get_docstring(node) if method.name in special[:2] else ""
+                    yield f"{node.name}.{method.name}", method, f"{ast.get_docstring(method) or ''} {whole or ''}"
+
+
 def test_the_tree_is_seen():
     seen = {name(path) for path in FILES}
     assert {"setup.cfg", "wsm_jax/typing.py", "launch/test.sh", ".ci/run", "tests/test_architecture.py"} <= seen
@@ -63,7 +191,7 @@ def test_import_contracts_hold():
 @pytest.mark.parametrize("path", PYTHON, ids=name)
 def test_python_file_parses_and_is_short(path):
     text = path.read_text(encoding="utf-8")
-    tree = ast.parse(text, filename=name(path))
+    tree = parsed(path)
     compile(tree, name(path), "exec")
     lines = text.count("\n")
     limit = TEST_LINES if name(path).startswith("tests/") else FILE_LINES
@@ -157,3 +285,44 @@ def test_every_requirement_is_pinned():
     extras = [name for extra in project["project"]["optional-dependencies"].values() for name in extra]
     wanted = [*project["build-system"]["requires"], *project["project"]["dependencies"], *extras]
     assert {normal(requirement) for requirement in wanted} - set(pinned) == set()
+
+
+def test_every_module_has_its_test_file():
+    """`wsm_jax/a/b.py` has `tests/a/test_b.py`, `data_pipelines/a/b.py` has `tests/data_pipelines/a/test_b.py`, or a row."""
+    lacking = set()
+    for path in SOURCES:
+        parts = path.relative_to(ROOT).parts
+        folder = ROOT.joinpath("tests", *(parts[:-1] if parts[0] == "data_pipelines" else parts[1:-1]))
+        if path.stem != "__init__" and not (folder / f"test_{path.name}").is_file():
+            lacking.add(module(path))
+    assert lacking - NOT_MIRRORED.keys() == set(), "write its test file, or add a row to NOT_MIRRORED"
+    assert NOT_MIRRORED.keys() - lacking == set(), "stale rows of NOT_MIRRORED"
+    rows = {row: reason.split(": ") for row, reason in NOT_MIRRORED.items()}
+    assert [row for row, (test, reason) in rows.items() if not reason or not (ROOT / "tests" / test).is_file()] == []
+
+
+def test_no_two_public_classes_have_one_name():
+    where: dict[str, list[str]] = {}
+    for path in SOURCES:
+        for node in parsed(path).body:
+            if isinstance(node, ast.ClassDef) and node.name[0] != "_":
+                where.setdefault(node.name, []).append(module(path))
+    twice = {name: modules for name, modules in where.items() if len(modules) > 1}
+    assert {name: modules for name, modules in twice.items() if name not in SAME_NAME or len(modules) > 2} == {}
+    assert SAME_NAME.keys() - twice.keys() == set(), "stale rows of SAME_NAME"
+
+
+def test_public_functions_say_what_they_raise():
+    lacking = set()
+    for path in SOURCES:
+        for function, node, text in public_functions(parsed(path)):
+            if raises_itself(node) and not re.search(r"\braises?\b", text, re.IGNORECASE):
+                lacking.add(f"{module(path)}.{function}")
+    assert lacking - RAISES_MISSING == set(), "say in the docstring what it raises"
+    assert RAISES_MISSING - lacking == set(), "stale rows of RAISES_MISSING"
+
+
+def test_a_raise_of_an_inner_function_is_not_its_own():
+    inner, own = ast.parse("def f():\n  def g():\n    raise OSError\ndef h(x):\n  if x:\n    raise OSError").body
+    assert isinstance(inner, ast.FunctionDef) and isinstance(own, ast.FunctionDef)
+    assert (raises_itself(inner), raises_itself(own)) == (False, True)

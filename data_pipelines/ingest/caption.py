@@ -114,7 +114,7 @@ def decoded(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: is no text in UTF-8 ({error.reason} at byte {error.start}); mend or remove it") from error
+        raise ValueError(f"{path}: is no text in UTF-8 ({error.reason} at byte {error.start}); fix or remove it") from error
 
 
 def read(path: str | Path) -> dict[str, list[str | Cue]]:

@@ -22,7 +22,7 @@ from data_pipelines.ingest.caption import shown, text_of
 from data_pipelines.ingest.find import Candidate, Rejection, readable
 from data_pipelines.ingest.measure import Measure
 from data_pipelines.ingest.plan import Found, steps
-from data_pipelines.ingest.sidecar import beside, sidecars_of
+from data_pipelines.ingest.sidecar import sidecar_captions, sidecars_of
 from data_pipelines.recording import video
 from data_pipelines.recording.colmap import read_colmap
 from data_pipelines.recording.lerobot import read_lerobot
@@ -122,11 +122,11 @@ def _masked(film: Recording, candidate: Candidate) -> Recording:
 
 def _captioned(film: Recording, path: Path) -> Recording:
     """With the captions of the files beside it; those that are too long or too late are left out, and noted."""
-    given = beside(path)
+    given, damaged = sidecar_captions(path)
     short = [one for one in given if len(text_of(one).encode()) <= CAPTION_BYTES]
     left = len(given) - len(short)
     captions, late = shown(short, film.seconds)
-    notes = (f"{left} captions of more than {CAPTION_BYTES} bytes are left out" if left else "", late)
+    notes = (*damaged, f"{left} captions of more than {CAPTION_BYTES} bytes are left out" if left else "", late)
     return dataclasses.replace(
         film, text=captions.text, spans=captions.spans, notes=(*film.notes, *(note for note in notes if note))
     )

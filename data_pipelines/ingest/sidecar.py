@@ -1,84 +1,98 @@
 """Captions in files beside a recording a.mp4: a.txt, a caption a line, and the subtitles a.srt (SubRip) and a.vtt (WebVTT)."""
 
+import codecs
 import html
 import re
 from pathlib import Path
 
-from data_pipelines.ingest.caption import Cue, decoded
+from data_pipelines.ingest.caption import Cue
 from data_pipelines.ingest.find import readable
 
 _SUFFIXES = (".txt", ".srt", ".vtt")
 _TIME = r"(?:(\d{1,4}):)?([0-5]?\d):([0-5]?\d)[.,](\d{3})"
 _TIMES = re.compile(rf"\s*{_TIME}\s*-->\s*{_TIME}(?:\s.*)?")
-"""Hours, which WebVTT may leave out, minutes, seconds and milliseconds of the start and of the end; then where it is shown."""
+"""Hours (optional in WebVTT), minutes, seconds and milliseconds of the start and of the end; then the position on screen."""
 _STYLE = re.compile(r"</?[a-zA-Z][^<>]*>|<[\d:.]+>|\{\\[^{}]*\}")
-r"""Tags, times within a cue, and what SubRip has for places, as {\an8}."""
+r"""Tags, times within a cue, and positions of SubRip, as {\an8}."""
 _NO_CUE = re.compile(r"(NOTE|STYLE|REGION)(\s|$)")
-"""How the blocks of WebVTT that are no cues begin."""
+"""Beginning of the blocks of WebVTT that are no cues."""
 
 
 def sidecars_of(path: Path) -> tuple[Path, ...]:
-    """The files beside a recording that may hold its captions, and may not be there."""
+    """Paths beside a recording where files with its captions may be."""
     return tuple(path.parent / f"{path.stem}{suffix}" for suffix in _SUFFIXES)
 
 
-def beside(path: Path) -> tuple[str | Cue, ...]:
-    """What the files beside a recording say: a line of text is of all of it, a cue of a part; folders have no such files.
+def sidecar_captions(path: Path) -> tuple[tuple[str | Cue, ...], tuple[str, ...]]:
+    """Captions in the files beside a recording, and notes on files of another encoding, which are left out.
 
-    Raises ValueError that names the file, and the line.
+    A line of text describes all of the recording, a cue a part of it; folders have no such files. Raises ValueError that names
+    the file, and the line.
     """
-    found: list[str | Cue] = []
+    captions: list[str | Cue] = []
+    notes = []
     for sidecar in () if path.is_dir() else sidecars_of(path):
         if sidecar.is_file():
-            found += _lines(sidecar) if sidecar.suffix == ".txt" else subtitles(sidecar)
-    return tuple(found)
+            try:
+                captions += _lines(sidecar) if sidecar.suffix == ".txt" else subtitles(sidecar)
+            except UnicodeDecodeError as error:
+                name = readable(sidecar.name)
+                notes.append(f"{name} is left out: no text in UTF-8 or UTF-16 ({error.reason} at byte {error.start})")
+    return tuple(captions), tuple(notes)
+
+
+def _decoded(path: Path) -> str:
+    """Text of a file in UTF-8, or in UTF-16 with a byte order mark. Raises UnicodeDecodeError."""
+    with path.open("rb") as file:
+        wide = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    return path.read_text(encoding="utf-16" if wide else "utf-8-sig")
 
 
 def _lines(path: Path) -> list[str]:
-    return [line.strip() for line in decoded(path).split("\n") if line.strip()]
+    return [line.strip() for line in _decoded(path).split("\n") if line.strip()]
 
 
 def subtitles(path: Path) -> list[Cue]:
-    """The cues of a file of subtitles that have a text, which is without styles and on one line.
+    """Cues of a file of subtitles that have a text; the text has no styles and is on one line.
 
-    Raises ValueError that names the file and the line of what is none of the format.
+    Raises ValueError that names the file and the line that breaks the format, UnicodeDecodeError for another encoding.
     """
-    blocks = _blocks(decoded(path))
+    blocks = _blocks(_decoded(path))
     if path.suffix == ".vtt":
         header = blocks.pop(1, [""])
         if not re.match(r"WEBVTT(\s|$)", header[0]):
-            raise _bad(path, 1, header[0], "WEBVTT in the first line")
+            raise _bad_line(path, 1, header[0], "WEBVTT in the first line")
         _need_no_times(path, 1, header)
         blocks = {number: lines for number, lines in blocks.items() if not _NO_CUE.match(lines[0])}
-    found = [_cue(path, number, lines) for number, lines in blocks.items()]
-    return [cue for cue in found if cue.text]
+    cues = [_cue(path, number, lines) for number, lines in blocks.items()]
+    return [cue for cue in cues if cue.text]
 
 
 def _cue(path: Path, number: int, lines: list[str]) -> Cue:
-    """The cue of a block that begins at line `number`: perhaps a number or a name, the times, the text."""
+    """Cue of a block that begins at line `number`: a number or a name, which may be absent, the times, the text."""
     place = next((n for n, line in enumerate(lines[:2]) if "-->" in line), 0)
     times = _TIMES.fullmatch(lines[place])
     if times is None:
-        raise _bad(path, number + place, lines[place], "a cue, with times as 00:01:02,500 --> 00:01:04,000")
+        raise _bad_line(path, number + place, lines[place], "a cue, with times as 00:01:02,500 --> 00:01:04,000")
     text = lines[place + 1 :]
     _need_no_times(path, number + place + 1, text)
-    said = " ".join(html.unescape(_STYLE.sub("", " ".join(text))).split())
+    plain = " ".join(html.unescape(_STYLE.sub("", " ".join(text))).split())
     line = f"line {number + place}"
     try:
-        return Cue(said, _seconds(*times.groups()[:4]), _seconds(*times.groups()[4:]), f"{readable(path.name)}: {line}")
+        return Cue(plain, _seconds(*times.groups()[:4]), _seconds(*times.groups()[4:]), f"{readable(path.name)}: {line}")
     except ValueError as error:
-        raise ValueError(f"{path}: {line}: {error}; mend or remove it") from error
+        raise ValueError(f"{path}: {line}: {error}; fix or remove it") from error
 
 
 def _blocks(text: str) -> dict[int, list[str]]:
-    """The lines between empty ones, by the number of the first."""
-    found: dict[int, list[str]] = {}
+    """Blocks of lines between empty lines, by the number of their first line."""
+    blocks: dict[int, list[str]] = {}
     begin = 0
     for number, line in enumerate(text.split("\n"), 1):
         begin = (begin or number) if line.strip() else 0
         if begin:
-            found.setdefault(begin, []).append(line)
-    return found
+            blocks.setdefault(begin, []).append(line)
+    return blocks
 
 
 def _seconds(hours: str | None, minutes: str, seconds: str, milliseconds: str) -> float:
@@ -88,8 +102,8 @@ def _seconds(hours: str | None, minutes: str, seconds: str, milliseconds: str) -
 def _need_no_times(path: Path, number: int, lines: list[str]) -> None:
     for index, line in enumerate(lines, number):
         if "-->" in line:
-            raise _bad(path, index, line, "an empty line before every cue")
+            raise _bad_line(path, index, line, "an empty line before every cue")
 
 
-def _bad(path: Path, line: int, got: str, needed: str) -> ValueError:
-    return ValueError(f"{path}: line {line}: got {got.strip()[:60]!r}; needed {needed}; mend or remove it")
+def _bad_line(path: Path, line: int, got: str, needed: str) -> ValueError:
+    return ValueError(f"{path}: line {line}: got {got.strip()[:60]!r}; needed {needed}; fix or remove it")

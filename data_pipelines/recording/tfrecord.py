@@ -1,31 +1,46 @@
 """TFRecord files and the `tf.train.Example` messages in them, read without TensorFlow.
 
-A file is a row of records: length (uint64), its checksum (uint32), that many bytes, their checksum, all little endian. A
-checksum is CRC-32C, masked: rotated right by 15 bits, plus 0xa282ead8. An Example is a protobuf map from names to lists of
-bytes, of float32 or of int64.
+A file is a sequence of records: length (uint64), its checksum (uint32), the bytes of the record, their checksum, all little
+endian. A checksum is a masked CRC-32C. An Example is a protobuf map from names to lists of bytes, of float32 or of int64.
 """
 
 import functools
 import struct
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import google_crc32c
 import numpy as np
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError
 
 from wsm_jax.typing import Int, Shaped
 
 LIMIT_BYTES = 2**31
 """Largest record that is read; protobuf has the same limit."""
 
-_BLOCK = 2**20
-_POLYNOMIAL = 0x82F63B78  # Castagnoli's, lowest bit first
 _DAMAGED = "; get the file again"
+_SCALARS = {
+    "bytes": descriptor_pb2.FieldDescriptorProto.TYPE_BYTES,
+    "float": descriptor_pb2.FieldDescriptorProto.TYPE_FLOAT,
+    "int64": descriptor_pb2.FieldDescriptorProto.TYPE_INT64,
+}
+_FIELDS = {
+    "Example": (("features", "Features", False),),
+    "Features": (("feature", "Entry", True),),
+    "Entry": (("key", "bytes", False), ("value", "bytes", False)),
+    "Feature": (("bytes_list", "BytesList", False), ("float_list", "FloatList", False), ("int64_list", "Int64List", False)),
+    "BytesList": (("value", "bytes", True),),
+    "FloatList": (("value", "float", True),),
+    "Int64List": (("value", "int64", True),),
+}
+"""Fields of every message, numbered from 1: name, type, repeated."""
 
 
 def record_index(path: Path) -> Int[np.ndarray, "n 2"]:
-    """Offset of the bytes of every record, and their number; reads 12 bytes a record, and checks that all of them are there.
+    """(offset, length) of every record; reads 12 bytes a record, and checks that the file is complete.
 
-    Raises FileNotFoundError, or ValueError naming the file for what is no TFRecord file, or one that ends early.
+    Raises FileNotFoundError, or ValueError, naming the file, for another format or a truncated file.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; needed a TFRecord file")
@@ -37,7 +52,7 @@ def record_index(path: Path) -> Int[np.ndarray, "n 2"]:
             if len(head) < 12:
                 raise ValueError(f"{path}: ends early, in the head of record {len(rows)} at byte {offset}{_DAMAGED}")
             length, check = struct.unpack("<QI", head)
-            if masked(crc32c(head[:8])) != check:
+            if masked_crc32c(head[:8]) != check:
                 what = "is no TFRecord file" if offset == 0 else f"is damaged in the head of record {len(rows)}"
                 raise ValueError(f"{path}: {what}: the checksum of a length at byte {offset} is wrong{_DAMAGED}")
             if length > LIMIT_BYTES:
@@ -54,157 +69,65 @@ def read_record(path: Path, offset: int, length: int) -> bytes:
     with path.open("rb") as file:
         file.seek(offset)
         data = file.read(length + 4)
-    if len(data) != length + 4 or masked(crc32c(data[:-4])) != int.from_bytes(data[-4:], "little"):
+    if len(data) != length + 4 or masked_crc32c(data[:-4]) != int.from_bytes(data[-4:], "little"):
         raise ValueError(f"{path}: is damaged: the checksum of the record at byte {offset} is wrong{_DAMAGED}")
     return data[:-4]
 
 
-def masked(crc: int) -> int:
-    """A checksum as it is stored: so that one of data that hold checksums is as good as any."""
+def masked_crc32c(data: bytes) -> int:
+    """Checksum as TFRecord stores it: CRC-32C, rotated right by 15 bits, plus 0xa282ead8."""
+    crc = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 @functools.cache
-def _shifts(level: int) -> Shaped[np.ndarray, "4 256"]:
-    """For each byte of a register and each of its values: the register after 4 * 2**level zero bytes. XOR the four."""
-    if level:
-        half = _shifts(level - 1)
-        return _advance(half, half)
-    table = np.arange(256, dtype=np.uint32)
-    for _ in range(8):
-        table = (table >> np.uint32(1)) ^ (np.uint32(_POLYNOMIAL) * (table & np.uint32(1)))
-    rows = [table]
-    for _ in range(3):
-        rows.append((rows[-1] >> np.uint32(8)) ^ table[rows[-1] & np.uint32(255)])
-    return np.stack(rows[::-1])
+def _messages() -> dict[str, Any]:
+    """Message classes of tf.train.Example by name; a feature inside an Example stays bytes, so that only those asked for are
+    parsed."""
+    file = descriptor_pb2.FileDescriptorProto(name="wsm_jax/example.proto", package="wsm_jax", syntax="proto3")
+    for name, fields in _FIELDS.items():
+        message = file.message_type.add(name=name)
+        for number, (field, kind, repeated) in enumerate(fields, 1):
+            row = message.field.add(name=field, number=number, label=3 if repeated else 1)
+            if kind in _SCALARS:
+                row.type = _SCALARS[kind]
+            else:
+                row.type, row.type_name = descriptor_pb2.FieldDescriptorProto.TYPE_MESSAGE, f".wsm_jax.{kind}"
+            if name == "Feature":  # of its three lists the last one holds
+                row.oneof_index = 0
+        if name == "Feature":
+            message.oneof_decl.add(name="kind")
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return {name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"wsm_jax.{name}")) for name in _FIELDS}
 
 
-def _advance(shift: np.ndarray, registers: np.ndarray) -> np.ndarray:
-    four = np.ascontiguousarray(registers, "<u4").view(np.uint8).reshape(*registers.shape, 4)
-    return shift[0][four[..., 0]] ^ shift[1][four[..., 1]] ^ shift[2][four[..., 2]] ^ shift[3][four[..., 3]]
+def _parsed(name: str, data: bytes) -> Any:
+    """Message of a serialised one. Raises ValueError for damaged bytes."""
+    try:
+        return _messages()[name].FromString(data)
+    except DecodeError as error:
+        raise ValueError(str(error)) from error
 
 
-def crc32c(data: bytes) -> int:
-    """CRC-32C (Castagnoli) of `data`, as RFC 3720 defines it."""
-    register, whole = 0xFFFFFFFF, len(data) // 4 * 4 if len(data) >= 64 else 0
-    for start in range(0, whole, _BLOCK):
-        words = np.frombuffer(data, "<u4", (min(start + _BLOCK, whole) - start) // 4, start).copy()
-        words[0] ^= np.uint32(register)
-        # A CRC is linear: halves of equal length join as (left, moved over the right) XOR right; zeros in front are neutral.
-        level = 0
-        while len(words) > 1:
-            words = np.concatenate([np.zeros(len(words) % 2, np.uint32), words])
-            words = _advance(_shifts(level), words[::2]) ^ words[1::2]
-            level += 1
-        register = int(_advance(_shifts(0), words)[0])
-    table = _bytewise()
-    for byte in data[whole:]:
-        register = register >> 8 ^ table[(register ^ byte) & 255]
-    return register ^ 0xFFFFFFFF
+def example_features(data: bytes) -> dict[str, bytes]:
+    """Features of a serialised `tf.train.Example` by name, each still serialised: see `feature_values`.
 
-
-@functools.cache
-def _bytewise() -> list[int]:
-    return _shifts(0)[3].tolist()
-
-
-def example_features(data: bytes | memoryview) -> dict[str, memoryview]:
-    """The features of a serialised `tf.train.Example` by name, each still serialised: see `feature_values`.
-
-    Raises ValueError for what is none.
+    Raises ValueError for damaged bytes.
     """
-    found: dict[str, memoryview] = {}
-    for features in _messages(memoryview(data), 1):
-        for entry in _messages(features, 1):
-            parts = {number: value for number, value in _fields(entry) if isinstance(value, memoryview)}
-            found[str(parts.get(1, b""), "utf-8", "replace")] = parts.get(2, memoryview(b""))
-    return found
+    entries = _parsed("Example", data).features.feature
+    return {entry.key.decode("utf-8", "replace"): entry.value for entry in entries}
 
 
-def feature_values(feature: memoryview) -> list[bytes] | Shaped[np.ndarray, " n"]:
-    """The list of one feature: of bytes, or an array of float32 or int64; an empty list where it has no kind.
+def feature_values(feature: bytes) -> list[bytes] | Shaped[np.ndarray, " n"]:
+    """List of bytes, or array of float32 or int64, that one feature holds; an empty list where it states no type.
 
-    Raises ValueError for what is no feature.
+    Raises ValueError for damaged bytes.
     """
-    kind, lists = 0, []
-    for number, value in _fields(feature):
-        if number in (1, 2, 3) and isinstance(value, memoryview):
-            lists = [*lists, value] if number == kind else [value]
-            kind = number
-    if kind < 2:
-        return [bytes(value) for part in lists for value in _messages(part, 1)]
-    numbers = [_numbers(value, kind) for part in lists for number, value in _fields(part) if number == 1]
-    return np.concatenate([np.zeros(0, np.float32 if kind == 2 else np.int64), *numbers])
-
-
-def _numbers(value: memoryview | int, kind: int) -> np.ndarray:
-    """One number (unpacked), or all of a packed list."""
-    if isinstance(value, int):
-        if kind == 2:
-            raise ValueError("a list of float holds a varint")
-        return np.asarray([value], np.uint64).view(np.int64)
-    if kind == 3:
-        return _varints(value)
-    if len(value) % 4:
-        raise ValueError(f"a packed list of float has {len(value)} bytes")
-    return np.frombuffer(value, "<f4")
-
-
-def _varints(packed: memoryview) -> Int[np.ndarray, " n"]:
-    raw = np.frombuffer(packed, np.uint8)
-    ends = np.flatnonzero(raw < 128)
-    starts = np.concatenate([[0], ends + 1]).astype(np.int64)
-    if starts[-1] != len(raw):
-        raise ValueError("a packed list of int64 ends early")
-    starts = starts[:-1]
-    lengths = ends - starts + 1
-    if len(raw) and lengths.max() > 10:
-        raise ValueError("a varint is longer than 10 bytes")
-    values = np.zeros(len(ends), np.uint64)
-    for k in range(int(lengths.max()) if len(raw) else 0):
-        longer = lengths > k
-        values[longer] |= (raw[starts[longer] + k] & 127).astype(np.uint64) << np.uint64(7 * k)
-    return values.view(np.int64)
-
-
-def _messages(data: memoryview, number: int) -> Iterator[memoryview]:
-    for found, value in _fields(data):
-        if found == number:
-            if isinstance(value, int):
-                raise ValueError(f"field {number} is a number; needed bytes")
-            yield value
-
-
-def _fields(data: memoryview) -> Iterator[tuple[int, memoryview | int]]:
-    """Number and value of every field of a protobuf message: of a varint an int, of other kinds their bytes."""
-    at = 0
-    while at < len(data):
-        tag, at = _varint(data, at)
-        kind = tag & 7
-        if kind == 0:
-            value, at = _varint(data, at)
-            yield tag >> 3, value
-            continue
-        if kind == 2:
-            length, at = _varint(data, at)
-        elif kind in (1, 5):
-            length = 8 if kind == 1 else 4
-        else:
-            raise ValueError(f"no protobuf message: wire type {kind} at byte {at}")
-        if at + length > len(data):
-            raise ValueError(f"a protobuf message ends early: a field needs {at + length} of {len(data)} bytes")
-        yield tag >> 3, data[at : at + length]
-        at += length
-
-
-def _varint(data: memoryview, at: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        if at >= len(data):
-            raise ValueError("a protobuf message ends inside a varint")
-        byte = data[at]
-        at += 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value & 0xFFFFFFFFFFFFFFFF, at
-    raise ValueError("a varint is longer than 10 bytes")
+    message = _parsed("Feature", feature)
+    kind = message.WhichOneof("kind")
+    if kind == "float_list":
+        return np.array(message.float_list.value, np.float32)
+    if kind == "int64_list":
+        return np.array(message.int64_list.value, np.int64)
+    return list(message.bytes_list.value)

@@ -42,5 +42,10 @@ def main(arguments: list[str]) -> int | None:
     return verb(rest)
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """Run the command line. Entry point of `wsm-bench`."""
     command.run(main)
+
+
+if __name__ == "__main__":
+    cli()

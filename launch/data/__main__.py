@@ -1,4 +1,7 @@
-"""Builds and inspects WSV datasets: python -m launch.data VERB; without a verb it lists them, VERB --help its flags."""
+"""Build, inspect and repair WSV datasets: python -m launch.data VERB [flags].
+
+--help lists the verbs, VERB --help the flags of a verb.
+"""
 
 from launch import command
 from launch.data.advise import advise
@@ -21,10 +24,15 @@ VERBS: dict[str, command.Main] = {
 
 
 def main(arguments: list[str]) -> int | None:
-    """Runs the verb that the arguments start with."""
+    """Run the verb named by the first argument. Raises Usage or Help, and what the verb raises."""
     verb, rest = command.choose(COMMAND, VERBS, arguments)
     return verb(rest)
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """Run the command line. Entry point of `wsm-data`."""
     command.run(main)
+
+
+if __name__ == "__main__":
+    cli()

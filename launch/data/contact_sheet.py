@@ -1,13 +1,10 @@
-"""A page of pictures: every channel of some clips of a dataset, time from left to right."""
+"""Contact sheet: every channel of some clips of a dataset, time from left to right."""
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from data_pipelines.wsv import Dataset
 from wsm_jax.snapshot import channel, restore
-
-TILE = 96
-"""Least height of a picture, pixels; smaller ones are enlarged by a whole number."""
 
 LABEL = 110
 """Width of the column of channel names, pixels."""
@@ -17,23 +14,24 @@ HEAD = 22
 
 
 def captions(dataset: Dataset, clip: int) -> list[str]:
-    """The captions of a clip, those with times after these."""
+    """Captions of a clip, each preceded by its time span if it has one."""
     texts = dataset.captions(clip)
     spans = dataset.spans(clip) or (None,) * len(texts)
     return [f"{span[0]:.2f}..{span[1]:.2f} s: {t}" if span else t for t, span in zip(texts, spans, strict=True)]
 
 
-def contact_sheet(dataset: Dataset, clips: int | list[int], frames: int) -> Image.Image:
-    """Some clips, or so many spread over the dataset; `frames` frames of each spread over its time, or its views.
+def contact_sheet(dataset: Dataset, clips: int | list[int], frames: int, tile: int) -> Image.Image:
+    """Draw the given clips, or that number of clips evenly spaced over the dataset, with `frames` evenly spaced frames of each.
 
+    Frames lower than `tile` pixels are enlarged by an integer factor.
     Raises ValueError for a dataset without channels, and what Dataset.read raises.
     """
     layout = dataset.layout
     if not layout.channels:
-        raise ValueError(f"{dataset.folder.path}: has no channels, so nothing to draw")
+        raise ValueError(f"{dataset.folder.path}: has no channels, so there is nothing to draw")
     chosen = clips if isinstance(clips, list) else np.unique(np.linspace(0, len(dataset) - 1, clips).round().astype(int))
     shown = min(frames, max(dataset.frames(clip) for clip in chosen))
-    zoom = -(-TILE // layout.height)
+    zoom = -(-tile // layout.height)
     height, width = zoom * layout.height + 2, zoom * layout.width + 2
     block = HEAD + height * len(layout.channels)
     page = Image.new("RGB", (LABEL + width * shown, block * len(chosen)), (20, 20, 24))

@@ -1,4 +1,4 @@
-"""The argument that `inspect`, `verify` and `repair` share: which dataset."""
+"""Dataset argument of `inspect`, `verify` and `repair`."""
 
 from collections.abc import Sequence
 
@@ -8,14 +8,18 @@ from launch import command
 from launch.command import Usage
 
 
-def parse_dataset(name: str, values: flags.FlagValues, arguments: Sequence[str], others: bool = False) -> tuple[str, list[str]]:
-    """Parses the flags of a command; returns its dataset (`--data=PATH`, or the first plain argument) and what follows it.
+def parse_dataset(
+    name: str, values: flags.FlagValues, arguments: Sequence[str], others: str | None = None
+) -> tuple[str, list[str]]:
+    """Parse the flags of a command that takes one dataset, as its first plain argument or as --data=PATH.
 
-    Raises Usage when no dataset is named, and for more than one unless the command takes `others`.
+    Returns the dataset and the remaining plain arguments, which only a command with `others` (what they are, for its help)
+    accepts. Raises Usage without a dataset, and for arguments that are too many.
     """
-    flags.DEFINE_string("data", None, "dataset or collection; also as the first plain argument", flag_values=values)
-    rest = command.parse(name, values, arguments, others=True)
+    flags.DEFINE_string("data", None, "dataset or collection; or the first plain argument", flag_values=values)
+    usage = f"{name} PATH" + (f" [{others} ...]" if others else "")
+    rest = command.parse(usage, values, arguments, positional=True)
     paths = [*([values.data] if values.data else []), *rest]
     if not paths or (len(paths) > 1 and not others):
-        raise Usage(f"{name}: got {len(paths)} datasets {paths}; needed one, as {name} PATH or --data=PATH")
+        raise Usage(f"{usage}: got {len(paths)} datasets {paths}; needed one, as {name} PATH or {name} --data=PATH")
     return paths[0], paths[1:]

@@ -1,4 +1,4 @@
-"""`launch.data ingest`: flags of a dataset of recordings, and the summary that is printed after the build."""
+"""`launch.data ingest`: flags of a dataset of recordings, and the summary printed after the build."""
 
 from collections import Counter
 from pathlib import Path
@@ -14,65 +14,64 @@ if TYPE_CHECKING:
     from data_pipelines.ingest.build import Report
 
 COMMAND = "python -m launch.data ingest"
-_SHOWN = 20
-"""Lines of a kind that are printed."""
+_ALIASES = {"num_processes": "hosts", "process_id": "host"}
+"""Names of the same flags in JAX."""
 
 
 def _define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("out", None, "the new dataset's directory or URL", flag_values=values)
-    flags.DEFINE_list("inputs", [], "recordings, or folders of some, by comma; also as plain arguments", flag_values=values)
-    flags.DEFINE_string("licence", None, "licence of the recordings, kept in the manifest", flag_values=values)
-    flags.DEFINE_string("name", None, "name of the dataset; without it, the last part of --out", flag_values=values)
-    flags.DEFINE_string("size", "64x64", "HEIGHTxWIDTH in pixels; pictures are cropped to its aspect", flag_values=values)
-    flags.DEFINE_float("fps", 8.0, "frames a second of the dataset, at most the video's own", flag_values=values)
+    flags.DEFINE_list("inputs", [], "recordings, or folders of them, comma-separated; or plain arguments", flag_values=values)
+    flags.DEFINE_string("licence", None, "licence of the recordings, stored in the manifest", flag_values=values)
+    flags.DEFINE_string("name", None, "name of the dataset; default: the last part of --out", flag_values=values)
+    flags.DEFINE_string("size", "64x64", "HEIGHTxWIDTH in pixels; frames are cropped to its aspect ratio", flag_values=values)
+    flags.DEFINE_float("fps", 8.0, "frame rate of the dataset, Hz, at most that of the video", flag_values=values)
     flags.DEFINE_float("clip_seconds", 2.0, "length of a clip, s", flag_values=values)
     flags.DEFINE_list(
-        "buckets", [], "instead of size, fps, clip_seconds: several HEIGHTxWIDTH@HZxSECONDS, by comma", flag_values=values
+        "buckets", [], "instead of size, fps and clip_seconds: HEIGHTxWIDTH@HZxSECONDS, comma-separated", flag_values=values
     )
     flags.DEFINE_enum(
         "codec",
         "jpeg",
         ["jpeg", "h264", "array"],
-        "how rgb is kept; h264 is a tenth of jpeg, array lossless",
+        "codec of rgb; h264 takes a tenth of jpeg, array is lossless",
         flag_values=values,
     )
     flags.DEFINE_integer(
         "frames_per_chunk",
         None,
-        "frames read together (see advise); without it 8 at most",
+        "frames per chunk, which are read together (see advise); default: at most 8",
         lower_bound=1,
         flag_values=values,
     )
-    flags.DEFINE_list("derive", [], "channels to work out where depth and cameras are: normal, motion", flag_values=values)
+    flags.DEFINE_list("derive", [], "channels to compute from depth and cameras: normal, motion", flag_values=values)
     flags.DEFINE_string(
         "captions",
         None,
-        '.json {"a.mp4": ["text", ...]}, or .jsonl of {"file": ..., "caption": ...}; what is of a part alone has "start" and '
-        '"end" in s (in .json as {"text": ..., "start": ..., "end": ...})',
+        '.json {"a.mp4": ["text", ...]}, or .jsonl of {"file": ..., "caption": ...}; a caption of one part has "start" '
+        'and "end" in s (in .json as {"text": ..., "start": ..., "end": ...})',
         flag_values=values,
     )
     flags.DEFINE_string(
-        "masks", None, "folder of masks of instances: FOLDER/a/*.png, a.npy, a.npz or a.mkv of a.mp4", flag_values=values
+        "masks", None, "folder of instance masks: for a.mp4, FOLDER/a/*.png, a.npy, a.npz or a.mkv", flag_values=values
     )
-    flags.DEFINE_float("folder_fps", None, "frames a second of recordings without times: folders, episodes", flag_values=values)
-    flags.DEFINE_float("depth_unit", None, "one step of RGB-D depth in m, as 0.001", flag_values=values)
-    flags.DEFINE_list("intrinsics", None, "fx,fy,cx,cy of RGB-D pictures, pixels", flag_values=values)
-    flags.DEFINE_bool("allow_truncated", False, "keep what is there of a video that ends early", flag_values=values)
-    flags.DEFINE_bool(
-        "allow_missing", False, "leave out photos that a reconstruction names and that are not there", flag_values=values
-    )
-    flags.DEFINE_bool("shots", True, "cut at shots", flag_values=values)
-    flags.DEFINE_float("min_sharpness", 0.0, "leave out clips that are blurred more (see inspect)", flag_values=values)
-    flags.DEFINE_float("min_change", 0.0, "leave out clips that change less a second, levels of 255", flag_values=values)
-    flags.DEFINE_float("max_duplicates", 1.0, "leave out clips with a larger share of repeated frames", flag_values=values)
-    flags.DEFINE_bool("strict", False, "whatever cannot be used is an error", flag_values=values)
-    flags.DEFINE_integer("workers", 2, "processes", lower_bound=1, flag_values=values)
-    runner.define_flags(values)
     flags.DEFINE_float(
-        "limit_s", 3600, "seconds that a process may be at one recording before it is given up; 0: any", flag_values=values
+        "folder_fps", None, "frame rate of recordings without timestamps (folders, episodes), Hz", flag_values=values
     )
-    flags.DEFINE_integer("host", 0, "of several that build together: which this is", lower_bound=0, flag_values=values)
-    flags.DEFINE_integer("hosts", 1, "how many build together", lower_bound=1, flag_values=values)
+    flags.DEFINE_float("depth_unit", None, "unit of RGB-D depth, m, for example 0.001", flag_values=values)
+    flags.DEFINE_list("intrinsics", None, "fx,fy,cx,cy of RGB-D frames, pixels", flag_values=values)
+    flags.DEFINE_bool("allow_truncated", False, "keep the readable part of a truncated video", flag_values=values)
+    flags.DEFINE_bool("allow_missing", False, "skip missing photos of a reconstruction", flag_values=values)
+    flags.DEFINE_bool("shots", True, "cut at shot boundaries", flag_values=values)
+    flags.DEFINE_float("min_sharpness", 0.0, "minimum sharpness of a clip (see inspect)", flag_values=values)
+    flags.DEFINE_float("min_change", 0.0, "minimum change per second of a clip, grey levels out of 255", flag_values=values)
+    flags.DEFINE_float("max_duplicates", 1.0, "maximum fraction of duplicate frames in a clip", flag_values=values)
+    flags.DEFINE_bool("strict", False, "fail on unusable recordings instead of skipping them", flag_values=values)
+    flags.DEFINE_integer("workers", 2, "number of processes", lower_bound=1, flag_values=values)
+    runner.define_flags(values)
+    flags.DEFINE_float("limit_s", 3600, "time limit of one recording, s; 0: none", flag_values=values)
+    flags.DEFINE_integer("host", 0, "index of this host, when several build one dataset", lower_bound=0, flag_values=values)
+    flags.DEFINE_integer("hosts", 1, "number of hosts that build the dataset", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("summary_lines", 20, "lines of each kind in the summary", lower_bound=1, flag_values=values)
     flags.DEFINE_bool("progress", True, "progress bars", flag_values=values)
 
 
@@ -80,7 +79,7 @@ def ingest(arguments: list[str]) -> int:
     """Cut real recordings (videos, frames, RGB-D, posed photos, robot episodes) into clips."""
     values = flags.FlagValues()
     _define_flags(values)
-    rest = command.parse(COMMAND, values, arguments, ["out", "licence"], others=True)
+    rest = command.parse(COMMAND, values, arguments, ["out", "licence"], positional=True, aliases=_ALIASES)
     height, width = command.size(values.size)
 
     from data_pipelines.ingest import caption
@@ -111,7 +110,7 @@ def ingest(arguments: list[str]) -> int:
         runner=runner.runner(values),
         progress=values.progress,
     )
-    _print_report(report, values.out)
+    _print_report(report, values.out, values.summary_lines)
     return 0
 
 
@@ -119,27 +118,27 @@ def _number(text: str, flag: str) -> float:
     try:
         return float(text)
     except ValueError as error:
-        raise Usage(f"{flag}: {text!r} is no number") from error
+        raise Usage(f"{flag}: {text!r} is not a number") from error
 
 
-def _print_report(report: "Report", out: str) -> None:
-    """What was kept of every recording, what was left out and why, and the datasets."""
+def _print_report(report: "Report", out: str, most: int) -> None:
+    """Print what was kept and what was left out, at most `most` lines of each kind, and the datasets."""
     sources = [source for manifest in report.manifests.values() for source in manifest["sources"]]
-    for source in sources[:_SHOWN]:
+    for source in sources[:most]:
         long = f", {source['seconds_used']:.3f} of {source['seconds']:.3f} s" if source["seconds_used"] else ""
         print(f"{source['name']}: kept {source['clips']} clips{long}")
-    if rest := sources[_SHOWN:]:
+    if rest := sources[most:]:
         seconds = f"{sum(s['seconds_used'] for s in rest):.3f} of {sum(s['seconds'] for s in rest):.3f} s"
         print(f"and {len(rest)} more recordings: kept {sum(s['clips'] for s in rest)} clips, {seconds}")
     notes = Counter(note for source in sources for note in source["notes"])
-    for note, count in notes.most_common(_SHOWN):
+    for note, count in notes.most_common(most):
         print(f"note on {count} recording{'s' * (count > 1)}: {note}")
     reasons = Counter(one.reason.split(":")[0] if one.start is not None else one.reason for one in report.rejected)
-    for reason, count in reasons.most_common(_SHOWN):
+    for reason, count in reasons.most_common(most):
         first = next(one for one in report.rejected if one.reason.startswith(reason))
         print(f"left out: {first.name}" + (f" and {count - 1} more" if count > 1 else "") + f": {reason}")
-    if len(reasons) > _SHOWN:
-        print(f"left out: {len(reasons) - _SHOWN} more reasons")
+    if len(reasons) > most:
+        print(f"left out: {len(reasons) - most} more reasons")
     if report.rejected:
         whole = sum(one.start is None for one in report.rejected)
         print(f"left out in all: {whole} whole, {len(report.rejected) - whole} parts; rejected.jsonl lists them")

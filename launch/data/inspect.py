@@ -1,4 +1,4 @@
-"""`launch.data inspect`: what a dataset holds, as a table, a picture or a page."""
+"""`launch.data inspect`: the contents of a dataset as a table, a picture or a page."""
 
 from pathlib import Path
 
@@ -13,12 +13,14 @@ COMMAND = "python -m launch.data inspect"
 
 
 def inspect(arguments: list[str]) -> int:
-    """Print what a dataset, or a collection, holds; with --out or --html, show some clips."""
+    """Print the contents of a dataset or collection; with --out or --html, also show some clips."""
     values = flags.FlagValues()
-    flags.DEFINE_string("out", None, "a picture (.png) of all channels of some clips", flag_values=values)
-    flags.DEFINE_string("html", None, "a page (.html) with pictures, captions, and what was left out", flag_values=values)
-    flags.DEFINE_integer("clips", 3, "clips on the picture", lower_bound=1, flag_values=values)
-    flags.DEFINE_integer("frames", 8, "frames of a clip on the picture", lower_bound=1, flag_values=values)
+    flags.DEFINE_string("out", None, "picture (.png) to write: all channels of some clips", flag_values=values)
+    flags.DEFINE_string("html", None, "page (.html) to write: pictures, captions, rejected recordings", flag_values=values)
+    flags.DEFINE_integer("clips", 3, "number of clips to show", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("frames", 8, "frames to show of each clip", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("tile", 96, "minimum height of a picture, pixels", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("rejected", 500, "maximum rows of rejected recordings on the page", lower_bound=0, flag_values=values)
     path = parse_dataset(COMMAND, values, arguments)[0]
     if values.out and Path(values.out).suffix != ".png":
         raise Usage(f"--out={values.out}; needed a name that ends in .png")
@@ -35,9 +37,10 @@ def inspect(arguments: list[str]) -> int:
     if values.out:
         if len(datasets) > 1:
             raise Usage(f"--out={values.out}: {path} is a collection of {len(datasets)}; name one of them, or use --html")
-        write_picture(Path(values.out), contact_sheet(datasets[0], values.clips, values.frames))
+        write_picture(Path(values.out), contact_sheet(datasets[0], values.clips, values.frames, values.tile))
         print(f"\n{values.out}: a picture of {min(values.clips, len(datasets[0]))} clips")
     if page is not None:
-        write_file(page, dataset_page(Path(path).name, datasets, values.clips, values.frames))
+        title = Path(path).name
+        write_file(page, dataset_page(title, datasets, values.clips, values.frames, values.tile, values.rejected))
         print(f"\n{page}: a page of {len(datasets)} dataset{'s' * (len(datasets) > 1)}")
     return 0

@@ -1,4 +1,4 @@
-"""A dataset, or a collection, as one HTML file that opens offline: tables, pictures of every channel, and what was left out."""
+"""A dataset or collection as one HTML file that opens offline: tables, pictures of every channel, rejected recordings."""
 
 import base64
 import io
@@ -14,32 +14,33 @@ from data_pipelines.wsv import Dataset
 from launch.data.contact_sheet import captions, contact_sheet
 from launch.data.table import table
 
-_MOST_REJECTED = 500
 
+def dataset_page(title: str, datasets: Sequence[Dataset], clips: int, frames: int, tile: int, most_rejected: int) -> str:
+    """The page, with `clips` clips of each dataset, `frames` frames of each clip, and at most `most_rejected` rejections.
 
-def dataset_page(title: str, datasets: Sequence[Dataset], clips: int, frames: int) -> str:
-    """The page, with `clips` clips of each dataset, and `frames` frames of each."""
+    Raises what Dataset.read raises.
+    """
     template = resources.files("launch.data").joinpath("page.html.jinja").read_text(encoding="utf-8")
     rejected = _rejected(datasets)
-    shown = [{"name": d.name, "table": table(d), "clips": _clips(d, clips, frames)} for d in datasets]
+    shown = [{"name": d.name, "table": table(d), "clips": _clips(d, clips, frames, tile)} for d in datasets]
     page = Environment(autoescape=True, undefined=StrictUndefined).from_string(template)
-    more = max(len(rejected) - _MOST_REJECTED, 0)
-    return page.render(title=title, datasets=shown, rejected=rejected[:_MOST_REJECTED], more=more)
+    more = max(len(rejected) - most_rejected, 0)
+    return page.render(title=title, datasets=shown, rejected=rejected[:most_rejected], more=more)
 
 
-def _clips(dataset: Dataset, clips: int, frames: int) -> list[dict[str, Any]]:
-    """Clips spread over the dataset."""
-    found = []
+def _clips(dataset: Dataset, clips: int, frames: int, tile: int) -> list[dict[str, Any]]:
+    """Evenly spaced clips of the dataset, as the template needs them."""
+    rows = []
     for number in np.unique(np.linspace(0, len(dataset) - 1, clips).round().astype(int)) if dataset.layout.channels else ():
         buffer = io.BytesIO()
-        contact_sheet(dataset, [int(number)], frames).save(buffer, "PNG")
+        contact_sheet(dataset, [int(number)], frames, tile).save(buffer, "PNG")
         origin = dataset.origin(number)
         sources = dataset.manifest["sources"]
         named = f"{sources[origin['source']]['name']} from {origin['start']:.2f} s" if "source" in origin else ""
         lines = [*captions(dataset, number), *(json.dumps(event) for event in dataset.events(number))]
         for name, signal in dataset.signals(number).items():
             lines.append(f"{name}: {len(signal.time)} x {np.shape(signal.values)[1]}, first {_short(signal.values)}")
-        found.append(
+        rows.append(
             {
                 "number": int(number),
                 "picture": base64.b64encode(buffer.getvalue()).decode(),
@@ -48,7 +49,7 @@ def _clips(dataset: Dataset, clips: int, frames: int) -> list[dict[str, Any]]:
                 "lines": lines,
             }
         )
-    return found
+    return rows
 
 
 def _short(values: Any) -> str:
@@ -56,7 +57,7 @@ def _short(values: Any) -> str:
 
 
 def _rejected(datasets: Sequence[Dataset]) -> list[dict[str, Any]]:
-    """What was left out of a build; every dataset of it has the same list."""
+    """Rejected recordings of the build; every dataset of a build has the same list."""
     for dataset in datasets:
         if "rejected.jsonl" in dataset.manifest["files"]:
             raw = dataset.folder.read("rejected.jsonl") or b""

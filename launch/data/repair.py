@@ -1,4 +1,4 @@
-"""`launch.data repair`: rebuild damaged files from the recipe of the dataset, or from its recordings."""
+"""`launch.data repair`: rebuild damaged files of a dataset from its build parameters, or from its recordings."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -14,58 +14,60 @@ COMMAND = "python -m launch.data repair"
 
 
 def repair(arguments: list[str]) -> int:
-    """Rebuild damaged files of a dataset: of its recipe, or of its recordings, which are given again as plain arguments."""
+    """Rebuild damaged files of a dataset; one that was ingested needs its recordings, as the arguments after it."""
     values = flags.FlagValues()
-    flags.DEFINE_list("inputs", [], "its recordings, or folders of some, by comma; also as plain arguments", flag_values=values)
-    flags.DEFINE_string("captions", None, "those that were given to ingest, where text is damaged", flag_values=values)
-    flags.DEFINE_string("masks", None, "the folder of masks that was given to ingest", flag_values=values)
-    flags.DEFINE_integer("workers", 2, "processes", lower_bound=1, flag_values=values)
+    flags.DEFINE_list(
+        "inputs", [], "its recordings, or folders of them, comma-separated; or plain arguments", flag_values=values
+    )
+    flags.DEFINE_string("captions", None, "caption file that was given to ingest, if text is damaged", flag_values=values)
+    flags.DEFINE_string("masks", None, "folder of masks that was given to ingest", flag_values=values)
+    flags.DEFINE_integer("workers", 2, "number of processes", lower_bound=1, flag_values=values)
     flags.DEFINE_bool("progress", True, "progress bars", flag_values=values)
-    path, rest = parse_dataset(COMMAND, values, arguments, others=True)
+    path, rest = parse_dataset(COMMAND, values, arguments, "RECORDING")
 
     from data_pipelines.ingest import caption
     from data_pipelines.wsv import collection
-    from data_pipelines.wsv import repair as mend
-    from data_pipelines.wsv import verify as problems_of
+    from data_pipelines.wsv import repair as repair_dataset
+    from data_pipelines.wsv import verify as list_problems
     from data_pipelines.wsv.folder import Folder
     from data_pipelines.wsv.repair import head
 
     inputs, texts = [*values.inputs, *rest], caption.read(values.captions) if values.captions else {}
     root = Folder(path)
-    several = [] if head(root.path) else [root.name(part) for part in collection.below(root)]
-    seen: dict[Any, Any] = {}
-    makers = {path: _maker(path, inputs, texts, seen, values.masks) for path in several or [root.path]}
-    refused = [maker.refused for maker, _ in makers.values() if hasattr(maker, "refused")]
+    members = [] if head(root.path) else [root.name(part) for part in collection.below(root)]
+    scanned: dict[Any, Any] = {}
+    builders = {path: _builder(path, inputs, texts, scanned, values.masks) for path in members or [root.path]}
+    refused = [builder.refused for builder, _ in builders.values() if hasattr(builder, "refused")]
     if inputs and not refused:
-        raise Usage(f"{COMMAND}: {root.path} is not made of recordings; got {', '.join(map(str, inputs))}")
+        raise Usage(f"{COMMAND}: {root.path} is no dataset that was built from recordings; got {', '.join(map(str, inputs))}")
     for name in sorted(set.intersection(*map(set, refused)) if refused else ()):
         print(refused[0][name])
-    for path, (maker, more) in makers.items():
-        for line in mend(path, maker, values.progress, workers=values.workers, **more):
+    for path, (builder, options) in builders.items():
+        for line in repair_dataset(path, builder, values.progress, workers=values.workers, **options):
             print(line)
-    if several and collection.damaged(root):
+    if members and collection.damaged(root):
         print(collection.restore(root))
-    problems = problems_of(root.path, values.progress)
-    print(f"{root.path}: {f'{len(problems)} problems are left' if problems else 'sound'}")
+    problems = list_problems(root.path, values.progress)
+    print(f"{root.path}: {f'{len(problems)} problems remain' if problems else 'sound'}")
     return 1 if problems else 0
 
 
-def _maker(
-    path: str, inputs: list[str], texts: "dict[str, list[str | Cue]]", seen: dict[Any, Any], masks: str | None
+def _builder(
+    path: str, inputs: list[str], texts: "dict[str, list[str | Cue]]", scanned: dict[Any, Any], masks: str | None
 ) -> tuple[Any, dict[str, Any]]:
-    """What makes the clips of a dataset again (None: nothing does), and the arguments of `wsv.repair` that go with it."""
+    """The builder that regenerates the clips of a dataset, or None, and the arguments of `wsv.repair` that it needs."""
     from data_pipelines.ingest.remake import remake
     from data_pipelines.simulation.simulate import maker
     from data_pipelines.wsv.repair import head
 
-    known = head(path)
-    build = known["build"] if known else {}
+    manifest = head(path)
+    build = manifest["build"] if manifest else {}
     try:
-        if known and build.get("command") == "simulate":
-            simulated = maker(known)
+        if manifest and build.get("command") == "simulate":
+            simulated = maker(manifest)
             return simulated, {"environment": simulated.environment}
-        if known and build.get("verb") == "ingest":
-            cut = remake(path, known, inputs, texts, seen, masks)
+        if manifest and build.get("verb") == "ingest":
+            cut = remake(path, manifest, inputs, texts, scanned, masks)
             return cut, {"attached": cut.attached if inputs else None}
     except ValueError as error:
         print(error)

@@ -1,4 +1,4 @@
-"""Flags for the executor of a build: local processes, or an Apache Beam pipeline."""
+"""Flags of the executor of a build: local processes, or an Apache Beam pipeline."""
 
 import functools
 import shlex
@@ -13,17 +13,20 @@ if TYPE_CHECKING:
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_bool("beam", False, "an Apache Beam pipeline does the work, instead of --workers", flag_values=values)
-    flags.DEFINE_string("beam_options", "", "options of Beam, as '--runner=DataflowRunner --project=...'", flag_values=values)
+    """Define --beam and --beam_options."""
+    flags.DEFINE_bool("beam", False, "build in an Apache Beam pipeline instead of --workers processes", flag_values=values)
+    flags.DEFINE_string(
+        "beam_options", "", "options of Beam, such as '--runner=DataflowRunner --project=...'", flag_values=values
+    )
 
 
 def runner(values: flags.FlagValues) -> "Run":
-    """What does the work: processes, or a pipeline. Raises Usage."""
+    """The executor that the flags choose. Raises Usage."""
     from data_pipelines import beam, workers
 
     if not values.beam:
         if values.beam_options:
-            raise Usage(f"--beam_options={values.beam_options}: needed --beam beside it")
+            raise Usage(f"--beam_options={values.beam_options}: needed together with --beam")
         limit = values.limit_s if "limit_s" in values and values.limit_s else None
         return functools.partial(workers.run, limit_s=limit)
     try:

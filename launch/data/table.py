@@ -1,4 +1,4 @@
-"""A WSV dataset as text: what it holds, what it costs on disk, its statistics and its sources."""
+"""A WSV dataset as text: contents, size on disk, statistics and sources."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,28 +10,28 @@ from wsm_jax.snapshot import channel
 
 
 def table(dataset: Dataset) -> str:
-    """Clips, hours, channels with raw and stored size, statistics in physical units, sources."""
+    """Clips, hours, channels with raw and stored sizes, statistics in physical units, and sources, as text."""
     layout, manifest = dataset.layout, dataset.manifest
     counts = manifest["counts"]
     seconds = layout.frames / layout.frame_hz if layout.frames else layout.ticks / manifest["tick_hz"]
     lines = [
         f"name      {dataset.name}  (schema version {manifest['schema_version']})",
         f"clips     {layout.clips} of {seconds:g} s, {layout.clips * seconds / 3600:.4g} hours",
-        f"frames    {layout.frames} a clip at {layout.frame_hz:g} Hz, {layout.height} x {layout.width} pixels",
-        f"core      {layout.ticks} ticks of {layout.waves} waves a clip" if layout.ticks else "core      none",
-        f"camera    {'a pose a frame' if layout.camera else 'none'}",
+        f"frames    {layout.frames} per clip at {layout.frame_hz:g} Hz, {layout.height} x {layout.width} pixels",
+        f"core      {layout.ticks} ticks of {layout.waves} waves per clip" if layout.ticks else "core      none",
+        f"camera    {'one pose per frame' if layout.camera else 'none'}",
         f"text      {counts['captions']} captions, {counts['events']} events",
         f"on disk   {_mib(counts['bytes'])} MiB in {counts['files']} files, {counts['shards']} shards",
     ]
     if layout.channels:
-        rows = [("channel", "unit", "kept as", "raw MiB", "stored MiB", "ratio", *_STATISTICS)]
+        rows = [("channel", "unit", "encoding", "raw MiB", "stored MiB", "ratio", *_STATISTICS)]
         rows += [_channel_row(dataset, name) for name in layout.channels]
         lines += ["", *_aligned(rows)]
     if fields := manifest["statistics"]["core"]:
         rows = [("core field", *_STATISTICS)]
         rows += [(name, *_summary(values)) for name, values in fields.items()]
         lines += ["", *_aligned(rows)]
-    rows = [("source", "licence", "of it")]
+    rows = [("source", "licence", "details")]
     for source in manifest["sources"]:
         rest = {key: value for key, value in source.items() if key not in ("name", "licence") and value != ""}
         rows.append((source["name"], source["licence"], ", ".join(f"{key} {_short(value)}" for key, value in rest.items())))

@@ -8,14 +8,14 @@ COMMAND = "python -m launch.data verify"
 
 
 def verify(arguments: list[str]) -> int:
-    """Read every byte of a dataset; print one line a problem, exit code 1 if there is one."""
+    """Read every byte of a dataset; print one line per problem, exit code 1 if there are any."""
     values = flags.FlagValues()
     flags.DEFINE_bool("progress", True, "progress bar", flag_values=values)
     path = parse_dataset(COMMAND, values, arguments)[0]
 
-    from data_pipelines.wsv import verify as problems_of
+    from data_pipelines.wsv import verify as list_problems
 
-    problems = problems_of(path, values.progress)
+    problems = list_problems(path, values.progress)
     for line in problems:
         print(line)
     if not problems:

@@ -30,7 +30,7 @@ def _values() -> flags.FlagValues:
 def main(arguments: list[str]) -> int | None:
     """Serves one core until it is interrupted. Raises Usage, ValueError or FileNotFoundError before anything is served."""
     values = _values()
-    rest = parse(COMMAND, values, arguments, others=True)
+    rest = parse(COMMAND, values, arguments, positional=True)
     if len(rest) != 1:
         raise Usage(f"{COMMAND}: got {rest}; needed one core, dataset or scene")
 
@@ -72,5 +72,10 @@ def check_free(host: str, port: int) -> None:
         raise Usage(f"--host={host} --port={port}: {error.strerror or error}; needed an own address and a free port") from error
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """Run the command line. Entry point of `wsm-view`."""
     run(main)
+
+
+if __name__ == "__main__":
+    cli()

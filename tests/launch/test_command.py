@@ -1,11 +1,11 @@
-"""How a command ends: a user's error is one message and code 2, a defect keeps its traceback."""
+"""Flags and exit codes: a user's error is one message and code 2, an internal error keeps its traceback."""
 
 import errno
 
 import pytest
 from absl import flags
 
-from launch.command import Help, Usage, choose, parse, run, size, status
+from launch.command import SPELLINGS, Help, Usage, choose, parse, run, size, status
 
 
 def raising(error: BaseException):
@@ -29,14 +29,14 @@ def raising(error: BaseException):
         (Usage("got 'x'"), "got 'x'"),
     ],
 )
-def test_what_the_user_can_mend_is_one_message_and_code_2(capsys, error, message):
+def test_a_user_error_is_one_message_and_code_2(capsys, error, message):
     assert status(raising(error), []) == 2
     out, err = capsys.readouterr()
     assert (out, err) == ("", f"error: {message}\n")
 
 
 @pytest.mark.parametrize("error", [TypeError("x"), AttributeError("x"), OSError(errno.EIO, "broken disk"), RuntimeError("x")])
-def test_a_defect_keeps_its_traceback(error):
+def test_an_internal_error_keeps_its_traceback(error):
     with pytest.raises(type(error)):
         status(raising(error), [])
 
@@ -69,8 +69,40 @@ def values() -> flags.FlagValues:
 def test_flags_parse_with_dashes_or_underscores():
     for spelling in ("--clip_count=5", "--clip-count=5"):
         given = values()
-        assert parse("do", given, ["--out=a-b.png", spelling, "rest"], ["out"], others=True) == ["rest"]
+        assert parse("do", given, ["--out=a-b.png", spelling, "rest"], ["out"], positional=True) == ["rest"]
         assert (given.out, given.clip_count) == ("a-b.png", 5)
+
+
+@pytest.mark.parametrize("defined", ["licence", "license", "light_colour", "light-color", "centre", "no_grey"])
+@pytest.mark.parametrize("american", [False, True])
+def test_flags_parse_in_both_spellings(defined, american):
+    given = flags.FlagValues()
+    name = defined.replace("-", "_")
+    flags.DEFINE_string(name, None, "text", flag_values=given)
+    written = defined
+    for us, british in SPELLINGS.items():
+        written = written.replace(british, us) if american else written.replace(us, british)
+    assert parse("do", given, [f"--{written}=color"]) == []
+    assert given[name].value == "color"
+
+
+def test_a_negated_flag_parses_in_both_spellings():
+    for spelling in ("--nocolor", "--nocolour"):
+        given = flags.FlagValues()
+        flags.DEFINE_bool("colour", True, "text", flag_values=given)
+        parse("do", given, [spelling])
+        assert given.colour is False
+        with pytest.raises(Help, match=r"--\[no\]colour: text \(default: True\)"):
+            parse("do", given, ["--help"])
+
+
+def test_an_alias_sets_its_flag_and_stands_in_the_help():
+    for spelling in ("--clip_count=5", "--num-clips=5", "--num_clips=5"):
+        given = values()
+        parse("do", given, [spelling], aliases={"num_clips": "clip_count"})
+        assert given.clip_count == 5
+    with pytest.raises(Help, match="--clip_count, --num_clips: how many"):
+        parse("do", values(), ["--help"], aliases={"num_clips": "clip_count"})
 
 
 def test_bad_flags_are_usage_errors():
@@ -79,7 +111,7 @@ def test_bad_flags_are_usage_errors():
         (["--out=a", "--clip_count=many"], "clip_count=many"),
         ([], r"needed --out \(where to\)"),
         (["--out="], "needed --out"),
-        (["--out=a", "rest"], r"got \['rest'\]; needed flags alone"),
+        (["--out=a", "rest"], r"got \['rest'\]; needed only flags"),
     ):
         with pytest.raises(Usage, match=message):
             parse("do", values(), arguments, ["out"])

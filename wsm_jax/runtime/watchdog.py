@@ -18,6 +18,7 @@ class Watchdog:
 
     The file begins its next record before anything hangs, because the timer cannot: a header with the time and number of
     the last beat, overwritten by the next beat. `close` removes the header, and the file when nothing hung.
+    Raises ValueError when `seconds` is not positive, OSError when the file cannot be written.
     """
 
     def __init__(self, path: str | Path, seconds: float) -> None:

@@ -206,8 +206,9 @@ def test_text_beside_a_video_is_its_captions(tmp_path):
     assert [dataset.captions(i) for i in range(3)] == [("ein Ball 🎾", "bola merah"), ("short",), ("كرة",)]
     assert [source["notes"] for source in manifest["sources"]] == [[], ["1 captions of more than 512 bytes are left out"], []]
     (tmp_path / "a.txt").write_bytes(b"\xff")
-    with pytest.raises(ValueError, match=r"a\.txt: is no text in UTF-8"):
-        ingest([tmp_path / "a.mp4"], tmp_path / "other")
+    other = ingest([tmp_path / "a.mp4"], tmp_path / "other")
+    note = "a.txt is left out: no text in UTF-8 or UTF-16 (invalid start byte at byte 0)"
+    assert [source["notes"] for source in other["sources"]] == [[note]]
 
 
 SRT = "\n\n".join(
@@ -258,7 +259,7 @@ def test_damaged_subtitles_reject_their_recording(tmp_path):
     ingest([tmp_path], tmp_path / "out", strict=False)
     (row,) = (json.loads(line) for line in (tmp_path / "out" / "rejected.jsonl").read_bytes().splitlines()[:1])
     assert (row["name"], row["start"]) == (f"{tmp_path.name}/a.mp4", None)
-    assert row["reason"] == "a.vtt: line 3: 'x' from 0.5 to 0.1 s; needed seconds, 0 <= start < end; mend or remove it"
+    assert row["reason"] == "a.vtt: line 3: 'x' from 0.5 to 0.1 s; needed seconds, 0 <= start < end; fix or remove it"
 
 
 @pytest.mark.parametrize("kind", ["views", "video"])

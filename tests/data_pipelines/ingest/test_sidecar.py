@@ -1,9 +1,11 @@
 """Files beside a recording: a text, subtitles of two formats; what is none of the format is named with its line."""
 
+import re
+
 import pytest
 
 from data_pipelines.ingest.caption import Cue
-from data_pipelines.ingest.sidecar import beside, sidecars_of, subtitles
+from data_pipelines.ingest.sidecar import sidecar_captions, sidecars_of, subtitles
 from tests.data_pipelines.ingest.test_caption import TEXTS
 
 CUES = [("one", 1.0, 2.5), ("two lines & a < b", 2.5, 62.001), ("كرة 🎾", 3723.25, 3724.0)]
@@ -70,7 +72,7 @@ GOOD = "1\n00:00:01,000 --> 00:00:02,000\nx\n\n"
         (
             "a.srt",
             "what it shows",
-            r"line 1: got 'what it shows'; needed a cue, with times as 00:01:02,500 --> 00:01:04,000; mend",
+            r"line 1: got 'what it shows'; needed a cue, with times as 00:01:02,500 --> 00:01:04,000; fix",
         ),
         ("a.srt", GOOD + "2\n00:00:0x,000 --> 00:00:03,000\ny", "line 6: got '00:00:0x,000 --> 00:00:03,000'; needed a cue"),
         ("a.srt", GOOD + "00:00:02,000 -> 00:00:03,000\ny", "line 5: got '00:00:02,000 -> 00:00:03,000'; needed a cue"),
@@ -82,7 +84,7 @@ GOOD = "1\n00:00:01,000 --> 00:00:02,000\nx\n\n"
         (
             "a.srt",
             GOOD + "2\n00:00:03,000 --> 00:00:02,000\ny",
-            r"line 6: 'y' from 3\.0 to 2\.0 s; needed seconds, 0 <= start < end; mend",
+            r"line 6: 'y' from 3\.0 to 2\.0 s; needed seconds, 0 <= start < end; fix",
         ),
         ("a.srt", GOOD + "2\n00:00:03,000 --> 00:00:03,000\ny", "line 6: 'y' from 3.0 to 3.0 s"),
         (
@@ -90,7 +92,7 @@ GOOD = "1\n00:00:01,000 --> 00:00:02,000\nx\n\n"
             GOOD[:-1] + "2\n00:00:02,000 --> 00:00:03,000\ny",
             "line 5: got '00.*; needed an empty line before every cue",
         ),
-        ("a.vtt", GOOD, "line 1: got '1'; needed WEBVTT in the first line; mend or remove it"),
+        ("a.vtt", GOOD, "line 1: got '1'; needed WEBVTT in the first line; fix or remove it"),
         ("a.vtt", "", "line 1: got ''; needed WEBVTT"),
         ("a.vtt", "WEBVTTX\n", "line 1: got 'WEBVTTX'; needed WEBVTT"),
         ("a.vtt", "WEBVTT\n00:01.000 --> 00:02.000\nx", "line 2: got '00:01.000 --> .*; needed an empty line before every cue"),
@@ -107,29 +109,45 @@ def test_what_is_no_subtitle_is_named_with_its_line(tmp_path, name, text, messag
 def test_text_beside_a_recording(tmp_path):
     path = tmp_path / "a.b.mp4"
     path.touch()
-    assert beside(path) == ()
+    assert sidecar_captions(path) == ((), ())
     (tmp_path / "a.b.txt").write_text(
         "\ufeff" + "\r\n".join([TEXTS[0], "", f"  {TEXTS[3]}  ", TEXTS[1]]), encoding="utf-8", newline=""
     )
-    assert beside(path) == (TEXTS[0], TEXTS[3], TEXTS[1])
+    assert sidecar_captions(path) == ((TEXTS[0], TEXTS[3], TEXTS[1]), ())
     (tmp_path / "a.b.vtt").write_text("WEBVTT\n\n00:01.000 --> 00:02.000\nv")
     (tmp_path / "a.b.srt").write_text(GOOD)
     cues = (Cue("x", 1.0, 2.0, "a.b.srt: line 2"), Cue("v", 1.0, 2.0, "a.b.vtt: line 3"))
-    assert beside(path) == (TEXTS[0], TEXTS[3], TEXTS[1], *cues), "what is of the whole comes first"
+    assert sidecar_captions(path) == ((TEXTS[0], TEXTS[3], TEXTS[1], *cues), ()), "what is of the whole comes first"
     (tmp_path / "a.b.txt").unlink()
-    assert beside(path) == cues
+    assert sidecar_captions(path) == (cues, ())
 
 
 @pytest.mark.parametrize("suffix", ["txt", "srt", "vtt"])
-def test_what_is_no_text_beside_a_recording_is_named(tmp_path, suffix):
+def test_a_file_in_another_encoding_is_noted_and_left_out(tmp_path, suffix):
     path = tmp_path / "a.b.mp4"
     path.touch()
+    (tmp_path / "a.b.srt").write_text(GOOD)
+    cues = (Cue("x", 1.0, 2.0, "a.b.srt: line 2"),) * (suffix != "srt")
     sidecar = tmp_path / f"a.b.{suffix}"
     assert sidecar in sidecars_of(path)
-    sidecar.write_bytes("Straße".encode("latin1"))
-    with pytest.raises(ValueError, match=rf"a\.b\.{suffix}: is no text in UTF-8 .*at byte 4.*; mend or remove it"):
-        beside(path)
+    for raw, why in (("Straße".encode("latin1"), "invalid .* at byte 4"), (b"\xff\xfea", "truncated data at byte 2")):
+        sidecar.write_bytes(raw)
+        captions, (note,) = sidecar_captions(path)
+        assert captions == cues
+        assert re.fullmatch(rf"a\.b\.{suffix} is left out: no text in UTF-8 or UTF-16 \({why}\)", note)
     sidecar.unlink()
     sidecar.mkdir()
-    assert beside(path) == ()
-    assert beside(tmp_path) == ()
+    assert sidecar_captions(path) == (cues, ())
+    assert sidecar_captions(tmp_path) == ((), ())
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
+def test_utf_16_with_a_byte_order_mark_is_read(tmp_path, encoding):
+    mark = "" if encoding == "utf-16" else "\ufeff"
+    (tmp_path / "a.txt").write_text(mark + "\r\n".join(TEXTS), encoding=encoding, newline="")
+    (tmp_path / "a.srt").write_text(mark + SRT, encoding=encoding)
+    (tmp_path / "a.vtt").write_text(mark + VTT, encoding=encoding)
+    captions, notes = sidecar_captions(tmp_path / "a.mp4")
+    assert [one for one in captions if isinstance(one, str)] == [text.strip() for text in TEXTS]
+    assert [(cue.text, cue.start, cue.end) for cue in captions if isinstance(cue, Cue)] == CUES * 2
+    assert notes == ()

@@ -1,4 +1,4 @@
-"""Edits of a core as text: SLOT.FIELD=VALUE, at all ticks.     2.colour=0.1,0.2,0.9   2.colour=blue   1.semantic=box
+"""Edits of a core as text: SLOT.FIELD=VALUE, at all ticks.     2.colour=0.1,0.2,0.9   2.color=blue   1.semantic=box
 
 A wave whose centre is set stands still there, and one whose rotation is set does not turn, unless its velocity is set too.
 """
@@ -21,6 +21,8 @@ RANGES: dict[str, tuple[float, float]] = {
 }
 """Field -> least and greatest value of a component; the other fields take any finite number."""
 LABELS = ("semantic", "instance")
+SPELLINGS = {"color": "colour", "center": "centre"}
+"""American spelling of a field -> its name."""
 FOLLOWS = {"centre": "velocity", "rotation": "angular_velocity"}
 """A pose that is set -> the velocity that becomes 0."""
 
@@ -38,6 +40,7 @@ def _parse(text: str) -> Edit:
     slot, dot, field = target.partition(".")
     if not equals or not dot or not slot.isdecimal():
         raise ValueError(f"{text}; needed SLOT.FIELD=VALUE, as 2.colour=0.1,0.2,0.9")
+    field = SPELLINGS.get(field, field)
     if field not in FIELDS:
         raise ValueError(f"{text}: unknown field {field!r}; the fields are {', '.join(FIELDS)}")
     count = max(FIELDS[field], 1)
@@ -63,7 +66,7 @@ def _named(field: str, value: str) -> Sequence[float] | None:
     """The numbers of a colour or a class that has a name."""
     if field == "colour" and value in COLOURS:
         return COLOURS[value]
-    return [SEMANTIC_CLASSES.index(value)] if field == "semantic" and value in SEMANTIC_CLASSES else None
+    return [float(SEMANTIC_CLASSES.index(value))] if field == "semantic" and value in SEMANTIC_CLASSES else None
 
 
 def apply(core: Waves, edits: Sequence[Edit], source: str) -> Waves:
