@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_pipelines.loading.encode import encode_datasets
-
 from wsm_jax.config import Config
 from wsm_jax.runtime.checkpoint import restore_params
 from wsm_jax.runtime.fingerprint import checksum
@@ -17,7 +16,7 @@ def train_stages(experiment: Experiment, config: Config, names: Sequence[str], w
     for name in names:
         run_stage(experiment, config, name, workdir, write_video, progress)
         if experiment.stages[name].encode:
-            encode_stage(experiment, name, workdir, experiment.stages[name].encode, progress)
+            encode_stage(experiment, name, workdir, (), progress)
 
 
 def encode_stage(
@@ -25,11 +24,13 @@ def encode_stage(
 ) -> dict[str, str]:
     """Writes the latents of a trained stage into datasets; returns dataset -> "written", or why it has none.
 
-    The latents are named for the weights, so those of another training stay beside them. Raises ValueError for a stage
-    without an encoder, FileNotFoundError where there is no checkpoint or no dataset.
+    Without datasets they are those that the stage names. The latents are named for the weights, so those of another training
+    stay beside them. Raises ValueError for a stage without an encoder, FileNotFoundError where there is no checkpoint or no
+    dataset.
     """
     encoder = experiment.stages[name].encoder
     if encoder is None:
         raise ValueError(f"stage {name!r} of {experiment.name!r} has no encoder; set stages.{name}.encoder in the experiment")
     params, _ = restore_params(workdir / name)
-    return encode_datasets(workdir, name, datasets, encoder, params, f"{checksum(params):08x}", progress)
+    paths = datasets or experiment.stages[name].encode
+    return encode_datasets(workdir, name, paths, encoder, params, f"{checksum(params):08x}", progress)

@@ -11,12 +11,12 @@ from wsm_jax import snapshot, world
 
 @pytest.mark.parametrize("name", wsm_jax.__all__)
 def test_name_is_the_one_of_its_package(name):
-    assert getattr(wsm_jax, name) is getattr(world if name == "World" else snapshot, name)
+    assert getattr(wsm_jax, name) is getattr(world if name in ("World", "load") else snapshot, name)
     assert name in dir(wsm_jax)
 
 
 def test_the_design_is_public():
-    assert set(wsm_jax.__all__) == {"World", "Waves", "Camera", "WSG", "WSV", "WSF", "orbit", "look_at"}
+    assert set(wsm_jax.__all__) == {"World", "Waves", "Camera", "WSG", "WSV", "WSF", "orbit", "look_at", "load"}
 
 
 def test_unknown_name_is_an_attribute_error_that_lists_the_names():

@@ -5,6 +5,7 @@
 
 from launch import command
 from launch.data.advise import advise
+from launch.data.encode import encode
 from launch.data.ingest import ingest
 from launch.data.inspect import inspect
 from launch.data.repair import repair
@@ -20,6 +21,7 @@ VERBS: dict[str, command.Main] = {
     "verify": verify,
     "advise": advise,
     "repair": repair,
+    "encode": encode,
 }
 
 

@@ -24,7 +24,7 @@ from launch.bench import __main__ as bench
 from launch.command import status
 from launch.data import __main__ as data
 from launch.view import __main__ as view
-from tests.conftest import TINY
+from tests.conftest import BRIDGE, TINY, WORLD
 from tests.core.physics.worlds import ball, box, world
 from wsm_jax.evaluation.judge import TARGETS
 from wsm_jax.runtime import checkpoint
@@ -35,18 +35,21 @@ from wsm_jax.visualise.video import write_video
 
 ROOT = Path(__file__).parents[2]
 PART = {"scenes": 4, "height": 16, "width": 16, "frame_hz": 4.0, "seconds": 1.0}
-SETTINGS = TINY | {f"simulate.{part}.{key}": value for part in ("train", "cores", "test") for key, value in PART.items()}
-SETTINGS |= {
-    "world.text_length": 44,
-    "bridge.frame_hz": 4.0,
-    "bridge.layout.waves": 6,
-    "evaluate.clips": 3,
-    "evaluate.video_size": 16,
-}
+DATASETS = {f"datasets.{part}.{key}": value for part in ("train", "cores", "test") for key, value in PART.items()}
+HELD_OUT = {f"{BRIDGE}.evaluators.validation.{key}": value for key, value in (
+    ("data.height", 16), ("data.width", 16), ("data.frame_hz", 4.0), ("rows", 8),
+)}  # fmt: skip
+STAGES = {key: value for key, value in TINY.items() if not key.endswith(".evaluators")}
+STAGES |= {f"{WORLD}.objective.model.layout.text.length": 44, f"{BRIDGE}.data.frame_hz": 4.0}
+REPORT = {"evaluators.world.clips": 3, "evaluators.world.video_size": 16}
+REPORT |= {f"{stage}.evaluators.videos.size": 16 for stage in (BRIDGE, WORLD)}
+SETTINGS = DATASETS | HELD_OUT | STAGES | REPORT
+ALONE = STAGES | {f"{BRIDGE}.evaluators": {}, f"{BRIDGE}.encode": ()}
+"""For the bridge alone, without held-out scenes."""
 
 
 def flags(settings):
-    return [f"--set={key}={value!r}" for key, value in settings.items()]
+    return [f"--config.{key}={value!r}" for key, value in settings.items()]
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +75,7 @@ def test_quickstart_writes_its_report(workdir):
 def test_quickstart_goes_on_where_it_was(workdir):
     before = {path: path.stat().st_mtime_ns for path in workdir.rglob("manifest.json")}
     steps = (workdir / "bridge" / "metrics.jsonl").read_text()
-    assert status(evaluate.main, [f"--workdir={workdir}", "--noprogress", "--set=evaluate.clips=2"]) == 0
+    assert status(evaluate.main, [f"--workdir={workdir}", "--noprogress", "--set=evaluators.world.clips=2"]) == 0
     assert status(train.main, [f"--config={ROOT / 'experiments/quickstart.py'}", f"--workdir={workdir}", *flags(SETTINGS)]) == 0
     assert before == {path: path.stat().st_mtime_ns for path in workdir.rglob("manifest.json")}
     assert steps == (workdir / "bridge" / "metrics.jsonl").read_text()
@@ -96,10 +99,10 @@ def test_the_readme_s_commands_run(here, capsys):
     write_video(here / "recordings" / "a.mp4", np.random.default_rng(0).integers(0, 255, (60, 36, 64, 3), np.uint8), 24)
     for number in range(12):
         Image.fromarray(np.full((36, 64, 3), 9 * number, np.uint8)).save(here / "recordings" / "stills" / f"{number}.png")
-    tiny = {key: value for key, value in SETTINGS.items() if not key.startswith("simulate")}
+    tiny = {key: value for key, value in SETTINGS.items() if key not in DATASETS}
     smaller = {
         "launch.data": (data.main, []),
-        "launch.train": (train.main, [*flags(tiny | {"bridge.sources": (("data/train", 1.0),)}), "--noprogress"]),
+        "launch.train": (train.main, [*flags(tiny), "--noprogress"]),
         "launch.sample": (sample.main, ["--size=32x32"]),
         "launch.convert": (convert.main, ["--samples=500", "--compare=0", "--waves_per_object=1"]),
         "launch.view": (view.main, ["--help"]),
@@ -134,40 +137,42 @@ def test_the_readme_s_python_runs(here, capsys):
 
 
 def test_data_of_other_arguments_is_never_used_in_silence(workdir, capsys):
-    arguments = [f"--workdir={workdir}", "--workers=1", *flags(SETTINGS | {"simulate.test.seed": 9})]
+    arguments = [f"--workdir={workdir}", "--workers=1", *flags(SETTINGS | {"datasets.test.seed": 9})]
     assert status(quickstart.main, arguments) == 2
     assert "data/test: a finished dataset is here" in capsys.readouterr().err
 
 
 def test_a_world_needs_the_bridge_of_its_config(workdir, capsys):
-    other = flags(SETTINGS | {"bridge.style_width": 16})
+    other = flags(SETTINGS | {f"{BRIDGE}.objective.style.width": 16})
     code = status(
         train.main, [f"--config={ROOT / 'experiments/quickstart.py'}", f"--workdir={workdir}", "--stages=world", *other]
     )
     assert code == 2
-    assert "bridge.style_width: there 8, here 16" in capsys.readouterr().err
+    assert "stages.bridge.objective.style.width: there 8, here 16" in capsys.readouterr().err
 
 
 def test_a_workdir_of_another_experiment_is_refused(workdir, capsys):
-    other = SETTINGS | {"bridge.network.width": 32}
+    other = SETTINGS | {f"{BRIDGE}.objective.bridge.width": 32}
     code = status(train.main, [f"--config={ROOT / 'experiments/quickstart.py'}", f"--workdir={workdir}", *flags(other)])
     assert code == 2
-    assert "bridge.network.width" in capsys.readouterr().err
+    assert "objective.bridge.width: there 16, here 32" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--set=bridge.run.stpes=3"], "nearest is 'steps'"),
-        (["--set=mesh.data=3"], "data x fsdp"),
-        (["--set=bridge.run"], "KEY=VALUE"),
+        (["--set=stages.bridge.stpes=3"], "nearest is 'steps'"),
+        (["--config.stages.bridge.stpes=3"], "nearest is 'steps'"),
+        (["--config.stages.bridge.steps", "ten"], "needed int"),
+        (["--config.mesh.data=5"], "12 rows do not divide over data=5"),
+        (["--set=stages.bridge.steps"], "KEY=VALUE"),
         (["--stages=bridge,wrold"], "wrold"),
-        (["--set=bridge.sources=(('data/gone',1.0),)", "--set=bridge.run.batch_size=16"], "data/gone"),
-        (["--set=bridge.network.rows=0"], "'bridge.network.rows': got 0, needed at least 1"),
-        (["--set=world.network.tick_patch=0"], "'world.network.tick_patch': got 0"),
-        (["--set=bridge.sources=(1.0,)"], "needed pairs of a path and a weight"),
-        (["--set=bridge.run.optimizer.peak=1e999"], "peak"),
-        (["bridge.run.steps=3"], "needed flags alone"),
+        (["--config.stages.bridge.data.sources=(('data/gone',1.0),)", "--config.stages.bridge.batch_size=16"], "data/gone"),
+        (["--config.stages.bridge.objective.bridge.rows=0"], "rows = 0: needed at least 1"),
+        (["--config.stages.world.objective.model.layout.tick_patch=0"], "tick_patch = 0: needed at least 1"),
+        (["--config.stages.bridge.data.sources=(1.0,)"], "stages.bridge.data.sources"),
+        (["--config.stages.bridge.optimizer.peak=1e999"], "peak"),
+        (["stages.bridge.steps=3"], "needed flags alone"),
     ],
 )
 def test_bad_trainings_are_refused_before_anything_is_written(workdir, tmp_path, capsys, arguments, words):
@@ -180,9 +185,8 @@ def test_bad_trainings_are_refused_before_anything_is_written(workdir, tmp_path,
 
 def test_a_training_killed_at_a_random_step_goes_on_as_if_nothing_had_been(workdir, tmp_path):
     """The real thing, loader, objective and checkpoints: SIGKILL, the same command again, and every bit is the same."""
-    tiny = {key: value for key, value in SETTINGS.items() if not key.startswith("simulate")}
-    tiny |= {"bridge.sources": ((str(workdir / "data" / "train"), 1.0),), "bridge.run.steps": 12}
-    tiny |= {"bridge.run.checkpoint_every": 2, "bridge.run.log_every": 1}
+    tiny = ALONE | {f"{BRIDGE}.data.sources": ((str(workdir / "data" / "train"), 1.0),), f"{BRIDGE}.steps": 12}
+    tiny |= {f"{BRIDGE}.checkpoint_every": 2, f"{BRIDGE}.log_every": 1}
     command = [sys.executable, "-m", "launch.train", "--config=experiments/quickstart.py", "--stages=bridge", "--noprogress"]
     cache = {"JAX_COMPILATION_CACHE_DIR": str(ROOT / ".jax_cache"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3"}
 
@@ -223,8 +227,8 @@ def test_a_dataset_without_the_truth_is_no_test_set(workdir, tmp_path, capsys, l
 def test_a_full_disk_stops_a_training_with_one_message(workdir, tmp_path, capsys, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda path: usage._replace(free=1000))
-    settings = flags({key: value for key, value in SETTINGS.items() if not key.startswith("simulate")})
-    data_of_other = f"--set=bridge.sources=(({str(workdir / 'data' / 'train')!r},1.0),)"
+    settings = flags(ALONE)
+    data_of_other = f"--config.{BRIDGE}.data.sources=(({str(workdir / 'data' / 'train')!r},1.0),)"
     command = [f"--config={ROOT / 'experiments/quickstart.py'}", f"--workdir={tmp_path}/new", "--stages=bridge", data_of_other]
     assert status(train.main, [*command, *settings]) == 2
     assert re.search(r"the disk has 0\.0 MiB left, a checkpoint needs \d+\.\d MiB; free some space", capsys.readouterr().err)
@@ -239,9 +243,9 @@ def test_real_video_beside_simulated(workdir, real_data, tmp_path, capsys):
     assert status(data.main, ["ingest", f"--out={folder}/data/real", "--licence=mixed", "--size=16x16", "--fps=4",
                               "--clip-seconds=1", "--folder-fps=5", "--workers=1", "--noprogress", *inputs]) == 0  # fmt: skip
     assert len(datasets(Folder(folder / "data" / "real"))) == 4
-    settings = {key: value for key, value in SETTINGS.items() if not key.startswith("simulate")}
-    settings["bridge.sources"] = ((str(workdir / "data" / "train"), 2.0), ("data/real", 1.0))
-    command = [f"--config={ROOT / 'experiments/mixed.py'}", f"--workdir={folder}", "--stages=bridge", "--noprogress"]
+    settings = {key: value for key, value in STAGES.items() if not key.startswith(WORLD)}
+    settings[f"{BRIDGE}.data.sources"] = ((str(workdir / "data" / "train"), 2.0), ("data/real", 1.0))
+    command = [f"--config={ROOT / 'experiments/mixed.py'}", f"--workdir={folder}", "--noprogress"]
     assert status(train.main, command + flags(settings)) == 0
     rows = [json.loads(line) for line in (folder / "bridge" / "metrics.jsonl").read_text().splitlines()]
     assert all(np.isfinite(row["values"]["loss"]) for row in rows)
