@@ -95,7 +95,7 @@ def _build(value: Any, trust: tuple[str, ...], key: str, made: dict[int, Any]) -
         if id(value) in made:
             return made[id(value)]
         inner = {name: _build(value[name], trust, f"{key}.{name}".lstrip("."), made) for name in value if name != CLASS}
-        made[id(value)] = _construct(value[CLASS], inner, trust, key) if CLASS in value else inner
+        made[id(value)] = _construct(str(value[CLASS]), inner, trust, key) if CLASS in value else inner
         return made[id(value)]
     if isinstance(value, list | tuple):
         return tuple(_build(one, trust, f"{key}.{i}".lstrip("."), made) for i, one in enumerate(value))
@@ -155,12 +155,10 @@ def _replace(parents: list[Any], names: list[str], value: Any) -> None:
 
 def _annotation(config: Config, key: str) -> Any:
     """The declared type of the value at a dotted key; Any where no class declares one."""
-    at, annotation = config, Any
+    at: Any = config
+    annotation: Any = Any
     for name in key.split("."):
-        if isinstance(at, ConfigDict) and CLASS in at:
-            annotation = _parameters(_target(at[CLASS], (at[CLASS].partition(".")[0].partition(":")[0],)))[name][0]
-        else:
-            annotation = _element(annotation)
+        annotation = _parameters(node_class(at))[name][0] if is_node(at) else _element(annotation)
         at = at[int(name)] if isinstance(at, tuple | list) else at[name]
     return annotation
 
@@ -214,12 +212,23 @@ def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Config
     return config
 
 
+def is_node(value: Any) -> bool:
+    """True for the config of an object."""
+    return isinstance(value, ConfigDict) and CLASS in value
+
+
+def node_class(config: Config) -> Any:
+    """The class that a node names. Raises ValueError where there is none; its package is trusted, for the node was made."""
+    path = str(config[CLASS])
+    return _target(path, (path.partition(":")[0].partition(".")[0],))
+
+
 def packages(config: Any) -> tuple[str, ...]:
     """Top-level packages of all classes that a config names: what a file of the user's own is trusted with."""
     if isinstance(config, FieldReference):
         config = config.get()
     if isinstance(config, ConfigDict):
-        own = {config[CLASS].partition(":")[0].partition(".")[0]} if CLASS in config else set()
+        own = {str(config[CLASS]).partition(":")[0].partition(".")[0]} if CLASS in config else set()
         return tuple(sorted(own.union(*(packages(config[name]) for name in config if name != CLASS))))
     if isinstance(config, list | tuple):
         return tuple(sorted(set().union(*map(packages, config))))
@@ -273,7 +282,7 @@ def _check(value: Any, annotation: Any, key: str) -> None:
     if not _finite(value):
         raise ValueError(f"config key {key!r}: got {value}, needed finite numbers")
     if not _fits(value, annotation):
-        got = value[CLASS] if isinstance(value, ConfigDict) and CLASS in value else f"{value!r} ({type(value).__name__})"
+        got = value[CLASS] if is_node(value) else f"{value!r} ({type(value).__name__})"
         raise ValueError(f"config key {key!r}: got {got}, needed {_words(annotation)}")
 
 
@@ -306,14 +315,13 @@ def _fits(value: Any, annotation: Any) -> bool:
     return True
 
 
-def _fits_class(value: Any, annotation: type) -> bool:
+def _fits_class(value: Any, annotation: Any) -> bool:
     """True for a node of the class, or of any class where the annotation is a protocol; scalars fit no class."""
-    if not (isinstance(value, ConfigDict) and CLASS in value):
+    if not is_node(value):
         return not isinstance(value, (*_SCALARS, tuple, type(None)))
     if getattr(annotation, "_is_protocol", False) or not dataclasses.is_dataclass(annotation):
         return True
-    module, _, name = MOVED.get(value[CLASS], value[CLASS]).partition(":")
-    return issubclass(_target(f"{module}:{name}", (module.partition(".")[0],)), annotation)
+    return issubclass(node_class(value), annotation)
 
 
 def _words(annotation: Any) -> str:

@@ -18,7 +18,7 @@ def encode(arguments: list[str]) -> int:
     flags.DEFINE_list("data", [], "datasets, also as plain arguments; without any those of the stage", flag_values=values)
     flags.DEFINE_list("trust", [], "packages besides our own whose classes the config may name", flag_values=values)
     flags.DEFINE_bool("progress", True, "progress bar", flag_values=values)
-    rest = command.parse(COMMAND, values, arguments, ["workdir", "stage"], others=True)
+    rest = command.parse(COMMAND, values, arguments, ["workdir", "stage"], positional=True)
 
     from launch.stages import encode_stage
     from wsm_jax.config import build, from_json

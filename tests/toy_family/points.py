@@ -56,9 +56,8 @@ class PointObjective:
 
     def flops(self, rows):
         params = jax.eval_shape(lambda: meta.unbox(self.init(jax.random.key(0))))
-        frozen = (
-            {"base": jax.eval_shape(lambda: meta.unbox(PointObjective(self.base).init(jax.random.key(0))))} if self.base else {}
-        )
+        base = PointObjective(self.base) if self.base else self
+        frozen = {"base": jax.eval_shape(lambda: meta.unbox(base.init(jax.random.key(0))))}
         return training_flops(lambda p, b: self.loss(p, b, jax.random.key(0), frozen)[0], params, self.batch(rows))
 
 

@@ -69,7 +69,8 @@ class Experiment:
 
     def make_mesh(self) -> Mesh:
         """The mesh of all devices. Raises ValueError where the sizes do not fit them."""
-        return meshes.make_mesh(**{**dict.fromkeys(meshes.MESH_AXES, 1), **self.mesh})
+        sizes: dict[str, Any] = {axis: self.mesh.get(axis, 1) for axis in meshes.MESH_AXES}
+        return meshes.make_mesh(**sizes)
 
 
 def open_experiment(config: Config) -> Experiment:
