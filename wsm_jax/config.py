@@ -321,7 +321,7 @@ def _fits_class(value: Any, annotation: Any) -> bool:
         return not isinstance(value, (*_SCALARS, tuple, type(None)))
     if getattr(annotation, "_is_protocol", False) or not dataclasses.is_dataclass(annotation):
         return True
-    return issubclass(node_class(value), annotation)
+    return issubclass(node_class(value), typing.cast(type, annotation))
 
 
 def _words(annotation: Any) -> str:
