@@ -3,7 +3,7 @@
 import io
 import json
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from data_pipelines.loading.batch import read
-from data_pipelines.loading.loader import Source, expanded, loader
-from data_pipelines.simulation.captions import slots_by_mention
+from data_pipelines.loading.clips import Clips
+from data_pipelines.loading.source import DatasetSource
+from data_pipelines.loading.transforms import Tokenise, Transform
+from data_pipelines.simulation.mention import MentionOrder
 from data_pipelines.wsv import Dataset
 from wsm_jax import experiment
 from wsm_jax.experiment import Config
@@ -21,8 +23,7 @@ from wsm_jax.files import write_file
 from wsm_jax.runtime.checkpoint import check_owner, restore_params
 from wsm_jax.runtime.fingerprint import fingerprint
 from wsm_jax.runtime.mesh import make_mesh
-from wsm_jax.snapshot import CAMERA_CHANNELS, Waves
-from wsm_jax.text import decode_caption
+from wsm_jax.snapshot import CAMERA_CHANNELS
 from wsm_jax.training import make_optimizer, state_shardings, train
 from wsm_jax.world import bridge_networks, world_network
 
@@ -30,15 +31,9 @@ STAGES = ("bridge", "world")
 MAY_DIFFER = ("sampling", "evaluate", "simulate")
 
 
-def sources(config: Config, stage: str, workdir: Path) -> list[Source]:
+def sources(config: Config, stage: str, workdir: Path) -> list[DatasetSource]:
     """The datasets of a stage; relative paths lie in the workdir. Raises FileNotFoundError for one that is not there."""
-    out = []
-    for path, weight in config[stage].sources:
-        full = Path(path) if Path(path).is_absolute() else workdir / path
-        if not full.exists():
-            raise FileNotFoundError(f"{full}: no such dataset; build it with python -m launch.data simulate or ingest")
-        out.append(Source(full, float(weight)))
-    return expanded(out)
+    return Clips(sources=config[stage].sources, waves=config.bridge.layout.waves).datasets(workdir)
 
 
 def bridge_batches(config: Config, workdir: Path) -> Any:
@@ -46,8 +41,8 @@ def bridge_batches(config: Config, workdir: Path) -> Any:
     section = config.bridge
     channels = tuple(dict.fromkeys(("rgb", "base_colour", "instance", "semantic", *section.layout.channels)))
 
-    def keep(example: dict[str, Any]) -> dict[str, Any]:
-        return {"channels": example["channels"], "known": {name: example["known"][name] for name in channels}}
+    def keep(batch: dict[str, Any]) -> dict[str, Any]:
+        return {"channels": batch["channels"], "known": {name: batch["known"][name] for name in channels}}
 
     window = {
         "frames": section.frames,
@@ -56,7 +51,7 @@ def bridge_batches(config: Config, workdir: Path) -> Any:
         "width": section.width,
         "ticks": 0,
     }
-    return _loader(config, "bridge", workdir, channels, window, keep)
+    return _loader(config, "bridge", workdir, channels, window, (keep,))
 
 
 def world_batches(config: Config, workdir: Path) -> Any:
@@ -69,21 +64,21 @@ def world_batches(config: Config, workdir: Path) -> Any:
     layout = config.bridge.layout
     width = max(layout.wave_code, layout.scene_code)
 
-    def keep(example: dict[str, Any]) -> dict[str, Any]:
-        known, style = example["known"], codes[int(example["source"])]
-        text, core = decode_caption(example["caption"]), Waves(**example["core"])
-        order = np.asarray(slots_by_mention(text, core[0]))
-        look = np.zeros((layout.waves + 1, width), np.float32) if style is None else style[int(example["clip"])]
-        return {
-            "tokens": tokenizer.encode(text) if text else np.zeros(tokenizer.length, np.int32),
-            "core": vars(core[:, order]),
-            "style": look[[*order, layout.waves]],
-            "known": {"text": known["text"], "core": known["core"], "style": np.bool_(style is not None)},
-        }
+    def add_style(batch: dict[str, Any]) -> dict[str, Any]:
+        look = np.zeros((len(batch["clip"]), layout.waves + 1, width), np.float32)
+        known = np.zeros(len(look), bool)
+        for row, (source, clip) in enumerate(zip(batch["source"], batch["clip"], strict=True)):
+            if (style := codes[int(source)]) is not None:
+                look[row], known[row] = style[int(clip)], True
+        return {**batch, "latents": {"style": look}, "known": {**batch["known"], "style": known}}
 
-    window = {"frames": 0, "frame_hz": None, "height": 1, "width": 1, "ticks": config.world.ticks}
-    window["first_caption"] = config.world.first_caption
-    return _loader(config, "world", workdir, (), window, keep)
+    def keep(batch: dict[str, Any]) -> dict[str, Any]:
+        known = {name: batch["known"][name] for name in ("text", "core", "style")}
+        return {"tokens": batch["tokens"], "core": batch["core"], "style": batch["latents"]["style"], "known": known}
+
+    window = {"ticks": config.world.ticks, "first_caption": config.world.first_caption}
+    transforms = (add_style, MentionOrder(), Tokenise(tokenizer), keep)
+    return _loader(config, "world", workdir, (), window, transforms)
 
 
 def _loader(
@@ -92,20 +87,17 @@ def _loader(
     workdir: Path,
     channels: tuple[str, ...],
     window: Mapping[str, Any],
-    transform: Callable[[dict[str, Any]], dict[str, Any]],
+    transforms: tuple[Transform, ...],
 ) -> Any:
-    return loader(
-        sources(config, stage, workdir),
+    clips = Clips(
+        sources=config[stage].sources,
         channels=channels,
         waves=config.bridge.layout.waves,
-        batch_size=config[stage].run.batch_size,
-        seed=config.seed,
-        host_index=jax.process_index(),
-        host_count=jax.process_count(),
-        transform=transform,
-        threads=1,
+        transforms=transforms,
         **window,
     )
+    rows, hosts = config[stage].run.batch_size, jax.process_count()
+    return clips.open(workdir, rows=rows, seed=config.seed, host=jax.process_index(), hosts=hosts)
 
 
 def style_codes(config: Config, workdir: Path) -> list[np.ndarray | None]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.loading.rooms import Rooms
+from data_pipelines.loading.buffers import BufferPool
 from data_pipelines.loading.window import Choices, Window, choices, followed, shares, views
 from data_pipelines.wsv import Dataset
 from wsm_jax.snapshot import (
@@ -41,8 +41,8 @@ _decoding = threading.BoundedSemaphore(os.cpu_count() or 1)
 would take the interpreter from one another."""
 
 
-def empty_batch(window: Window, rows: int, rooms: Rooms) -> Batch:
-    """A batch of examples that know nothing yet; its channels are in `rooms`, and hold what the memory held.
+def empty_batch(window: Window, rows: int, pool: BufferPool) -> Batch:
+    """A batch of examples that know nothing yet; its channels are in `pool`, and hold what the memory held.
 
     {"channels": {name: [B T H W C] stored}, "known": {name, "camera", "core", "text": bool [B]}, "camera": {field: [B T ...]},
     "frame_time": [B T] s from the window's start, "core": {field: [B K N ...]}, "core_time": [B K] s, "caption": uint8
@@ -50,7 +50,7 @@ def empty_batch(window: Window, rows: int, rooms: Rooms) -> Batch:
     [B M] s, "instances": [B M 2], 0: none} (only where kinds are asked for), "clip": [B], "source": [B]}
     """
     found = _copied(_unknown(window, rows))
-    found["channels"] = _channels(window, rows, rooms)
+    found["channels"] = _channels(window, rows, pool)
     return found
 
 
@@ -92,10 +92,10 @@ def _unknown(window: Window, rows: int) -> Batch:
     return found
 
 
-def _channels(window: Window, rows: int, rooms: Rooms) -> dict[str, np.ndarray]:
+def _channels(window: Window, rows: int, pool: BufferPool) -> dict[str, np.ndarray]:
     table = {name: channel(name) for name in window.channels}
     shape = (rows, window.frames, window.height, window.width)
-    return {name: rooms.take((*shape, row.components), row.dtype) for name, row in table.items()}
+    return {name: pool.acquire((*shape, row.components), row.dtype) for name, row in table.items()}
 
 
 def fit_waves(waves: Waves, slots: int, where: str) -> Waves:
@@ -145,7 +145,7 @@ class _Picked:
     """Of the window's frames, s from the start."""
 
 
-class Reader:
+class WindowReader:
     """Fills rows of batches from one dataset by a window; for threads."""
 
     def __init__(self, dataset: Dataset, window: Window):

@@ -6,12 +6,12 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import numpy as np
 
 from data_pipelines.loading import order
-from data_pipelines.loading.batch import Batch, Draws, Reader, empty_batch
-from data_pipelines.loading.rooms import Rooms
+from data_pipelines.loading.batch import Batch, Draws, WindowReader, empty_batch
+from data_pipelines.loading.buffers import BufferPool
+from data_pipelines.loading.transforms import Transform
 from data_pipelines.loading.window import Window
 
 _SHUFFLE, _RATE, _WINDOW, _CAPTION, _ACROSS, _DOWN = range(6)
@@ -54,7 +54,7 @@ class ClipOrder:
 class _Part:
     """The rows of a batch that one reader fills."""
 
-    reader: Reader
+    reader: WindowReader
     source: int
     rows: list[int]
     clips: list[int]
@@ -74,32 +74,31 @@ class _Part:
 
 
 @dataclasses.dataclass(frozen=True)
-class Rows:
+class HostRows:
     """Makes a host's rows of the global batches: `count` of `batch_size`, from `first` on."""
 
     seed: int
     order: ClipOrder
-    readers: list[list[Reader]]
+    readers: list[list[WindowReader]]
     window: Window
-    transform: Callable[[dict[str, Any]], dict[str, Any]] | None
+    transforms: tuple[Transform, ...]
     skip: bool
     skipped: list[str]
     batch_size: int
     first: int
     count: int
-    rooms: Rooms
+    pool: BufferPool
 
     def __call__(self, step: int) -> dict[str, Any]:
         """The rows of a batch."""
-        found = empty_batch(self.window, self.count, self.rooms)
+        found = empty_batch(self.window, self.count, self.pool)
         block, place = divmod(step, self._together)
         for part in self._planned(block)[place]:
             found["source"][part.place] = part.source
             self._fill(found, part)
-        if self.transform is None:
-            return found
-        examples = [self.transform(jax.tree.map(lambda leaf, row=row: leaf[row], found)) for row in range(self.count)]
-        return jax.tree.map(lambda *parts: np.stack(parts), *examples)
+        for transform in self.transforms:
+            found = transform(found)
+        return found
 
     @property
     def _together(self) -> int:

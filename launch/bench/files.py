@@ -29,7 +29,8 @@ import numpy as np
 from data_pipelines import wsv
 from data_pipelines.ingest.bucket import Bucket
 from data_pipelines.ingest.build import ingest
-from data_pipelines.loading.loader import Loader, Source, loader
+from data_pipelines.loading.clips import Clips
+from data_pipelines.loading.loader import Loader
 from data_pipelines.simulation.simulate import simulate
 from data_pipelines.wsv.clip import Clip
 from wsm_jax.snapshot import TICK_HZ, resize
@@ -148,21 +149,18 @@ def our_loader(path: Path | str, frames: int, batch: int, threads: int, hosts: i
     """Our loader of `batch` clips of so many frames for the first of some hosts, with as many ticks of the core as last as
     long, where there is a core."""
     layout = wsv.Dataset(path).layout
-    return loader(
-        [Source(path)],
+    clips = Clips(
+        sources=((str(path), 1.0),),
         channels=("rgb",),
         frames=frames,
-        frame_hz=None,
         height=layout.height,
         width=layout.width,
         ticks=round(frames * TICK_HZ / layout.frame_hz) if layout.ticks else 0,
         waves=max(layout.waves, 1),
-        batch_size=batch * hosts,
-        seed=0,
         threads=threads,
-        host_count=hosts,
         aligned=aligned,
     )
+    return clips.open(Path(), rows=batch * hosts, seed=0, hosts=hosts)
 
 
 def windows(root: Path, codecs: Sequence[str], frames: int, count: int) -> np.ndarray:

@@ -12,10 +12,11 @@ import jax
 import numpy as np
 import pytest
 
-from data_pipelines.loading.loader import Loader, Source, loader
+from data_pipelines.loading.loader import Loader
+from data_pipelines.loading.source import DatasetSource
 from data_pipelines.wsv import Dataset, Layout, create
 from data_pipelines.wsv.manifest import arrays
-from tests.data_pipelines.datasets import FULL, SOURCES, fill
+from tests.data_pipelines.datasets import FULL, SOURCES, fill, open_clips
 from wsm_jax.snapshot import TICK_HZ, WSV, Camera, ground, resize, store
 from wsm_jax.snapshot.waves import empty
 from wsm_jax.text import decode_caption
@@ -48,7 +49,7 @@ REAL = dataclasses.replace(
 CORES = dataclasses.replace(SIM, clips=3, frames=0, height=0, width=0, channels=(), camera=False, ticks=20, waves=5)
 ASK: dict[str, Any] = {
     **{"channels": ("rgb", "depth", "normal"), "frames": 3, "frame_hz": 8.0, "height": 8, "width": 8, "ticks": 4, "waves": 4},
-    **{"batch_size": 4, "seed": 7},
+    **{"rows": 4, "seed": 7},
 }
 
 
@@ -96,14 +97,14 @@ def cores(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def mixed(sim: Path, real: Path, cores: Path) -> list[Source]:
-    return [Source(sim, 2.0), Source(real, 1.0, (24.0, 12.0, 8.0)), Source(cores, 1.0)]
+def mixed(sim: Path, real: Path, cores: Path) -> list[DatasetSource]:
+    return [DatasetSource(sim, 2.0), DatasetSource(real, 1.0, (24.0, 12.0, 8.0)), DatasetSource(cores, 1.0)]
 
 
 @pytest.fixture(scope="module")
-def whole(mixed: list[Source]) -> list[dict]:
+def whole(mixed: list[DatasetSource]) -> list[dict]:
     """Ten batches of the mixture, uninterrupted, by one host."""
-    return take(loader(mixed, **ASK), 10)
+    return take(open_clips(mixed, **ASK), 10)
 
 
 def take(batches: Loader, count: int) -> list[dict]:
@@ -121,7 +122,7 @@ def order(batches: list[dict]) -> list[tuple[int, int]]:
 
 def test_every_part_of_an_example_is_of_the_same_clip_and_moment(sim: Path):
     starts = set()
-    for batch in take(loader([Source(sim)], **ASK), 6):
+    for batch in take(open_clips([DatasetSource(sim)], **ASK), 6):
         for row in range(4):
             found = jax.tree.map(lambda x, row=row: x[row], batch)
             number, rgb = int(found["clip"]), found["channels"]["rgb"]
@@ -144,9 +145,9 @@ def test_every_part_of_an_example_is_of_the_same_clip_and_moment(sim: Path):
     assert len(starts) > 5
 
 
-def test_shapes_and_dtypes_do_not_depend_on_the_source(mixed: list[Source], whole: list[dict]):
-    one = {**ASK, "batch_size": 1}
-    alone = [jax.tree.map(lambda x: (x.shape[1:], x.dtype.name), next(loader([source], **one))) for source in mixed]
+def test_shapes_and_dtypes_do_not_depend_on_the_source(mixed: list[DatasetSource], whole: list[dict]):
+    one = {**ASK, "rows": 1}
+    alone = [jax.tree.map(lambda x: (x.shape[1:], x.dtype.name), next(open_clips([source], **one))) for source in mixed]
     first = whole[0]
     assert all(spec == jax.tree.map(lambda x: (x.shape[1:], x.dtype.name), first) for spec in alone)
     assert first["channels"]["rgb"].shape == (4, 3, 8, 8, 3)
@@ -158,13 +159,13 @@ def test_shapes_and_dtypes_do_not_depend_on_the_source(mixed: list[Source], whol
 
 
 def test_the_ground_follows_from_the_camera_where_there_is_one(sim: Path, real: Path):
-    ask = {**ASK, "channels": ("rgb", "ground"), "batch_size": 2}
-    batch = next(loader([Source(sim)], **ask))
+    ask = {**ASK, "channels": ("rgb", "ground"), "rows": 2}
+    batch = next(open_clips([DatasetSource(sim)], **ask))
     assert batch["known"]["ground"].all()
     for row in range(2):
         camera = Camera(**{name: values[row] for name, values in batch["camera"].items()})
         assert np.array_equal(batch["channels"]["ground"][row], store("ground", ground(camera, 8, 8)))
-    batch = next(loader([Source(real, 1.0, (24.0,))], **{**ask, "ticks": 0}))
+    batch = next(open_clips([DatasetSource(real, 1.0, (24.0,))], **{**ask, "ticks": 0}))
     assert not batch["known"]["ground"].any() and not batch["channels"]["ground"].any()
 
 
@@ -210,7 +211,7 @@ def test_a_window_gets_captions_of_its_own_time_alone(tmp_path, source: str):
     ask = {**ASK, "ticks": 3 if source == "ticks" else 0, "frame_hz": 4.0 if source == "frames of another rate" else 8.0}
     seconds = {"frames": 3 / 8, "frames of another rate": 3 / 4, "ticks": 3 / 8, "text": np.inf}[source]
     told: dict[float, set[str]] = {}
-    for batch in take(loader([Source(path)], **ask), 150):
+    for batch in take(open_clips([DatasetSource(path)], **ask), 150):
         for row in range(4):
             tick = batch["core"]["centre"][row, 0, 0, 1] / TICK_HZ if source == "ticks" else 0.0
             start = float(batch["channels"]["rgb"][row, 0, 0, 0, 1]) / 16 if "frames" in source else float(tick)
@@ -229,7 +230,7 @@ def test_where_no_caption_is_of_the_window_its_text_is_unknown(tmp_path):
     path = spoken(tmp_path / "set", SPOKEN, ((0.0, 0.25), (0.0, 0.25)))
     ask = {**ASK, "ticks": 0, "first_caption": True}
     known = set()
-    for batch in take(loader([Source(path)], **ask), 12):
+    for batch in take(open_clips([DatasetSource(path)], **ask), 12):
         for row in range(4):
             start = batch["channels"]["rgb"][row, 0, 0, 0, 1] / 16
             known.add(bool(batch["known"]["text"][row]))
@@ -240,7 +241,7 @@ def test_where_no_caption_is_of_the_window_its_text_is_unknown(tmp_path):
 
 def test_the_first_caption_is_the_first_that_is_of_the_window(tmp_path):
     path = spoken(tmp_path / "set", SPOKEN, ((1.0, 1.5), (0.0, 0.75), None))
-    for batch in take(loader([Source(path)], **{**ASK, "ticks": 0, "first_caption": True}), 12):
+    for batch in take(open_clips([DatasetSource(path)], **{**ASK, "ticks": 0, "first_caption": True}), 12):
         for row in range(4):
             start = batch["channels"]["rgb"][row, 0, 0, 0, 1] / 16
             first = "0" if start + 3 / 8 - 1.0 >= 3 / 16 else "1" if 0.75 - start >= 3 / 16 else "2"
@@ -248,7 +249,7 @@ def test_the_first_caption_is_the_first_that_is_of_the_window(tmp_path):
 
 
 def test_another_resolution_is_resized_by_the_rule_of_the_channel(real: Path):
-    batch = next(loader([Source(real)], **ASK))
+    batch = next(open_clips([DatasetSource(real)], **ASK))
     stored = Dataset(real)
     for row in range(4):
         rgb = batch["channels"]["rgb"][row]
@@ -260,7 +261,7 @@ def test_another_resolution_is_resized_by_the_rule_of_the_channel(real: Path):
 
 def test_rates_are_chosen_at_random_from_those_of_the_source(real: Path):
     steps = set()
-    for batch in take(loader([Source(real, 1.0, (24.0, 12.0, 8.0))], **ASK), 8):
+    for batch in take(open_clips([DatasetSource(real, 1.0, (24.0, 12.0, 8.0))], **ASK), 8):
         frames = batch["channels"]["rgb"][:, :, 0, 0, 1].astype(int)
         steps |= {tuple(row) for row in np.diff(frames)}
         np.testing.assert_allclose(batch["frame_time"], (frames - frames[:, :1]) / 24.0, atol=1e-6)
@@ -272,29 +273,29 @@ def test_weights_are_kept(whole: list[dict]):
 
 
 @pytest.mark.parametrize("threads", [0, 1, 3])
-def test_threads_do_not_change_the_batches(mixed: list[Source], whole: list[dict], threads: int):
-    assert same(take(loader(mixed, **ASK, threads=threads), 4), whole[:4])
+def test_threads_do_not_change_the_batches(mixed: list[DatasetSource], whole: list[dict], threads: int):
+    assert same(take(open_clips(mixed, **ASK, threads=threads), 4), whole[:4])
 
 
 @pytest.mark.parametrize("hosts", [1, 2, 4])
-def test_hosts_together_deliver_the_batch_of_one(mixed: list[Source], whole: list[dict], hosts: int):
-    parts = [take(loader(mixed, **ASK, host_index=h, host_count=hosts, threads=1), 4) for h in range(hosts)]
+def test_hosts_together_deliver_the_batch_of_one(mixed: list[DatasetSource], whole: list[dict], hosts: int):
+    parts = [take(open_clips(mixed, **ASK, host=h, hosts=hosts, threads=1), 4) for h in range(hosts)]
     assert all(len(batch["clip"]) == 4 // hosts for part in parts for batch in part)
     joined = [jax.tree.map(lambda *rows: np.concatenate(rows), *batch) for batch in zip(*parts, strict=True)]
     assert same(joined, whole[:4])
 
 
 def test_the_seed_is_what_orders(sim: Path):
-    first = take(loader([Source(sim)], **ASK), 2)
-    other = take(loader([Source(sim)], **{**ASK, "seed": 8}), 2)
+    first = take(open_clips([DatasetSource(sim)], **ASK), 2)
+    other = take(open_clips([DatasetSource(sim)], **{**ASK, "seed": 8}), 2)
     assert order(first) != order(other)
-    two = [Source(sim), Source(sim)]  # two sources of one length do not go through the same order
-    pairs = order(take(loader(two, **ASK), 5))
+    two = [DatasetSource(sim), DatasetSource(sim)]  # two sources of one length do not go through the same order
+    pairs = order(take(open_clips(two, **ASK), 5))
     assert [c for s, c in pairs if s == 0] != [c for s, c in pairs if s == 1]
 
 
 def test_each_epoch_shows_every_clip_once_in_an_order_and_windows_of_its_own(sim: Path):
-    batches = loader([Source(sim)], **{**ASK, "batch_size": 5}, epochs=4)
+    batches = open_clips([DatasetSource(sim)], **{**ASK, "rows": 5}, epochs=4)
     epochs, windows = [], []
     for _ in range(4):
         pair = take(batches, 2)
@@ -306,81 +307,86 @@ def test_each_epoch_shows_every_clip_once_in_an_order_and_windows_of_its_own(sim
     assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 4
     assert len({tuple(window) for window in windows}) == 4
-    plain = loader([Source(sim)], **{**ASK, "batch_size": 5}, epochs=2, shuffle=False)
+    plain = open_clips([DatasetSource(sim)], **{**ASK, "rows": 5}, epochs=2, shuffle=False)
     assert [c for _, c in order(list(plain))] == [*range(10), *range(10)]
 
 
 @pytest.mark.parametrize("stop", [1, 5, 8])
-def test_resumed_equals_uninterrupted(mixed: list[Source], whole: list[dict], stop: int):
-    before = loader(mixed, **ASK)
+def test_resumed_equals_uninterrupted(mixed: list[DatasetSource], whole: list[dict], stop: int):
+    before = open_clips(mixed, **ASK)
     take(before, stop)
     state = json.loads(json.dumps(before.get_state()))
     take(before, 1)  # what is read after the state was taken does not belong to it
-    after = loader(mixed, **ASK, threads=2)
+    after = open_clips(mixed, **ASK, threads=2)
     take(after, 2)  # nor does what another loader has prefetched
     after.set_state(state)
     assert after.get_state() == state
     assert same(take(after, 10 - stop), whole[stop:])
 
 
-def test_a_state_goes_on_with_another_number_of_hosts(mixed: list[Source], whole: list[dict]):
-    hosts = [loader(mixed, **ASK, host_index=h, host_count=2, threads=1) for h in range(2)]
+def test_a_state_goes_on_with_another_number_of_hosts(mixed: list[DatasetSource], whole: list[dict]):
+    hosts = [open_clips(mixed, **ASK, host=h, hosts=2, threads=1) for h in range(2)]
     take(hosts[0], 3)
     state = hosts[0].get_state()
     for host in hosts:
         host.set_state(state)
     assert same(jax.tree.map(lambda *rows: np.concatenate(rows), *(next(host) for host in hosts)), whole[3])
-    one = loader(mixed, **ASK)
+    one = open_clips(mixed, **ASK)
     one.set_state(state)
     assert same(next(one), whole[3])
 
 
 def test_the_end_is_a_state_too(sim: Path):
-    batches = loader([Source(sim)], **ASK, epochs=1)
+    batches = open_clips([DatasetSource(sim)], **ASK, epochs=1)
     assert len(list(batches)) == 2  # ten clips in fours: the rest is not a batch
-    again = loader([Source(sim)], **ASK, epochs=1)
+    again = open_clips([DatasetSource(sim)], **ASK, epochs=1)
     again.set_state(batches.get_state())
     with pytest.raises(StopIteration):
         next(again)
 
 
 def test_a_state_of_another_order_is_refused(sim: Path, real: Path):
-    state = loader([Source(sim)], **ASK).get_state()
+    state = open_clips([DatasetSource(sim)], **ASK).get_state()
     with pytest.raises(ValueError, match="seed was 7, is 8"):
-        loader([Source(sim)], **{**ASK, "seed": 8}).set_state(state)
+        open_clips([DatasetSource(sim)], **{**ASK, "seed": 8}).set_state(state)
     with pytest.raises(ValueError, match=r"sources was .*sim.* is .*real"):
-        loader([Source(sim), Source(real)], **ASK).set_state(state)
+        open_clips([DatasetSource(sim), DatasetSource(real)], **ASK).set_state(state)
     with pytest.raises(ValueError, match="version 9"):
-        loader([Source(sim)], **ASK).set_state({**state, "version": 9})
+        open_clips([DatasetSource(sim)], **ASK).set_state({**state, "version": 9})
 
 
-def test_the_transform_sees_every_example(sim: Path):
-    def shade(found: dict) -> dict:
-        return {"mean": found["channels"]["rgb"].mean((1, 2, 3)), "clip": found["clip"]}
+def test_transforms_are_applied_to_whole_batches_in_order(sim: Path):
+    def shade(batch: dict) -> dict:
+        return {"mean": batch["channels"]["rgb"].mean((2, 3, 4)), "clip": batch["clip"]}
 
-    plain, batch = next(loader([Source(sim)], **ASK)), next(loader([Source(sim)], **ASK, transform=shade))
-    np.testing.assert_allclose(batch["mean"], plain["channels"]["rgb"].mean((2, 3, 4)))
+    def double(batch: dict) -> dict:
+        return {**batch, "mean": 2 * batch["mean"]}
+
+    plain = next(open_clips([DatasetSource(sim)], **ASK))
+    batch = next(open_clips([DatasetSource(sim)], **ASK, transforms=(shade, double)))
+    np.testing.assert_array_equal(batch["mean"], 2 * plain["channels"]["rgb"].mean((2, 3, 4)))
+    assert set(batch) == {"mean", "clip"}
 
 
-def test_a_transform_may_write_into_its_example(sim: Path):
-    def spoil(found: dict) -> None:
-        for value in jax.tree.leaves([found["camera"], found["core"], found["core_time"], found["frame_time"]]):
+def test_a_transform_may_write_into_its_batch(sim: Path):
+    def spoil(batch: dict) -> None:
+        for value in jax.tree.leaves([batch["camera"], batch["core"], batch["core_time"], batch["frame_time"]]):
             value[...] = -1
 
-    def look(found: dict) -> dict:
-        was = {"clip": found["clip"], "core": found["core"]["centre"].copy(), "camera": found["camera"]["position"].copy()}
-        spoil(found)
+    def look(batch: dict) -> dict:
+        was = {"clip": batch["clip"], "core": batch["core"]["centre"].copy(), "camera": batch["camera"]["position"].copy()}
+        spoil(batch)
         return was
 
-    for batch in take(loader([Source(sim)], **{**ASK, "waves": 3, "batch_size": 5}, threads=0, transform=look), 4):
+    ask = {**ASK, "waves": 3, "rows": 5}
+    for batch in take(open_clips([DatasetSource(sim)], **ask, threads=0, transforms=(look,)), 4):
         assert (batch["core"][:, :, 0, 0] == batch["clip"][:, None]).all()  # also in the second epoch, of what is kept
         assert (batch["camera"][:, :, 0] == batch["clip"][:, None]).all()
 
 
 def test_cores_alone_need_no_picture_size(cores: Path):
-    batch = next(
-        loader([Source(cores)], **{**ASK, "channels": (), "frames": 0, "frame_hz": None, "height": 0, "width": 0, "waves": 5})
-    )
+    ask = {"rows": 4, "seed": 7, "ticks": 4, "waves": 5}
+    batch = next(open_clips([DatasetSource(cores)], **ask))
     assert batch["known"].keys() == {"camera", "core", "text"} and batch["signals"] == {}
     assert batch["frame_time"].shape == (4, 0)
     assert batch["core"]["presence"].sum() == 4 * 4 * 2
@@ -393,27 +399,27 @@ def test_cores_alone_need_no_picture_size(cores: Path):
         ({"frame_hz": 24.0}, ["sim", "stored at 16 Hz", "3 frames at 24 Hz"]),
         ({"ticks": 13}, ["sim", "12 ticks", "13 ticks"]),
         ({"waves": 1}, ["sim", "a wave is present in slot 1", "raise waves"]),
-        ({"batch_size": 6, "host_count": 4}, ["batch_size 6", "of 4"]),
-        ({"host_index": 2, "host_count": 2}, ["host 2 of 2"]),
-        ({"batch_size": 16, "epochs": 1}, ["10 examples", "batch of 16"]),
-        ({"batch_size": 0}, ["batch_size 0"]),
-        ({"sources": []}, ["no sources"]),
-        ({"weight": 0.0}, ["sim", "weight 0.0"]),
+        ({"rows": 6, "hosts": 4}, ["6 rows", "of 4"]),
+        ({"host": 2, "hosts": 2}, ["host 2 of 2"]),
+        ({"rows": 16, "epochs": 1}, ["10 examples", "batch of 16"]),
+        ({"rows": 0}, ["0 rows"]),
+        ({"sources": []}, ["Clips.sources", "at least one"]),
+        ({"weight": 0.0}, ["Clips.sources", "sim", "weight=0.0"]),
     ],
 )
 def test_what_cannot_be_delivered_is_said_before_the_first_batch(sim: Path, change: dict, words: list[str]):
     change = dict(change)
-    sources = change.pop("sources", [Source(sim, change.pop("weight", 1.0))])
+    sources = change.pop("sources", [DatasetSource(sim, change.pop("weight", 1.0))])
     with pytest.raises(ValueError, match=r".") as error:
-        loader(sources, **{**ASK, **change})
+        open_clips(sources, **{**ASK, **change})
     assert all(word in str(error.value) for word in words), error.value
 
 
 def test_a_source_that_has_nothing_to_give_and_an_unknown_channel_are_refused(real: Path):
     with pytest.raises(ValueError, match=r"real.*\['rgb'\].*nothing.*\['depth'\]"):
-        loader([Source(real)], **{**ASK, "channels": ("depth",)})
-    with pytest.raises(KeyError, match="infrared"):
-        loader([Source(real)], **{**ASK, "channels": ("infrared",)})
+        open_clips([DatasetSource(real)], **{**ASK, "channels": ("depth",)})
+    with pytest.raises(ValueError, match=r"Clips\.channels: unknown channel 'infrared'"):
+        open_clips([DatasetSource(real)], **{**ASK, "channels": ("infrared",)})
 
 
 def test_a_slow_shard_does_not_stall_the_others(tmp_path: Path):
@@ -428,10 +434,10 @@ def test_a_slow_shard_does_not_stall_the_others(tmp_path: Path):
             late.append(all(others.acquire(timeout=20) for _ in range(4)))
         read_rows(dataset, clips, *given)
 
-    ask = {**ASK, "batch_size": 1, "ticks": 0}
-    wanted = take(loader([Source(path)], **ask, shuffle=False, threads=0), 9)
+    ask = {**ASK, "rows": 1, "ticks": 0}
+    wanted = take(open_clips([DatasetSource(path)], **ask, shuffle=False, threads=0), 9)
     with mock.patch.object(Dataset, "read_rows", slow):
-        found = take(loader([Source(path)], **ask, shuffle=False, threads=8), 9)
+        found = take(open_clips([DatasetSource(path)], **ask, shuffle=False, threads=8), 9)
     assert late == [True] and same(found, wanted)
 
 
@@ -441,7 +447,7 @@ def test_a_damaged_file_is_named_and_never_passed_over(tmp_path: Path, threads: 
     file = path / arrays(SIM)["channels/depth"].file(1)
     whole = file.read_bytes()
     file.write_bytes(bytes([whole[0] ^ 255]) + whole[1:100] + bytes(len(whole) - 100))
-    batches = loader([Source(path)], **{**ASK, "batch_size": 2}, shuffle=False, threads=threads)
+    batches = open_clips([DatasetSource(path)], **{**ASK, "rows": 2}, shuffle=False, threads=threads)
     assert order(take(batches, 2)) == [(0, c) for c in range(4)]  # shard 0 is sound, clip 4 stands in shard 1
     for _ in range(2):
         with pytest.raises(ValueError, match=re.escape(str(file))):

@@ -9,12 +9,12 @@ import jax
 import numpy as np
 import pytest
 
-from data_pipelines.loading.loader import Source, expanded, loader
+from data_pipelines.loading.source import DatasetSource, expand_collections
 from data_pipelines.wsv import Dataset, Layout, collection, create
 from data_pipelines.wsv.clip import Clip
 from data_pipelines.wsv.folder import Folder
 from data_pipelines.wsv.manifest import arrays
-from tests.data_pipelines.datasets import FULL, fill
+from tests.data_pipelines.datasets import FULL, fill, open_clips
 from wsm_jax.snapshot import Camera, Signal, rays
 
 VIDEO = dataclasses.replace(
@@ -36,7 +36,7 @@ VIDEO = dataclasses.replace(
     measures=("sharpness",),
 )
 ASK = {"channels": ("rgb", "motion"), "frames": 3, "frame_hz": None, "height": 8, "width": 12, "ticks": 0, "waves": 1}
-ASK |= {"batch_size": 4, "seed": 1}
+ASK |= {"rows": 4, "seed": 1}
 
 
 def make(layout: Layout, number: int) -> Clip:
@@ -79,25 +79,25 @@ def rows(batches, count):
 
 
 def test_actions_are_those_that_hold_at_each_frame(video):
-    batches = loader([Source(video)], **ASK, signals=(("action", 2), ("force", 3)))
+    batches = open_clips([DatasetSource(video)], **ASK, signals=(("action", 2), ("force", 3)))
     for batch, row in rows(batches, 5):
         frames = batch["channels"]["rgb"][row, :, 0, 0, 1].astype(int)
         wanted = np.stack([np.full(3, batch["clip"][row]), 4 * frames], -1)
         assert np.array_equal(batch["signals"]["action"][row], wanted)
         assert batch["known"]["action"][row] and not batch["known"]["force"][row] and not batch["signals"]["force"].any()
     with pytest.raises(ValueError, match="signal 'action' has 2 components; the loader asks for 5"):
-        loader([Source(video)], **ASK, signals=(("action", 5),))
+        open_clips([DatasetSource(video)], **ASK, signals=(("action", 5),))
 
 
 def test_short_clips_give_windows_within_their_frames(video):
     seen = set()
-    for batch, row in rows(loader([Source(video)], **ASK), 30):
+    for batch, row in rows(open_clips([DatasetSource(video)], **ASK), 30):
         number, frames = int(batch["clip"][row]), batch["channels"]["rgb"][row, :, 0, 0, 1].astype(int)
         assert np.array_equal(np.diff(frames), [1, 1]) and frames[-1] < 4 + number % 7
         seen.add((number, int(frames[0])))
     assert len(seen) > 40
     with pytest.raises(ValueError, match=r"4 frames at 5 Hz.*5 frames"):
-        loader([Source(video)], **{**ASK, "frames": 5})
+        open_clips([DatasetSource(video)], **{**ASK, "frames": 5})
 
 
 @pytest.mark.parametrize("frame_hz", [None, 2.5])
@@ -115,7 +115,7 @@ def test_frames_at_uneven_times_are_the_nearest_and_tell_their_times(tmp_path, f
     fill(create(tmp_path / "uneven", layout, name="uneven", sources=[], build={}), one)
     assert not Dataset(tmp_path / "uneven").even and Dataset(write(tmp_path / "even")).even
     asked = ASK | {"frame_hz": frame_hz}
-    for batch, row in rows(loader([Source(tmp_path / "uneven")], **asked), 30):
+    for batch, row in rows(open_clips([DatasetSource(tmp_path / "uneven")], **asked), 30):
         time, frames = times[int(batch["clip"][row])], batch["channels"]["rgb"][row, :, 0, 0, 1].astype(int)
         np.testing.assert_allclose(batch["frame_time"][row], time[frames] - time[frames[0]], atol=1e-6)
         wanted = time[frames[0]] + np.arange(3) / (frame_hz or 5.0)
@@ -127,7 +127,7 @@ def test_a_picture_of_another_aspect_is_cut_and_its_camera_with_it(video, crop):
     places = set()
     whole = make(VIDEO, 0).camera[0]
     sight = np.asarray(rays(whole, 8, 12)[1])
-    for batch, row in rows(loader([Source(video)], **{**ASK, "width": 8}, crop=crop), 12):
+    for batch, row in rows(open_clips([DatasetSource(video)], **{**ASK, "width": 8}, crop=crop), 12):
         blue = batch["channels"]["rgb"][row, ..., 2].astype(int)
         left = int(blue[0, 0, 0])
         assert np.array_equal(blue, np.broadcast_to(left + np.arange(8), (3, 8, 8))), "the same place in all frames"
@@ -136,26 +136,26 @@ def test_a_picture_of_another_aspect_is_cut_and_its_camera_with_it(video, crop):
         np.testing.assert_allclose(rays(Camera(**fields), 8, 8)[1], sight[:, left : left + 8], atol=1e-5)
         assert (batch["channels"]["motion"][row] == [100, -40]).all(), "no row is cut: heights are what they were"
     assert places == ({2} if crop == "middle" else {0, 1, 2, 3, 4})
-    batch = next(loader([Source(video)], **{**ASK, "height": 4}, crop=crop))  # 8 x 12 cut to 4 x 12
+    batch = next(open_clips([DatasetSource(video)], **{**ASK, "height": 4}, crop=crop))  # 8 x 12 cut to 4 x 12
     assert (batch["channels"]["motion"] == [200, -80]).all(), "heights of the picture are half as many metres now"
 
 
 def test_only_clips_within_the_limits_are_loaded(video):
-    source = Source(video, where={"sharpness": (3, 6)})
-    clips = [int(b["clip"][r]) for b, r in rows(loader([source], **ASK), 4)]
+    source = DatasetSource(video, where={"sharpness": (3, 6)})
+    clips = [int(b["clip"][r]) for b, r in rows(open_clips([source], **ASK), 4)]
     assert sorted(clips) == sorted([3, 4, 5, 6] * 4)
     with pytest.raises(ValueError, match=r"none of its 12 clips is within .*sharpness"):
-        loader([Source(video, where={"sharpness": (50, 60)})], **ASK)
+        open_clips([DatasetSource(video, where={"sharpness": (50, 60)})], **ASK)
     with pytest.raises(ValueError, match="no measure 'blur'; it has sharpness"):
-        loader([Source(video, where={"blur": (0, 1)})], **ASK)
-    state = loader([source], **ASK).get_state()
+        open_clips([DatasetSource(video, where={"blur": (0, 1)})], **ASK)
+    state = open_clips([source], **ASK).get_state()
     with pytest.raises(ValueError, match="another order"):
-        loader([Source(video)], **ASK).set_state(state)
+        open_clips([DatasetSource(video)], **ASK).set_state(state)
 
 
 def test_views_are_drawn_without_repeats(tmp_path):
     layout = dataclasses.replace(VIDEO, over="views", signals=(), measures=(), channels=("rgb",))
-    batches = loader([Source(write(tmp_path / "views", layout))], **{**ASK, "frames": 4})
+    batches = open_clips([DatasetSource(write(tmp_path / "views", layout))], **{**ASK, "frames": 4})
     drawn = set()
     for batch, row in rows(batches, 12):
         views = batch["channels"]["rgb"][row, :, 0, 0, 1].astype(int)
@@ -169,9 +169,9 @@ def test_a_collection_is_its_datasets_by_their_clips(tmp_path, video):
     large = write(tmp_path / "both" / "a")
     small = write(tmp_path / "both" / "b", dataclasses.replace(VIDEO, clips=4))
     collection.write(Folder(tmp_path / "both"), "both", {"a": 12, "b": 4})
-    sources = expanded([Source(tmp_path / "both", 3.0), Source(video)])
+    sources = expand_collections([DatasetSource(tmp_path / "both", 3.0), DatasetSource(video)])
     assert [(str(s.path), s.weight) for s in sources] == [(str(large), 2.25), (str(small), 0.75), (str(video), 1.0)]
-    source = [int(b["source"][r]) for b, r in rows(loader([Source(tmp_path / "both")], **ASK), 8)]
+    source = [int(b["source"][r]) for b, r in rows(open_clips([DatasetSource(tmp_path / "both")], **ASK), 8)]
     assert np.bincount(source).tolist() == [24, 8]
 
 
@@ -183,14 +183,14 @@ def test_a_damaged_clip_ends_the_run_or_is_passed_over_and_named(tmp_path, caplo
     data[:-196] = bytes(len(data) - 196)  # chunks, not their index
     file.write_bytes(data)
     with pytest.raises(ValueError, match=r"channels/rgb/c\.1.*damaged"):
-        list(loader([Source(path)], **ASK, epochs=1, threads=threads))
+        list(open_clips([DatasetSource(path)], **ASK, epochs=1, threads=threads))
     with caplog.at_level(logging.WARNING):
-        batches = loader([Source(path)], **ASK, epochs=1, threads=threads, damaged="skip")
+        batches = open_clips([DatasetSource(path)], **ASK, epochs=1, threads=threads, damaged="skip")
         found = list(batches)
     clips = [int(clip) for batch in found for clip in batch["clip"]]
     assert len(clips) == 12 and not set(clips) & {4, 5, 6, 7} and set(clips) == {0, 1, 2, 3, 8, 9, 10, 11}
     assert len(batches.skipped) >= 4 and all("c.1" in line for line in batches.skipped) and "passed over" in caplog.text
-    halves = [list(loader([Source(path)], **ASK, epochs=1, damaged="skip", host_index=h, host_count=2)) for h in (0, 1)]
+    halves = [list(open_clips([DatasetSource(path)], **ASK, epochs=1, damaged="skip", host=h, hosts=2)) for h in (0, 1)]
     joined = [int(c) for pair in zip(*halves, strict=True) for half in pair for c in half["clip"]]
     assert joined == clips, "what stands in does not depend on hosts"
 
@@ -200,7 +200,7 @@ def test_where_every_clip_is_damaged_the_run_ends(tmp_path):
     path = write(tmp_path / "ds", layout)
     (path / arrays(layout)["channels/rgb"].file(0)).write_bytes(b"")
     with pytest.raises(ValueError, match="damaged"):
-        next(loader([Source(path)], **ASK, damaged="skip"))
+        next(open_clips([DatasetSource(path)], **ASK, damaged="skip"))
 
 
 def test_events_are_those_within_the_window(tmp_path):
@@ -210,7 +210,7 @@ def test_events_are_those_within_the_window(tmp_path):
     clip = dataclasses.replace(make(dataclasses.replace(VIDEO, signals=(), measures=()), 6), events=tuple(happened))
     writer.write(0, [clip] * 4)
     writer.finish()
-    for batch, row in rows(loader([Source(tmp_path / "ds")], **ASK, events=("c", "a")), 8):
+    for batch, row in rows(open_clips([DatasetSource(tmp_path / "ds")], **ASK, events=("c", "a")), 8):
         first = int(batch["channels"]["rgb"][row, 0, 0, 0, 1])
         wanted = [(k, happened[k]) for k in range(first, first + 3) if happened[k]["kind"] in "ac"]
         found = {name: values[row] for name, values in batch["events"].items()}
@@ -224,8 +224,8 @@ def test_what_is_held_is_a_bound(tmp_path, threads):
     """What NumPy has allocated, as Python's own count tells, while batches are made and dropped."""
     path = write(tmp_path / "large", dataclasses.replace(VIDEO, height=128, width=192, clips=4))
     asked = ASK | {"height": 128, "width": 192}
-    next(loader([Source(path)], **asked))  # what is made once is not counted
-    batches = loader([Source(path)], **asked, threads=threads)
+    next(open_clips([DatasetSource(path)], **asked))  # what is made once is not counted
+    batches = open_clips([DatasetSource(path)], **asked, threads=threads)
     assert batches.held_bytes == 0
     tracemalloc.start()
     try:
@@ -241,5 +241,5 @@ def test_what_is_held_is_a_bound(tmp_path, threads):
 
 
 def test_aligned_windows_begin_with_a_chunk(video):
-    frames = [b["channels"]["rgb"][r, 0, 0, 0, 1] for b, r in rows(loader([Source(video)], **ASK, aligned=True), 12)]
+    frames = [b["channels"]["rgb"][r, 0, 0, 0, 1] for b, r in rows(open_clips([DatasetSource(video)], **ASK, aligned=True), 12)]
     assert set(frames) == {0, 4}

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import tensorstore as ts
 
-from data_pipelines.loading.loader import Source, loader
+from data_pipelines.loading.source import DatasetSource
 from data_pipelines.wsv import Dataset, create, folder, verify
 from data_pipelines.wsv import manifest as records
 from data_pipelines.wsv.clip import Clip
 from data_pipelines.wsv.folder import Folder
-from tests.data_pipelines.datasets import SOURCES, fill
+from tests.data_pipelines.datasets import SOURCES, fill, open_clips
 from tests.data_pipelines.loading import test_loader as loading
 from tests.data_pipelines.loading import test_mixture as mixture
 from tests.data_pipelines.wsv import random_clips as disk
@@ -31,7 +31,7 @@ os.environ["TENSORSTORE_CURL_LOW_SPEED_TIME_SECONDS"] = "2"
 URL = "s3://bucket/deep/ds"
 FULL = dataclasses.replace(disk.JPEG, clips=3, channels=("rgb", "depth"))
 SIM = dataclasses.replace(loading.SIM, clips=6, clips_per_shard=3, frames=20, rgb_codec="jpeg", frames_per_chunk=4)
-ASK: dict[str, Any] = {**loading.ASK, "batch_size": 3}
+ASK: dict[str, Any] = {**loading.ASK, "rows": 3}
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def sim(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def batches(sim: Path) -> list[dict]:
     """What the loader makes of it there."""
-    return loading.take(loader([Source(sim)], **ASK), 4)
+    return loading.take(open_clips([DatasetSource(sim)], **ASK), 4)
 
 
 def put(store: ObjectStore, path: Path) -> None:
@@ -184,7 +184,7 @@ def test_a_build_that_the_store_ends_leaves_the_shard_missing(store):
 def test_the_batches_are_those_from_disk(store, sim, batches, latency_ms, faults, threads):
     put(store, sim)
     store.latency_ms, store.faults = latency_ms, faults
-    found = loader([Source(URL)], **ASK, threads=threads)
+    found = open_clips([DatasetSource(URL)], **ASK, threads=threads)
     assert loading.same(loading.take(found, 4), batches)
     found.close()
     assert set(store.struck) == set(faults)
@@ -192,7 +192,7 @@ def test_the_batches_are_those_from_disk(store, sim, batches, latency_ms, faults
 
 def test_all_of_a_batch_is_asked_for_before_anything_is_waited_for(store, sim):
     put(store, sim)
-    batches = loader([Source(URL)], **ASK, threads=0)
+    batches = open_clips([DatasetSource(URL)], **ASK, threads=0)
     loading.take(batches, 4)  # indices and texts have come
     store.reset()
     store.latency_ms = 300
@@ -222,10 +222,10 @@ def test_clips_of_any_length_and_times_with_signals_and_events_are_those_from_di
     assert not Dataset(path).even
     put(store, path)
     asked = {**mixture.ASK, "ticks": 3, "waves": 3, "signals": (("action", 2),), "events": ("impact",)}
-    wanted = loading.take(loader([Source(path)], **asked), 6)
+    wanted = loading.take(open_clips([DatasetSource(path)], **asked), 6)
     assert any((batch["events"]["kind"] == 0).any() for batch in wanted)
     store.reset()
-    found = loader([Source(URL)], **asked, threads=0)
+    found = open_clips([DatasetSource(URL)], **asked, threads=0)
     assert loading.same(loading.take(found, 6), wanted)
     texts = [path for _, path, _ in store.log if "text" in path or path.endswith(".jsonl")]
     assert len(texts) == len(set(texts)), "each shard's text is read once"
@@ -241,7 +241,7 @@ def test_clips_of_any_length_and_times_with_signals_and_events_are_those_from_di
 @pytest.mark.parametrize("fault", ["cut", "cut_unsized"])
 def test_a_shortened_body_is_an_error_or_nothing(store, sim, batches, fault):
     put(store, sim)
-    found = loader([Source(URL)], **ASK, threads=2)
+    found = open_clips([DatasetSource(URL)], **ASK, threads=2)
     store.faults = {fault: 0.05}
     refused: list[str] = []
     for wanted in batches:
@@ -289,8 +289,8 @@ def test_every_kind_of_file_that_does_not_come_whole_is_named(store, sim, fault)
 @pytest.mark.parametrize("fault", ["slow_down", "drop"])
 def test_a_store_that_fails_ends_the_loader_with_its_name_and_may_come_back(store, sim, fault, threads):
     put(store, sim)
-    wanted = loading.take(loader([Source(sim)], **ASK), 16)
-    found = loader([Source(URL)], **ASK, threads=threads)
+    wanted = loading.take(open_clips([DatasetSource(sim)], **ASK), 16)
+    found = open_clips([DatasetSource(URL)], **ASK, threads=threads)
     assert loading.same(next(found), wanted[0])
     store.faults = {fault: 1.0}
     with pytest.raises(OSError, match=rf"{URL}/\S+: cannot be read at {store.url}.* 8 retry attempts failed"):
@@ -322,7 +322,7 @@ def test_what_is_not_there_is_said(store, monkeypatch):
     with pytest.raises(OSError, match=r"s3://bucket/x/manifest.json: cannot be read at localhost:9000 .*scheme.*http"):
         Dataset("s3://bucket/x")
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
-    for verb in (Dataset, verify, lambda url: disk.begin(url, FULL), lambda url: loader([Source(url)], **ASK)):
+    for verb in (Dataset, verify, lambda url: disk.begin(url, FULL), lambda url: open_clips([DatasetSource(url)], **ASK)):
         with pytest.raises(
             OSError, match=r"s3://bucket/x/(manifest|collection).json: cannot be read at http://127.0.0.1:9 .*connect"
         ):

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from data_pipelines.loading.rooms import Rooms
+from data_pipelines.loading.buffers import BufferPool
 
 SHAPE = (4, 100)
 
@@ -30,39 +30,39 @@ HOLDS = {
 
 @pytest.mark.parametrize("hold", HOLDS.values(), ids=HOLDS)
 def test_what_somebody_holds_is_not_overwritten(hold):
-    rooms = Rooms(8)
-    first = rooms.take(SHAPE, np.float32)
+    pool = BufferPool(8)
+    first = pool.acquire(SHAPE, np.float32)
     first[:] = np.arange(400).reshape(SHAPE)
     held = hold(first)
     before, place = np.array(held), address(first)
     del first
-    taken = [rooms.take(SHAPE, np.float32) for _ in range(12)]
+    taken = [pool.acquire(SHAPE, np.float32) for _ in range(12)]
     for other in taken:
         other[:] = -1
     np.testing.assert_array_equal(np.array(held), before)
     del held, taken, other
     gc.collect()
-    assert place in {address(rooms.take(SHAPE, np.float32)) for _ in range(8)}
+    assert place in {address(pool.acquire(SHAPE, np.float32)) for _ in range(8)}
 
 
 def test_memory_is_used_again_for_its_size_only():
-    rooms = Rooms(2)
-    first = rooms.take(SHAPE, np.float32)
+    pool = BufferPool(2)
+    first = pool.acquire(SHAPE, np.float32)
     place = address(first)
     assert place % 64 == 0
     del first
-    assert address(rooms.take((10, 10), np.float32)) != place
-    again = rooms.take((100, 4), np.int32)
+    assert address(pool.acquire((10, 10), np.float32)) != place
+    again = pool.acquire((100, 4), np.int32)
     assert address(again) == place and again.shape == (100, 4) and again.dtype == np.int32
-    other = rooms.take(SHAPE, np.float32)
+    other = pool.acquire(SHAPE, np.float32)
     assert address(other) != place  # the first is held
 
 
 def test_no_more_is_kept_than_was_said():
-    rooms = Rooms(2)
-    held = [rooms.take(SHAPE, np.float32) for _ in range(5)]
+    pool = BufferPool(2)
+    held = [pool.acquire(SHAPE, np.float32) for _ in range(5)]
     places = {address(one) for one in held[:2]}
     assert len({address(one) for one in held}) == 5
     del held
-    one, two, three = (rooms.take(SHAPE, np.float32) for _ in range(3))
+    one, two, three = (pool.acquire(SHAPE, np.float32) for _ in range(3))
     assert {address(one), address(two)} == places and address(three) not in places
