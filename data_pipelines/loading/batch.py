@@ -47,7 +47,8 @@ def empty_batch(window: Window, rows: int, pool: BufferPool) -> Batch:
     {"channels": {name: [B T H W C] stored}, "known": {name, "camera", "core", "text": bool [B]}, "camera": {field: [B T ...]},
     "frame_time": [B T] s from the window's start, "core": {field: [B K N ...]}, "core_time": [B K] s, "caption": uint8
     [B CAPTION_BYTES], "signals": {name: [B T d]}, "events": {"kind": [B M] index into the kinds asked for, -1: none; "time":
-    [B M] s, "instances": [B M 2], 0: none} (only where kinds are asked for), "clip": [B], "source": [B]}
+    [B M] s, "instances": [B M 2], 0: none} (only where kinds are asked for), "latents": {key: float32
+    [B ...]} (only where there are any), "clip": [B], "source": [B]}
     """
     found = _copied(_unknown(window, rows))
     found["channels"] = _channels(window, rows, pool)
@@ -66,7 +67,8 @@ def _unknown(window: Window, rows: int) -> Batch:
     """What stands in batches before anything is known, without channels: making it anew would cost time."""
     frames = (rows, window.frames)
     signals = dict(window.signals)
-    known = (*window.channels, "camera", "core", "text", *signals)
+    latents = dict(window.latents)
+    known = (*window.channels, "camera", "core", "text", *signals, *latents)
     rotation = np.zeros((*frames, 4), np.float32)
     rotation[..., 0] = 1.0
     camera = {"position": np.zeros((*frames, 3), np.float32), "rotation": rotation}
@@ -85,6 +87,8 @@ def _unknown(window: Window, rows: int) -> Batch:
         "clip": np.zeros(rows, np.int64),
         "source": np.zeros(rows, np.int32),
     }
+    if latents:
+        found["latents"] = {name: np.zeros((rows, *shape), np.float32) for name, shape in latents.items()}
     if window.events:
         shape = (rows, window.most_events)
         kind, time = np.full(shape, -1, np.int32), np.zeros(shape, np.float32)

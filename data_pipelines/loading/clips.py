@@ -13,6 +13,7 @@ import numpy as np
 from data_pipelines.loading import order
 from data_pipelines.loading.batch import Draws, WindowReader, empty_batch
 from data_pipelines.loading.buffers import BufferPool
+from data_pipelines.loading.latents import open_latents
 from data_pipelines.loading.loader import BATCHES_PER_THREAD, Loader
 from data_pipelines.loading.rows import ClipOrder, HostRows
 from data_pipelines.loading.source import DatasetSource, expand_collections, resolve, select_clips
@@ -123,8 +124,8 @@ class Clips:
         """A loader of global batches of `rows` examples, of which `host` of `hosts` delivers its share.
 
         `epochs` None: endless; else until the first source has been read that often, in whole batches.
-        Raises FileNotFoundError for a missing dataset, and ValueError, naming the dataset and the numbers, for what cannot be
-        delivered, before any batch is made.
+        Raises FileNotFoundError for a missing dataset and latents that are not encoded, and ValueError, naming the dataset and
+        the numbers, for what cannot be delivered, before any batch is made.
         """
         if rows < 1 or hosts < 1 or rows % hosts or not 0 <= host < hosts:
             raise ValueError(
@@ -159,6 +160,7 @@ class Clips:
             first=host * (rows // hosts),
             count=rows // hosts,
             pool=BufferPool(BATCHES_PER_THREAD * len(self.channels) * (self.threads + 1)),
+            latents={key: open_latents(workdir, key, stage, shape, opened) for key, stage, shape in self.latents},
         )
         described: dict[str, Any] = {"seed": seed, "batch_size": rows, "shuffle": self.shuffle}
         described["sources"] = [[d.name, n, float(s.weight)] for d, s, n in zip(opened, sources, counts, strict=True)]
@@ -191,6 +193,7 @@ class Clips:
             crop=self.crop,
             aligned=self.aligned,
             lens=lens and bool(self.frames),
+            latents=tuple((key, shape) for key, _, shape in self.latents),
         )
 
 

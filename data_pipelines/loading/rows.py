@@ -88,6 +88,8 @@ class HostRows:
     first: int
     count: int
     pool: BufferPool
+    latents: dict[str, list[np.ndarray | None]] = dataclasses.field(default_factory=dict)
+    """Key -> codes [clips ...] of each source; None: the source has none."""
 
     def __call__(self, step: int) -> dict[str, Any]:
         """The rows of a batch."""
@@ -96,9 +98,19 @@ class HostRows:
         for part in self._planned(block)[place]:
             found["source"][part.place] = part.source
             self._fill(found, part)
+        self._add_latents(found)
         for transform in self.transforms:
             found = transform(found)
         return found
+
+    def _add_latents(self, batch: Batch) -> None:
+        """Copies the codes of the clips that the batch holds by now, those that replace damaged ones included."""
+        for source in np.unique(batch["source"]).tolist() if self.latents else ():
+            rows = np.flatnonzero(batch["source"] == source)
+            for key, codes in self.latents.items():
+                if (values := codes[source]) is not None:
+                    batch["latents"][key][rows] = values[batch["clip"][rows]]
+                    batch["known"][key][rows] = True
 
     @property
     def _together(self) -> int:

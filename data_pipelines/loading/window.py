@@ -41,6 +41,8 @@ class Window:
     """Windows begin where chunks do, so that no frame is read that is not used."""
     lens: bool = False
     """Cameras come with the coefficients of their lens; those of pinholes are 0."""
+    latents: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    """(key, shape per clip) of the codes beside the clips."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,13 +15,17 @@ from wsm_jax.text import decode_caption
 class MentionOrder:
     """Reorders the slots of the core [B K N ...] and of latents [B N+1 ...], row by row, as the caption mentions the objects.
 
-    The last entry of a latent belongs to the scene and stays last. Raises KeyError for a latent that the batch lacks,
-    ValueError for a core without ticks or with fewer slots than floor and screen take.
+    The last entry of a latent belongs to the scene and stays last.
     """
 
     latents: tuple[str, ...] = ("style",)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The batch in the new order.
+
+        Raises KeyError for a latent that the batch lacks, ValueError for a core without ticks or with fewer slots than floor
+        and screen take.
+        """
         core = batch["core"]
         rows, ticks, slots = core["presence"].shape
         if ticks < 1 or slots < FIRST_OBJECT:

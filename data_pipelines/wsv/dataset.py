@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines.wsv import latents as codes
 from data_pipelines.wsv import manifest as records
 from data_pipelines.wsv import picture
 from data_pipelines.wsv.chunks import Chunks
@@ -34,7 +35,7 @@ _TEXT_BYTES = 2**26
 """Text of shards that is kept."""
 _LINES = 1024
 """Lines of it that are kept as objects."""
-_OPENED = ("_lock", "_arrays", "_lines", "_text_bytes", "_line")
+_OPENED = ("_lock", "_arrays", "_lines", "_text_bytes", "_line", "_latents")
 """Attributes that are made anew where a dataset is unpickled."""
 
 
@@ -61,6 +62,7 @@ class Dataset:
         self._arrays: dict[str, Chunks] = {}
         self._lines: OrderedDict[int, list[bytes]] = OrderedDict()
         self._text_bytes = 0
+        self._latents: dict[str, np.ndarray | None] = {}
         self._line = functools.lru_cache(_LINES)(self._read_line)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -158,6 +160,17 @@ class Dataset:
             except (ValueError, OSError) as error:
                 raise self._damaged(self._specs["measures"].file(shard), error) from error
         return dict(zip(self.layout.measures, values.T, strict=True))
+
+    def latents(self, name: str) -> np.ndarray | None:
+        """Codes [clips ...] that `write_latents` wrote under a name; None where there are none.
+
+        They are mapped from a disk, and read whole from a bucket, once. Raises ValueError naming a damaged file, OSError naming
+        one that cannot be read.
+        """
+        with self._lock:
+            if name not in self._latents:
+                self._latents[name] = codes.read(self.folder, self.manifest, name)
+            return self._latents[name]
 
     def origin(self, clip: Index) -> dict[str, Any]:
         """Where a clip comes from: {"source": its number in the manifest, "start": s, ...}; empty where nobody said."""

@@ -272,6 +272,17 @@ class Folder:
             raise self._failed(key, len(data), error) from error
         return written.generation != b""
 
+    def replace(self, key: str, data: bytes, before: bytes) -> bool:
+        """Writes a whole file over one that still holds `before`, and tells whether it did. Raises OSError."""
+        try:
+            found = self.store.read(key).result()
+            if found.state != "value" or found.value != before:
+                return False
+            written = self.store.write(key, data, if_equal=found.stamp.generation).result()
+        except (ValueError, OSError) as error:
+            raise self._failed(key, len(data), error) from error
+        return written.generation != b""
+
     def remove(self, *keys: str) -> None:
         """Deletes those of the files that are there, several at a time. Raises OSError."""
         futures = {key: self.store.write(key, None) for key in keys}

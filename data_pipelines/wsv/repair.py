@@ -9,6 +9,7 @@ from typing import Any
 from tqdm import tqdm
 
 from data_pipelines.workers import Died, run
+from data_pipelines.wsv import latents
 from data_pipelines.wsv import manifest as records
 from data_pipelines.wsv import shard as shards
 from data_pipelines.wsv.clip import Clip
@@ -20,7 +21,7 @@ from wsm_jax.snapshot import WSF, WSV
 Make = Callable[[int], Sequence[WSV | WSF | Clip]]
 """The clips of a shard, in order, as they were written."""
 
-_TALLY = ("counts", "statistics", "files", "sha256")
+_TALLY = ("counts", "statistics", "files", "sha256", latents.KEY)
 """What a manifest has beside the head that build.json holds."""
 _NOTHING: Mapping[str, str] = {}
 _UNKNOWN = "its clips are needed again, and nobody gave them"
@@ -122,13 +123,16 @@ def _mend(
     """Writes again what belongs to no shard; why it could not (empty: it did), by file."""
     begun = records.dumps({key: value for key, value in manifest.items() if key not in _TALLY}, indent=1)
     known = {records.BUILD: begun} | _metadata(manifest)
+    rows = manifest.get(latents.KEY, {})
+    known |= {latents.record_file(name): records.dumps(row, indent=1) for name, row in rows.items()}
     reasons: dict[str, str] = {}
     lost = [key for key in found if key in manifest.get("attached", {})]
     given, why = _attached(attached if lost else None)
     known |= {key: given[key] for key in lost if key in given}
     for key in (key for key in found if key in known):
         reasons[key] = _write(folder, {key: known[key]}, {key: manifest["files"][key]["sha256"]})[key]
-    return dict.fromkeys(lost, why) | reasons
+    codes = {row["file"] for row in rows.values()} & set(found)
+    return dict.fromkeys(codes, "the model that made it writes it again, with overwrite") | dict.fromkeys(lost, why) | reasons
 
 
 def _metadata(manifest: dict[str, Any]) -> dict[str, bytes]:
@@ -217,7 +221,10 @@ class _Manifest:
                 if raw is None and folder.read(records.record_file(shard)) is None:
                     raise _Lost("shards are missing")
                 mended[records.record_file(shard)] = self._record(writer, shard)
-        sealed = writer.sealed(mended)
+        try:
+            sealed = writer.sealed(mended)
+        except ValueError as why:
+            raise _Lost(str(why)) from why
         newer = isinstance(error, records.NewerSchema) and json.loads(sealed)["sha256"].encode() not in (raw or b"")
         if raw is not None and (newer or records.contradicts(raw, sealed)):
             raise _Lost(f"it is none of {records.BUILD} and the records; delete it to go by these alone")

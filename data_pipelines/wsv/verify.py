@@ -159,6 +159,9 @@ class _Check:
         name = f"dataset {self.manifest['name']}"
         if key in self._metadata:
             return f"{name}, {_field(self._metadata[key])}: no clip of it can be read"
+        for latents, row in self.manifest.get("latents", {}).items():
+            if key == row["file"]:
+                return f"{name}, latents {latents}: none of them can be read; write them again with overwrite"
         if key not in self._places:
             return f"{name}: no clip needs it"
         path, shard = self._places[key]

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import Any
 
+from data_pipelines.wsv import latents
 from data_pipelines.wsv import manifest as records
 from data_pipelines.wsv import shard as shards
 from data_pipelines.wsv.clip import Clip, check, even
@@ -160,7 +161,10 @@ class Writer:
         return json.loads(sealed)
 
     def sealed(self, instead: Mapping[str, bytes] = _NOTHING) -> bytes:
-        """The bytes of manifest.json, by build.json and the records; what `instead` has by name stands for what is there."""
+        """The bytes of manifest.json, by build.json and the records; what `instead` has by name stands for what is there.
+
+        Raises ValueError for a record that is damaged.
+        """
         folder, layout = self.folder, self.layout
         files: dict[str, dict[str, Any]] = {}
         total = shards.moments(layout)
@@ -186,4 +190,5 @@ class Writer:
         for key, value in total.items():
             group, _, field = key.partition("/")
             groups[group][field] = value.summary()
-        return records.seal({**begun, "counts": counts, "statistics": groups, "files": files})
+        plain = {**begun, "counts": counts, "statistics": groups, "files": files}
+        return records.seal(latents.listed(plain, latents.load_records(folder)))

@@ -31,6 +31,12 @@ def table(dataset: Dataset) -> str:
         rows = [("core field", *_STATISTICS)]
         rows += [(name, *_summary(values)) for name, values in fields.items()]
         lines += ["", *_aligned(rows)]
+    if latents := manifest.get("latents", {}):
+        rows = [("latents", "dtype", "shape", "MiB", "made by")]
+        for name, row in latents.items():
+            made = ", ".join(f"{key} {_short(value)}" for key, value in row["provenance"].items())
+            rows.append((name, row["dtype"], " x ".join(map(str, row["shape"])), _mib(row["bytes"]), made))
+        lines += ["", *_aligned(rows)]
     rows = [("source", "licence", "details")]
     for source in manifest["sources"]:
         rest = {key: value for key, value in source.items() if key not in ("name", "licence") and value != ""}

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipelines.wsv import SCHEMA_VERSION, Dataset, Layout, collection, create, verify
+from data_pipelines.wsv import SCHEMA_VERSION, Dataset, Layout, collection, create, verify, write_latents
 from data_pipelines.wsv import manifest as records
 from data_pipelines.wsv.clip import LINE, Clip
 from data_pipelines.wsv.folder import Folder
@@ -87,6 +87,8 @@ def built(tmp_path_factory) -> dict[str, Path]:
     for name, layout in LAYOUTS.items():
         given = {"sources": datasets.SOURCES, "build": {"seed": 0}, "attached": {"rejected.jsonl": b"\n"}}
         datasets.fill(create(root / name, layout, name=name, **given), functools.partial(clip_of, layout))
+        codes = np.arange(layout.clips * 6, dtype=np.float32).reshape(layout.clips, 2, 3)
+        write_latents(root / name, "style_1", codes, {"checkpoint": "runs/bridge", "step": 10})
         assert verify(root / name, progress=False) == []
     return {name: root / name for name in LAYOUTS}
 
@@ -225,8 +227,11 @@ def test_every_key_of_a_manifest_is_named_with_its_type(built):
             matches("The manifest repeats the rows", row)
         matches("## Layout", manifest["layout"])
         build = json.loads((built[name] / "build.json").read_bytes())
-        assert set(manifest) - set(build) == {"counts", "statistics", "files", "sha256"}
+        assert set(manifest) - set(build) == {"counts", "statistics", "files", "sha256", "latents"}
         assert {key: manifest[key] for key in build} == build
+        row = manifest["latents"]["style_1"]
+        matches("## Latents", row)
+        assert row == json.loads((built[name] / "latents" / "style_1.json").read_bytes())
         record = json.loads((built[name] / "shards" / "000000.json").read_bytes())
         matches("## Shard records", record)
         for value in (*manifest["files"].values(), *record["files"].values()):
@@ -258,7 +263,7 @@ def test_what_holds_for_keys_that_version_1_lacks_is_their_default(tmp_path):
     with zipfile.ZipFile(Path(__file__).parents[1] / "data_pipelines" / "wsv" / "version1.zip") as archive:
         manifest = json.loads(archive.read("manifest.json"))
     assert set(manifest["layout"]) == {name for name, default in said.items() if not default}
-    assert set(keys("## manifest.json")) - set(manifest) == {"attached"}
+    assert set(keys("## manifest.json")) - set(manifest) == {"attached", "latents"}
 
 
 def number(said: str, sizes: dict[str, int]) -> int:
@@ -331,7 +336,13 @@ def test_the_keys_of_a_collection(tmp_path):
 def test_every_file_of_a_dataset_is_named(built):
     names = [row[0].strip("`") for row in table("## Files")]
     patterns = [re.escape(name).replace("<array>", ".+").replace("<codec>", r"\w+") for name in names if name != "any other"]
-    patterns = [p.replace("/c\\.<shard>\\.0\\.0\\.\\.\\.", r"/c\.\d+(\.0)+").replace("<shard>", r"\d{6}") for p in patterns]
+    patterns = [
+        p.replace("/c\\.<shard>\\.0\\.0\\.\\.\\.", r"/c\.\d+(\.0)+")
+        .replace("<shard>", r"\d{6}")
+        .replace("<name>", r"\w+")
+        .replace("<digest>", r"[0-9a-f]{16}")
+        for p in patterns
+    ]
     for name, folder in built.items():
         files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} - {"rejected.jsonl"}
         for file in files:

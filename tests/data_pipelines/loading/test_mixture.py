@@ -9,10 +9,9 @@ import jax
 import numpy as np
 import pytest
 
-from data_pipelines.loading.source import DatasetSource, expand_collections
-from data_pipelines.wsv import Dataset, Layout, collection, create
+from data_pipelines.loading.source import DatasetSource
+from data_pipelines.wsv import Dataset, Layout, create
 from data_pipelines.wsv.clip import Clip
-from data_pipelines.wsv.folder import Folder
 from data_pipelines.wsv.manifest import arrays
 from tests.data_pipelines.datasets import FULL, fill, open_clips
 from wsm_jax.snapshot import Camera, Signal, rays
@@ -140,19 +139,6 @@ def test_a_picture_of_another_aspect_is_cut_and_its_camera_with_it(video, crop):
     assert (batch["channels"]["motion"] == [200, -80]).all(), "heights of the picture are half as many metres now"
 
 
-def test_only_clips_within_the_limits_are_loaded(video):
-    source = DatasetSource(video, where={"sharpness": (3, 6)})
-    clips = [int(b["clip"][r]) for b, r in rows(open_clips([source], **ASK), 4)]
-    assert sorted(clips) == sorted([3, 4, 5, 6] * 4)
-    with pytest.raises(ValueError, match=r"none of its 12 clips is within .*sharpness"):
-        open_clips([DatasetSource(video, where={"sharpness": (50, 60)})], **ASK)
-    with pytest.raises(ValueError, match="no measure 'blur'; it has sharpness"):
-        open_clips([DatasetSource(video, where={"blur": (0, 1)})], **ASK)
-    state = open_clips([source], **ASK).get_state()
-    with pytest.raises(ValueError, match="another order"):
-        open_clips([DatasetSource(video)], **ASK).set_state(state)
-
-
 def test_views_are_drawn_without_repeats(tmp_path):
     layout = dataclasses.replace(VIDEO, over="views", signals=(), measures=(), channels=("rgb",))
     batches = open_clips([DatasetSource(write(tmp_path / "views", layout))], **{**ASK, "frames": 4})
@@ -163,16 +149,6 @@ def test_views_are_drawn_without_repeats(tmp_path):
         assert np.array_equal(batch["camera"]["position"][row, :, 1], views) and not batch["frame_time"][row].any()
         drawn.add(tuple(views))
     assert len(drawn) > 30
-
-
-def test_a_collection_is_its_datasets_by_their_clips(tmp_path, video):
-    large = write(tmp_path / "both" / "a")
-    small = write(tmp_path / "both" / "b", dataclasses.replace(VIDEO, clips=4))
-    collection.write(Folder(tmp_path / "both"), "both", {"a": 12, "b": 4})
-    sources = expand_collections([DatasetSource(tmp_path / "both", 3.0), DatasetSource(video)])
-    assert [(str(s.path), s.weight) for s in sources] == [(str(large), 2.25), (str(small), 0.75), (str(video), 1.0)]
-    source = [int(b["source"][r]) for b, r in rows(open_clips([DatasetSource(tmp_path / "both")], **ASK), 8)]
-    assert np.bincount(source).tolist() == [24, 8]
 
 
 @pytest.mark.parametrize("threads", [0, 2])
