@@ -72,9 +72,8 @@ def check_free(host: str, port: int) -> None:
     try:
         socket.create_server((host, port)).close()
     except OSError as error:
-        raise Usage(
-            f"--host={host} --port={port}: {error.strerror or error}; needed an address of this machine and a free port"
-        ) from error
+        reason = error.strerror or error
+        raise Usage(f"--host={host} --port={port}: {reason}; needed an address of this machine and a free port") from error
 
 
 def cli() -> None:

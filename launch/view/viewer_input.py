@@ -66,9 +66,7 @@ def _dataset(path: str, clip: int) -> ViewerInput:
         raise Usage(f"--clip={clip}: {path} has the clips 0..{len(dataset) - 1}")
     core = dataset.core(clip)
     if core is None:
-        raise ValueError(
-            f"{path}: has no core, only {', '.join(dataset.layout.channels) or 'text'}; needed a dataset with cores"
-        )
+        raise ValueError(f"{path}: has no core, only {', '.join(dataset.layout.channels) or 'text'}; needed cores")
     layout, name = dataset.layout, f"{dataset.name}.clip{clip}"
     recorded: dict[str, Any] = {}
     if layout.frames and layout.camera:
