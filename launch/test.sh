@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Every check of the project, on one machine without a GPU:     bash launch/test.sh
-# One part of the tests, pytest alone with its arguments:       bash launch/test.sh tests/core -q
-# Makes .venv first where it is absent or stale. Exit code 0 when everything holds.
+# All checks of the project, without a GPU:       bash launch/test.sh
+# Only pytest, with its arguments:                bash launch/test.sh tests/core -q
+# Creates .venv first if it is missing or stale. Exit code 0 if everything passes.
 set -euo pipefail
 . "$(dirname -- "${BASH_SOURCE[0]}")/environment.sh"
 
@@ -10,7 +10,7 @@ if [ $# -gt 0 ]; then
 fi
 
 failed=()
-check() { # check COMMAND...: says what it runs, goes on after a failure
+check() { # check COMMAND...: print and run it, continue after a failure
   printf '\n== %s\n' "$*"
   "$@" || failed+=("$*")
 }
@@ -19,8 +19,8 @@ check ruff check .
 check ruff format --check .
 check lint-imports --no-logo
 check pyright
-# a file of tests a process, as many at once as there are cores: most of the time goes to compiling; the longest file, the
-# chain, stands early in the order of names and would come last in the order of xdist
+# one test file per process, as many processes as cores, because most of the time is compilation; in the order of names,
+# because the longest file, the chain, is early there and would be last in the order of xdist
 check python -m pytest --timeout=900 --numprocesses=logical --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 
 [ ${#failed[@]} -eq 0 ] || {

@@ -1,4 +1,4 @@
-"""Measures parts of wsm_jax on this machine: python -m launch.bench render|physics|fit|loader  (VERB --help: its flags)."""
+"""Benchmarks of wsm_jax on this machine: python -m launch.bench render|physics|fit|loader [flags]."""
 
 from launch import command
 
@@ -6,28 +6,28 @@ COMMAND = "python -m launch.bench"
 
 
 def render(arguments: list[str]) -> int:
-    """The ray caster: ray-wave tests and frames a second, beside MuJoCo's renderer and the arithmetic bound."""
+    """Benchmark the ray caster: ray-wave tests and frames per second, against MuJoCo's renderer and the arithmetic bound."""
     from launch.bench.render import main as measure
 
     return measure(arguments)
 
 
 def physics(arguments: list[str]) -> int:
-    """The rigid dynamics: errors beside closed forms and MuJoCo, drifts, and a soak of random scenes."""
+    """Benchmark the rigid dynamics: errors against closed forms and MuJoCo, drifts, and a soak test of random scenes."""
     from launch.bench.physics import main as measure
 
     return measure(arguments)
 
 
 def fit(arguments: list[str]) -> int | None:
-    """The fitter: seconds, Chamfer and IoU on single and composite shapes, beside published figures."""
+    """Benchmark the fitter: seconds, Chamfer distance and IoU of single and composite shapes, with published figures."""
     from launch.bench.fit import main as measure
 
     return measure(arguments)
 
 
 def loader(arguments: list[str]) -> int:
-    """The loader: clips a second, CPU time, bytes and memory, beside ArrayRecord, tar of mp4, npy and memmap."""
+    """Benchmark the loader: clips per second, CPU time, bytes and memory, against ArrayRecord, tar of mp4, npy and memmap."""
     from launch.bench.loader import main as measure
 
     return measure(arguments)
@@ -37,7 +37,7 @@ VERBS: dict[str, command.Main] = {"render": render, "physics": physics, "fit": f
 
 
 def main(arguments: list[str]) -> int | None:
-    """Runs the verb that the arguments start with."""
+    """Run the verb named by the first argument. Raises Usage or Help, and what the verb raises."""
     verb, rest = command.choose(COMMAND, VERBS, arguments)
     return verb(rest)
 

@@ -1,11 +1,11 @@
-"""How well and how fast waves are fitted: random superquadrics in four conditions, and composite shapes.
+"""Benchmark of the fitter: time and accuracy for random superquadrics in four conditions, and for composite shapes.
 
     python -m launch.bench fit [--count=50] [--points=1024] [--seed=0] [--markdown=FILE]
 
 Random superquadrics: semi-axes 0.5 exp(uniform(-0.7, 0.7)) m, exponents uniform in 0.1..1.9, any rotation, points uniform by
 area. All lengths are relative to the geometric mean semi-axis. "clean": exact points; "noise": normal, 5 % in every
 coordinate; "outliers": 30 % of the points uniform in a box 1.5 times the bounding box; "half seen": only points that face one
-random direction, with 0.5 % noise. Nothing of the true wave is given to the fit, and no true number of waves to a set.
+random direction, with 0.5 % noise. The fit knows neither the true wave nor, for a set, the true number of waves.
 """
 
 import datetime
@@ -31,9 +31,6 @@ from wsm_jax.snapshot.camera import matrix_to_quaternion
 
 CONDITIONS = ("clean", "noise 5 %", "outliers 30 %", "half seen")
 
-SET_POINTS = 2048
-"""Least points of a composite shape."""
-
 PUBLISHED = """\
 Published figures, for orientation only: other shapes, other measures, other machines.
 
@@ -48,17 +45,17 @@ Published figures, for orientation only: other shapes, other measures, other mac
 
 def random_wave(rng: np.random.Generator) -> Geometry:
     """One of the random superquadrics of this benchmark."""
-    turn = rng.normal(size=4)
+    rotation = rng.normal(size=4)
     return Geometry(
         float32(rng.normal(size=3)),
         float32(0.5 * np.exp(rng.uniform(-0.7, 0.7, 3))),
-        float32(turn / np.linalg.norm(turn)),
+        float32(rotation / np.linalg.norm(rotation)),
         float32(rng.uniform(0.1, 1.9, 2)),
     )
 
 
 def observed(wave: Geometry, condition: str, count: int, rng: np.random.Generator) -> np.ndarray:
-    """`count` points of a wave in one of CONDITIONS, world, m."""
+    """`count` points of a wave (m, world frame) in one of CONDITIONS."""
     size = float(np.exp(np.mean(np.log(wave.scale))))
     seed = int(rng.integers(1 << 30))
     points = surface_samples(wave, 4 * count, seed)
@@ -80,7 +77,7 @@ def observed(wave: Geometry, condition: str, count: int, rng: np.random.Generato
 
 
 def single(count: int, points: int, seed: int) -> dict[str, np.ndarray]:
-    """Condition -> [count 4]: seconds, Chamfer L1 / size, the same of the true wave against itself, IoU."""
+    """Condition -> [count 4]: seconds, Chamfer L1 / size, its floor (the true wave against itself), IoU."""
     results: dict[str, np.ndarray] = {}
     for condition in CONDITIONS:
         rng = np.random.default_rng(seed)
@@ -101,17 +98,17 @@ def single(count: int, points: int, seed: int) -> dict[str, np.ndarray]:
 
 
 def box(centre: tuple[float, ...], half: tuple[float, ...], exponents: tuple[float, float] = (0.1, 0.1)) -> Geometry:
-    """An upright wave (m)."""
+    """An axis-aligned wave, from its centre and semi-axes (m)."""
     return Geometry(float32(centre), float32(half), matrix_to_quaternion(np.eye(3)), float32(exponents))
 
 
 def together(*waves: Geometry) -> Geometry:
-    """Waves as a set."""
+    """Stack waves into a set."""
     return jax.tree.map(lambda *x: np.stack(x), *waves)
 
 
 def composites() -> dict[str, Geometry]:
-    """Shapes made of several waves, 1 to 2 m in size."""
+    """Shapes of several waves, 1 to 2 m in size."""
     legs = [box((x, y, 0.35), (0.05, 0.05, 0.35)) for x in (-0.5, 0.5) for y in (-0.3, 0.3)]
     ball = (1.0, 1.0)
     return {
@@ -144,18 +141,18 @@ def torus(major: float = 0.5, minor: float = 0.15, rows: int = 64, columns: int 
 
 
 def in_torus(points: np.ndarray, major: float = 0.5, minor: float = 0.15) -> np.ndarray:
-    """Whether points (m) lie in that torus."""
+    """True for points (m) inside the torus of `torus`."""
     return np.square(np.hypot(points[:, 0], points[:, 1]) - major) + np.square(points[:, 2]) < minor**2
 
 
-def sets(points: int) -> dict[str, tuple[float, ...]]:
-    """Shape -> true waves (0: none), fitted waves, seconds, Chamfer L1 (m), L1 of the true surface against itself, IoU."""
+def sets(points: int, max_waves: int) -> dict[str, tuple[float, ...]]:
+    """Shape -> number of true waves (0: none), of fitted waves, seconds, Chamfer L1 (m), its floor (m), IoU."""
     rng = np.random.default_rng(0)
     results: dict[str, tuple[float, ...]] = {}
 
     def measure(name: str, cloud: Cloud, truth: Geometry | Callable, surface: Geometry | np.ndarray, count: int, reach) -> None:
         start = time.perf_counter()
-        fit = fit_set(cloud, most=16, most_per_object=16)
+        fit = fit_set(cloud, most=max_waves, most_per_object=max_waves)
         seconds = time.perf_counter() - start
         floor = chamfer(surface, surface)["l1"] if isinstance(surface, Geometry) else float("nan")
         near = chamfer(fit.geometry, surface)["l1"]
@@ -173,7 +170,7 @@ def sets(points: int) -> dict[str, tuple[float, ...]]:
 
 
 def single_report(results: dict[str, np.ndarray], points: int) -> str:
-    """The table of single waves as markdown."""
+    """Table of single waves as Markdown."""
     count = len(next(iter(results.values())))
     lines = [
         f"{count} random superquadrics, {points} points each; medians, and the worst tenth. Chamfer L1 is relative to the mean "
@@ -191,8 +188,8 @@ def single_report(results: dict[str, np.ndarray], points: int) -> str:
 
 
 def sets_report(results: dict[str, tuple[float, ...]], points: int) -> str:
-    """The table of composite shapes as markdown."""
-    lines = [f"Composite shapes, {points} clean points, number of waves found by the fit; Chamfer L1 in m.", ""]
+    """Table of composite shapes as Markdown."""
+    lines = [f"Composite shapes, {points} clean points, number of waves chosen by the fit; Chamfer L1 in m.", ""]
     lines += ["| shape | true waves | fitted | s | Chamfer L1 | floor | IoU |", "|---|---|---|---|---|---|---|"]
     for name, (true, fitted, seconds, near, floor, overlap) in results.items():
         ends = f"{near:.4f} | {'-' if np.isnan(floor) else f'{floor:.4f}'} | {overlap:.3f}"
@@ -201,23 +198,26 @@ def sets_report(results: dict[str, tuple[float, ...]], points: int) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    """Fits waves to random superquadrics and composite shapes, and prints how near they come."""
+    """Fit random superquadrics and composite shapes, and print the errors. Raises Usage or OSError."""
     values = flags.FlagValues()
-    flags.DEFINE_integer("count", 50, "random superquadrics a condition", 1, flag_values=values)
+    flags.DEFINE_integer("count", 50, "random superquadrics per condition", 1, flag_values=values)
     flags.DEFINE_integer("points", 1024, "points of each cloud", 64, flag_values=values)
-    flags.DEFINE_integer("seed", 0, "of the random superquadrics", 0, flag_values=values)
-    flags.DEFINE_enum("part", "all", ["all", "single", "sets"], "one wave, composite shapes, or both", flag_values=values)
-    flags.DEFINE_string("markdown", "", "write the report to this file as well", flag_values=values)
+    flags.DEFINE_integer("seed", 0, "random seed of the superquadrics", 0, flag_values=values)
+    flags.DEFINE_integer("set_points", 2048, "minimum number of points of a composite shape", 64, flag_values=values)
+    flags.DEFINE_integer("max_waves", 16, "maximum number of waves of a composite shape", 1, flag_values=values)
+    flags.DEFINE_enum("part", "all", ["all", "single", "sets"], "single waves, composite shapes, or both", flag_values=values)
+    flags.DEFINE_string("markdown", "", "also write the report to this file", flag_values=values)
     command.parse("python -m launch.bench fit", values, arguments)
     path = Path(values.markdown) if values.markdown else None
     if path is not None and not path.parent.is_dir():
-        raise command.Usage(f"--markdown={path}: no folder {path.parent}; make it first")
+        raise command.Usage(f"--markdown={path}: no folder {path.parent}; create it first")
     load = os.getloadavg()[0]
     parts = []
     if values.part in ("all", "single"):
         parts.append(single_report(single(values.count, values.points, values.seed), values.points))
     if values.part in ("all", "sets"):
-        parts.append(sets_report(sets(max(values.points, SET_POINTS)), max(values.points, SET_POINTS)))
+        points = max(values.points, values.set_points)
+        parts.append(sets_report(sets(points, values.max_waves), points))
     text = "\n".join([*parts, PUBLISHED])
     device = jax.devices()[0]
     machine = f"{os.cpu_count()} CPU cores ({platform.machine()})" if device.platform == "cpu" else device.device_kind

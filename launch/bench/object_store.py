@@ -1,11 +1,11 @@
-"""A bucket for `python -m launch.bench loader --latency_ms=MS`: the files of a folder, served as S3 does, each answer late.
+"""S3 server of the files of a folder, with delayed answers, for `python -m launch.bench loader --latency_ms=MS`.
 
-    python -m launch.bench.object_store FOLDER LATENCY_MS        # prints its port, and serves until its stdin ends
+    python -m launch.bench.object_store FOLDER LATENCY_MS        # prints its port, and serves until stdin is closed
 
-GET (whole or a range), HEAD and ListObjectsV2 (all keys in one answer), path-style, over HTTP/1.1 connections that stay; no
-signature is looked at. Every bucket holds the same files: its name only says whose requests are counted, and GET /BUCKET?counts
-is {"requests", "bytes"} of that bucket until now, itself not counted. Latency is that of an answer's first byte: however many
-requests wait, each waits as long, and the bytes then come as fast as they can. Files are not expected to change.
+It answers GET (whole or a range), HEAD and ListObjectsV2 (all keys in one answer), path-style, over persistent HTTP/1.1
+connections, without checking signatures. Every bucket has the same files; requests are counted per bucket, and GET
+/BUCKET?counts returns its {"requests", "bytes"} so far, without counting itself. The latency applies to the first byte of each
+answer, independent of the number of requests in flight; the bandwidth is not limited. Files must not change.
 """
 
 import asyncio
@@ -25,8 +25,8 @@ from xml.sax.saxutils import escape
 _REASONS = {200: "OK", 206: "Partial Content", 404: "Not Found", 405: "Method Not Allowed", 416: "Range Not Satisfiable"}
 
 
-class Store:
-    """What is served, and how often it was asked for."""
+class BucketServer:
+    """Files of a folder as objects of a bucket, and request counts."""
 
     def __init__(self, root: Path, latency_s: float):
         self.root, self.latency_s = root.resolve(), latency_s
@@ -34,14 +34,14 @@ class Store:
         self._files: dict[str, memoryview | None] = {}
 
     def answer(self, method: str, target: str, span: str) -> tuple[int, str, memoryview | bytes]:
-        """Status, header lines and body of the answer to a request that counts."""
+        """Status, header lines and body of the answer to a request, which is counted."""
         path, _, query = target.partition("?")
         bucket, _, key = unquote(path).strip("/").partition("/")
-        asked = parse_qs(query) if query else {}
+        parameters = parse_qs(query) if query else {}
         if method not in ("GET", "HEAD"):
             status, lines, body = 405, "", b""
-        elif "list-type" in asked:
-            status, lines, body = 200, "Content-Type: application/xml\r\n", self._listed(asked.get("prefix", [""])[0])
+        elif "list-type" in parameters:
+            status, lines, body = 200, "Content-Type: application/xml\r\n", self._listed(parameters.get("prefix", [""])[0])
         elif (data := self._file(key)) is None:
             status, lines, body = 404, "", b"<Error><Code>NoSuchKey</Code></Error>"
         else:
@@ -52,15 +52,15 @@ class Store:
         return status, lines, body
 
     def _file(self, key: str) -> memoryview | None:
-        """A file's bytes, which stay mapped; None where there is none below the root."""
+        """The memory-mapped bytes of a file, or None if there is no such file under the root."""
         if key not in self._files:
             path = (self.root / key).resolve()
-            found = None
+            data = None
             if path.is_file() and path.is_relative_to(self.root):
                 with path.open("rb") as file:
                     size = os.fstat(file.fileno()).st_size
-                    found = memoryview(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) if size else b"")
-            self._files[key] = found
+                    data = memoryview(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) if size else b"")
+            self._files[key] = data
         return self._files[key]
 
     def _listed(self, prefix: str) -> bytes:
@@ -88,30 +88,30 @@ def _part(data: memoryview, span: str) -> tuple[int, str, memoryview | bytes]:
 
 
 class _Connection(asyncio.Protocol):
-    """One client's connection: requests without bodies, one after another."""
+    """Connection of one client: requests without bodies, in sequence."""
 
-    def __init__(self, store: Store):
-        self._store, self._held = store, b""
+    def __init__(self, server: BucketServer):
+        self._server, self._buffer = server, b""
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        self._held += data
-        while b"\r\n\r\n" in self._held:
-            head, _, self._held = self._held.partition(b"\r\n\r\n")
+        self._buffer += data
+        while b"\r\n\r\n" in self._buffer:
+            head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
             first, *lines = head.decode("latin-1").split("\r\n")
             method, target, _ = first.split(" ", 2)
             headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
             if target.endswith("?counts"):
-                self._write("GET", 200, "", json.dumps(self._store.counts[target[1:].partition("?")[0]]).encode())
+                self._write("GET", 200, "", json.dumps(self._server.counts[target[1:].partition("?")[0]]).encode())
             else:
-                wait = self._store.latency_s
+                wait = self._server.latency_s
                 asyncio.get_running_loop().call_later(wait, self._answer, method, target, headers.get("range", ""))
 
     def _answer(self, method: str, target: str, span: str) -> None:
         if not self._transport.is_closing():
-            self._write(method, *self._store.answer(method, target, span))
+            self._write(method, *self._server.answer(method, target, span))
 
     def _write(self, method: str, status: int, lines: str, body: memoryview | bytes) -> None:
         head = f"HTTP/1.1 {status} {_REASONS[status]}\r\n{lines}Content-Length: {len(body)}\r\n\r\n".encode()
@@ -123,29 +123,29 @@ class _Connection(asyncio.Protocol):
 
 @contextlib.contextmanager
 def serving(root: Path, latency_ms: float) -> Iterator[str]:
-    """The URL of a server of its own process, as long as the block lasts. Raises RuntimeError when it does not start."""
+    """URL of a server in a new process, which runs during the block. Raises RuntimeError if it does not start."""
     line = [sys.executable, "-m", "launch.bench.object_store", str(root), str(latency_ms)]
     with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin and process.stdout
         port = process.stdout.readline().strip()
         if not port:
-            raise RuntimeError(f"the object store of {root} ended with {process.wait()}; what it said is above")
+            raise RuntimeError(f"the object store of {root} ended with code {process.wait()}; its output is above")
         try:
             yield f"http://127.0.0.1:{port}"
         finally:
             process.stdin.close()
 
 
-async def _serve(store: Store) -> None:
+async def _serve(bucket: BucketServer) -> None:
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: _Connection(store), "127.0.0.1", 0, backlog=1024)
+    server = await loop.create_server(lambda: _Connection(bucket), "127.0.0.1", 0, backlog=1024)
     print(server.sockets[0].getsockname()[1], flush=True)
     await loop.run_in_executor(None, sys.stdin.read)
 
 
 def main(arguments: list[str]) -> int:
-    """Serves a folder until stdin ends."""
-    asyncio.run(_serve(Store(Path(arguments[0]), float(arguments[1]) / 1000)))
+    """Serve a folder until stdin is closed."""
+    asyncio.run(_serve(BucketServer(Path(arguments[0]), float(arguments[1]) / 1000)))
     return 0
 
 

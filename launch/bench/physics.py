@@ -1,4 +1,4 @@
-"""Measures the rigid physics: error a second against closed forms and MuJoCo, drifts, speed, and a soak of random scenes."""
+"""Benchmark of the rigid physics: errors against closed forms and MuJoCo, drifts, speed, and a soak test of random scenes."""
 
 import time
 from collections.abc import Callable
@@ -24,7 +24,7 @@ _FLOOR_M, _FASTEST_M_S = 50.0, 30.0
 
 
 class Case(NamedTuple):
-    """A world, and where its waves are at a time (s), [n 3], as far as a closed form says."""
+    """A world, and the closed form of the positions [n 3] of its waves at a time (s), if there is one."""
 
     waves: Waves
     matter: Matter
@@ -36,7 +36,7 @@ class Case(NamedTuple):
 
 
 def world(*objects: dict, floor: float = 6.0) -> Waves:
-    """Objects (fields of Waves) in the slots from 1 on; slot 0 is a floor at z = 0 that reaches so far (m), if at all."""
+    """Objects (fields of Waves) in the slots from 1; slot 0 is a floor at z = 0 of half-width `floor` (m), if not 0."""
     waves = empty(SLOTS)
     if floor:
         waves.presence[0], waves.scale[0], waves.exponents[0], waves.semantic[0] = 1.0, (floor, floor, 0.25), 0.1, 1
@@ -60,7 +60,7 @@ def bounce(t: float, height: float = 1.0, e: float = 0.7) -> float:
 
 
 def cases() -> dict[str, Case]:
-    """The seven motions."""
+    """The seven test motions."""
     flight = world({"centre": (0, 0, 20), "scale": (0.1, 0.2, 0.35), "velocity": (1, 0, 3), "angular_velocity": (3, 5, 0.2)})
     ball = {"centre": (0, 0, 1.2), "scale": 0.2}
     slide = world({"centre": (0, 0, 0.1), "scale": (0.2, 0.2, 0.1), "exponents": 0.1, "velocity": (2, 0, 0)})
@@ -101,7 +101,7 @@ def cases() -> dict[str, Case]:
 
 
 def _collision(meet: Waves) -> Callable[[float], np.ndarray]:
-    """Two smooth elastic balls: straight ways before and after they meet."""
+    """Two smooth elastic balls: straight motion before and after the collision."""
     x, v = np.asarray(meet.centre[1:3], np.float64), np.asarray(meet.velocity[1:3], np.float64)
     m = np.asarray(meet.scale[1:3, 0], np.float64) ** 3
     touch = float(meet.scale[1, 0] + meet.scale[2, 0])
@@ -113,7 +113,7 @@ def _collision(meet: Waves) -> Callable[[float], np.ndarray]:
 
 
 def rolled_out(case: Case) -> Waves:
-    """The core [K+1 N] by our step."""
+    """The core [K+1 N] computed by our step."""
     core = [case.waves]
     for _ in range(round(case.seconds * TICK_HZ)):
         core.append(step(core[-1], case.matter, case.joints, gravity=case.gravity))
@@ -121,9 +121,9 @@ def rolled_out(case: Case) -> Waves:
 
 
 def drifts(case: Case, core: Waves) -> tuple[float, float, float]:
-    """Largest relative change of energy, momentum and angular momentum about the centre of mass; nan where not conserved.
+    """Largest relative change of energy, momentum and angular momentum about the centre of mass; nan if not conserved.
 
-    Momentum counts without gravity and joints (or along what gravity leaves), energy where nothing is lost.
+    Momentum is corrected for gravity and needs a world without joints; energy needs a lossless one.
     """
     free = (np.asarray(core.presence[0]) > 0.5) & ~np.asarray(case.matter.held)
     m = np.asarray(case.matter.mass, np.float64)[free]
@@ -149,8 +149,8 @@ def drifts(case: Case, core: Waves) -> tuple[float, float, float]:
 
 
 def compare(substeps: int) -> None:
-    """Prints the table of errors."""
-    print(f"Largest distance from the closed form at a tick, over the time, mm/s; MuJoCo with {substeps} steps a tick.\n")
+    """Print the table of errors."""
+    print(f"Largest distance from the closed form at any tick, per second, mm/s; MuJoCo with {substeps} steps per tick.\n")
     head = ("motion", "s", "ours", "MuJoCo", "ours - MuJoCo", "energy drift", "momentum drift", "angular momentum drift")
     print("| " + " | ".join(head) + " |\n|---|" + "---:|" * (len(head) - 1))
     for name, case in cases().items():
@@ -169,7 +169,7 @@ def compare(substeps: int) -> None:
 
 
 def random_world(rng: np.random.Generator) -> Waves:
-    """One to three random waves over a floor, some inside one another."""
+    """One to three random waves over a floor, some overlapping."""
     shapes = []
     for _ in range(rng.integers(1, SLOTS)):
         turn = rng.normal(size=4)
@@ -187,7 +187,7 @@ def random_world(rng: np.random.Generator) -> Waves:
 
 
 def soak(scenes: int, seconds: float, batch: int, seed: int) -> int:
-    """Random scenes: how many leave their bounds, turn NaN, or move faster than anything could. Prints and counts them."""
+    """Simulate random scenes; print and return how many leave their bounds, become NaN or exceed the speed limit."""
     bad, fastest, begin = 0, 0.0, time.perf_counter()
     bar = tqdm(total=scenes, desc="soak", unit="scene")
     for first in range(0, scenes, batch):
@@ -199,39 +199,39 @@ def soak(scenes: int, seconds: float, batch: int, seed: int) -> int:
             fields = {name: np.asarray(getattr(waves, name)) for name in ("presence", "centre", "velocity", "rotation")}
             presence, centre, velocity, rotation = (x.reshape(batch, SLOTS, *x.shape[1:])[:, 1:] for x in fields.values())
             speed = np.linalg.norm(velocity, axis=-1)
-            there = presence > 0.5
-            there &= ~(np.abs(centre[..., :2]) > 0.9 * _FLOOR_M).any(-1)  # what went over the edge falls
+            checked = presence > 0.5
+            checked &= ~(np.abs(centre[..., :2]) > 0.9 * _FLOOR_M).any(-1)  # waves beyond the edge of the floor fall
             fine = np.isfinite(rotation).all(-1) & (speed < _FASTEST_M_S) & (centre[..., 2] > 0) & (centre[..., 2] < 20)
-            wrong |= (there & ~fine).any(-1)
-            fastest = max(fastest, float(np.max(speed, where=there, initial=0.0)))
+            wrong |= (checked & ~fine).any(-1)
+            fastest = max(fastest, float(np.max(speed, where=checked, initial=0.0)))
         bad += int(wrong[: min(batch, scenes - first)].sum())
         bar.set_postfix(bad=bad)
         bar.update(min(batch, scenes - first))
     bar.close()
     spent = time.perf_counter() - begin
     print(
-        f"soak: {scenes} scenes of 1 to 3 waves for {seconds:g} s: {bad} left their bounds or turned NaN; the fastest moved at "
+        f"soak: {scenes} scenes of 1 to 3 waves for {seconds:g} s: {bad} left their bounds or became NaN; maximum speed "
         f"{fastest:.1f} m/s; {spent:.0f} s, {scenes * seconds / spent:.1f} times real time"
     )
     return bad
 
 
 def _piled(rng: np.random.Generator) -> tuple[Waves, Matter]:
-    """A random world and its matter."""
+    """A random world and its material properties."""
     pile = random_world(rng)
     friction, restitution, rolling = rng.uniform(0, 1), rng.uniform(0, 0.9), rng.uniform(0, 0.01)
     return pile, matter(pile, friction=friction, restitution=restitution, rolling=rolling)
 
 
 def main(arguments: list[str]) -> int:
-    """Prints the tables, in Markdown."""
+    """Print the tables as Markdown. Raises Usage."""
     values = flags.FlagValues()
-    flags.DEFINE_integer("mujoco_steps", 1000, "MuJoCo's steps a tick", lower_bound=1, flag_values=values)
-    flags.DEFINE_integer("scenes", 256, "random scenes of the soak; 0: none", lower_bound=0, flag_values=values)
-    flags.DEFINE_float("seconds", 10.0, "of each of them", lower_bound=0.125, flag_values=values)
-    flags.DEFINE_integer("batch", 128, "scenes at once", lower_bound=1, flag_values=values)
-    flags.DEFINE_integer("seed", 0, "of the soak", lower_bound=0, flag_values=values)
-    flags.DEFINE_bool("compare", True, "the seven motions beside MuJoCo", flag_values=values)
+    flags.DEFINE_integer("mujoco_steps", 1000, "number of MuJoCo steps per tick", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("scenes", 256, "random scenes of the soak test; 0: none", lower_bound=0, flag_values=values)
+    flags.DEFINE_float("seconds", 10.0, "duration of each scene, s", lower_bound=0.125, flag_values=values)
+    flags.DEFINE_integer("batch", 128, "scenes simulated together", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("seed", 0, "random seed of the soak test", lower_bound=0, flag_values=values)
+    flags.DEFINE_bool("compare", True, "compare the seven test motions with MuJoCo", flag_values=values)
     command.parse("python -m launch.bench physics", values, arguments)
     print(machine() + "\n")
     if values.compare:

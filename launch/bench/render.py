@@ -1,9 +1,9 @@
-"""What `python -m launch.bench render` measures.
+"""Benchmark of the ray caster: python -m launch.bench render.
 
-Every row is one picture of depth, instance and normal, cast with culling and without, and its gradient with respect to all
-waves; MuJoCo draws the same waves (as convex meshes on their surfaces) as depth and segmentation, the two of these channels
-that it has, one sample a pixel, as ours. All of a row is timed in turns, and the best of the turns counts, so that a busy
-machine harms all alike.
+Every row is one image of depth, instance and normal, cast with culling and without, and its gradient with respect to all
+waves. MuJoCo renders the same waves (as convex meshes on their surfaces) as depth and segmentation, the two of these channels
+that it has, with one sample per pixel, as ours. The programs of a row are timed in alternation, and the best time of each
+counts, so that other load on the machine affects all alike.
 """
 
 import dataclasses
@@ -36,7 +36,7 @@ _MATRIX = 2048
 
 
 def scene(count: int, seed: int, area: float = 1.0) -> Waves:
-    """`count` waves in a box of 4 m, whose cross sections add up to about `area` (m^2), whatever their number."""
+    """`count` waves in a box of 4 m with a total cross section of about `area` (m^2)."""
     rng = np.random.default_rng(seed)
     rotation = rng.normal(size=(count, 4))
     scale = np.exp(rng.uniform(-0.7, 0.7, (count, 3)))
@@ -52,32 +52,32 @@ def scene(count: int, seed: int, area: float = 1.0) -> Waves:
 
 
 def camera_at(distance: float) -> Camera:
-    """A camera `distance` (m) from the middle of the scene, looking at it."""
-    way = np.array([0.6, -0.7, 0.39])
-    return look_at((distance * way / np.linalg.norm(way)).astype(np.float32), np.zeros(3, np.float32), _FOV)
+    """A camera at `distance` (m) from the centre of the scene, looking at it."""
+    direction = np.array([0.6, -0.7, 0.39])
+    return look_at((distance * direction / np.linalg.norm(direction)).astype(np.float32), np.zeros(3, np.float32), _FOV)
 
 
 def timed(tasks: dict[str, Callable[[], object]], turns: int) -> dict[str, float]:
-    """Seconds of each task: the best of `turns`, taken in turn, after one that is not counted."""
+    """Seconds of each task: the best of `turns` alternating runs, after an untimed one."""
     best = dict.fromkeys(tasks, np.inf)
-    for turn in range(turns + 1):
+    for repeat in range(turns + 1):
         for name, task in tasks.items():
             begin = time.perf_counter()
             jax.block_until_ready(task())
-            if turn:
+            if repeat:
                 best[name] = min(best[name], time.perf_counter() - begin)
     return best
 
 
 def peak_flops(turns: int) -> float:
-    """Floating-point operations a second of a large float32 matrix product: what this machine's arithmetic gives at best."""
+    """Floating-point operations per second of a large float32 matrix product, as the peak of this machine."""
     matrix = jnp.ones((_MATRIX, _MATRIX), jnp.float32)
     product = jax.jit(jnp.matmul)
     return 2 * _MATRIX**3 / timed({"product": lambda: product(matrix, matrix)}, turns)["product"]
 
 
 def flops_of_a_step() -> tuple[float, float]:
-    """Floating-point operations and transcendental functions of one Newton step of one ray and wave, as XLA counts them."""
+    """Floating-point operations and transcendental functions of one Newton step of one ray and wave, counted by XLA."""
     rays, size = jnp.ones((3, 1024)), 1024
     step = jax.jit(ray.log_gauge_and_slope).lower(rays, rays, jnp.ones(size), jnp.ones((2, 1))).compile()
     analysis = step.cost_analysis() or {}
@@ -92,8 +92,8 @@ def _picture(waves: Waves, camera: Camera, side: int, cull: bool) -> dict[str, j
 @functools.partial(jax.jit, static_argnums=(2,))
 def _gradient(waves: Waves, camera: Camera, side: int) -> Waves:
     def loss(waves: Waves) -> jax.Array:
-        found = render.surface(waves, camera, side, side, channels=("depth", "normal"))
-        return jnp.sum(found["depth"]) + jnp.sum(found["normal"])
+        seen = render.surface(waves, camera, side, side, channels=("depth", "normal"))
+        return jnp.sum(seen["depth"]) + jnp.sum(seen["normal"])
 
     return jax.grad(loss, allow_int=True)(waves)
 
@@ -105,22 +105,22 @@ def _candidates(waves: Waves, camera: Camera, side: int) -> jax.Array:
 
 
 def choose_library() -> bool:
-    """Sets MUJOCO_GL to what loads here, before MuJoCo is imported, and says so; False where nothing does.
+    """Set MUJOCO_GL to a library that loads here, before MuJoCo is imported, and print it; False if none loads.
 
-    In a process of its own, for the function that knows it imports MuJoCo.
+    Runs in another process, because the check imports MuJoCo.
     """
-    ask = "from data_pipelines.simulation.mujoco_renderer import gl_library; print(gl_library())"
-    answer = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True)
+    check = "from data_pipelines.simulation.mujoco_renderer import gl_library; print(gl_library())"
+    answer = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)
     if answer.returncode:
-        print(f"MuJoCo is left out: {answer.stderr.strip().splitlines()[-1]}")
+        print(f"MuJoCo is skipped: {answer.stderr.strip().splitlines()[-1]}")
         return False
     os.environ["MUJOCO_GL"] = answer.stdout.strip()
-    print(f"MuJoCo draws with {os.environ['MUJOCO_GL']}")
+    print(f"MuJoCo renders with {os.environ['MUJOCO_GL']}")
     return True
 
 
 def mujoco_task(waves: Waves, camera: Camera, side: int) -> Callable[[], object]:
-    """A function that draws depth and segmentation with MuJoCo."""
+    """A function that renders depth and segmentation with MuJoCo."""
     import mujoco
 
     from wsm_jax.core.physics.mjcf import numbers
@@ -130,10 +130,10 @@ def mujoco_task(waves: Waves, camera: Camera, side: int) -> Callable[[], object]
         assets.append(f'<mesh name="m{i}" vertex="{numbers(surface_points(waves.scale[i], waves.exponents[i]))}"/>')
         pose = f'pos="{numbers(waves.centre[i])}" quat="{numbers(waves.rotation[i])}"'
         bodies.append(f'<body {pose}><geom type="mesh" mesh="m{i}" mass="1" contype="0" conaffinity="0"/></body>')
-    turn = np.asarray(camera.rotation, np.float64)
-    flipped = np.array([-turn[1], turn[0], turn[3], -turn[2]])  # OpenGL cameras look along -z: half a turn about x
+    w, x, y, z = np.asarray(camera.rotation, np.float64)
+    flipped = np.array([-x, w, z, -y])  # OpenGL cameras look along -z: half a turn about x
     eye = f'<camera name="eye" fovy="{np.rad2deg(_FOV)}" pos="{numbers(camera.position)}" quat="{numbers(flipped)}"/>'
-    # depth and segmentation gain nothing by the four samples a pixel that MuJoCo takes by itself
+    # depth and segmentation do not need the four samples per pixel that are the default of MuJoCo
     visual = f'<visual><global offwidth="{side}" offheight="{side}"/><quality offsamples="0"/></visual>'
     world = f"<worldbody>{eye}{''.join(bodies)}</worldbody>"
     model = mujoco.MjModel.from_xml_string(f"<mujoco>{visual}<asset>{''.join(assets)}</asset>{world}</mujoco>")  # type: ignore[attr-defined]
@@ -154,23 +154,23 @@ def mujoco_task(waves: Waves, camera: Camera, side: int) -> Callable[[], object]
     return draw
 
 
-class View(NamedTuple):
-    """What a row shows."""
+class RenderCase(NamedTuple):
+    """Scene and camera of a row."""
 
     count: int
     side: int
     distance: float
-    """Of the camera, m."""
+    """Distance of the camera, m."""
     area: float
-    """Of the cross sections, m^2."""
+    """Total cross section of the waves, m^2."""
     seed: int
 
 
-def row(view: View, turns: int, gradient: bool, brute: bool, mujoco: bool, bound: float) -> list[str]:
-    """One line of the table; `bound` is in Newton steps a second."""
-    count, side = view.count, view.side
-    drawn, camera = scene(count, view.seed, view.area), camera_at(view.distance)
-    waves, eye = jax.tree.map(jnp.asarray, (drawn, camera))
+def row(case: RenderCase, turns: int, gradient: bool, brute: bool, mujoco: bool, bound: float) -> list[str]:
+    """One line of the table; `bound` is in Newton steps per second."""
+    count, side = case.count, case.side
+    host_waves, camera = scene(count, case.seed, case.area), camera_at(case.distance)
+    waves, eye = jax.tree.map(jnp.asarray, (host_waves, camera))
     programs = {"ours": _picture.lower(waves, eye, side, True).compile()}
     if brute:
         programs["brute"] = _picture.lower(waves, eye, side, False).compile()
@@ -178,7 +178,7 @@ def row(view: View, turns: int, gradient: bool, brute: bool, mujoco: bool, bound
         programs["gradient"] = _gradient.lower(waves, eye, side).compile()
     tasks: dict[str, Callable[[], object]] = {name: functools.partial(run, waves, eye) for name, run in programs.items()}
     if mujoco:
-        tasks["mujoco"] = mujoco_task(drawn, camera, side)
+        tasks["mujoco"] = mujoco_task(host_waves, camera, side)
     best = timed(tasks, turns)
     covered = float(np.mean(np.asarray(programs["ours"](waves, eye)["instance"]) > 0))
     kept = float(_candidates(waves, eye, side)) * tile.grid(side, side).side ** 2 / (count * side**2)
@@ -187,9 +187,9 @@ def row(view: View, turns: int, gradient: bool, brute: bool, mujoco: bool, bound
         return f"{1e3 * best[name]:.2f}" if name in best else "-"
 
     def mebibytes(name: str) -> str:
-        """Memory beside what comes in and out, as XLA planned it."""
-        found = programs[name].memory_analysis() if name in programs else None
-        return "-" if found is None else f"{found.temp_size_in_bytes / 2**20:.1f}"
+        """Temporary memory, as planned by XLA."""
+        memory = programs[name].memory_analysis() if name in programs else None
+        return "-" if memory is None else f"{memory.temp_size_in_bytes / 2**20:.1f}"
 
     ratio = f"{best['mujoco'] / best['ours']:.2f}" if mujoco else "-"
     tests = count * side**2 / best["ours"]
@@ -198,8 +198,8 @@ def row(view: View, turns: int, gradient: bool, brute: bool, mujoco: bool, bound
     return [
         str(count),
         f"{side}",
-        f"{view.distance:g}",
-        f"{view.area:g}",
+        f"{case.distance:g}",
+        f"{case.area:g}",
         f"{covered:.1%}",
         f"{kept:.2%}",
         *numbers,
@@ -217,7 +217,7 @@ HEAD = (
 
 
 def machine() -> str:
-    """The processor, as /proc/cpuinfo names it, and its load."""
+    """Processor, from /proc/cpuinfo, and its load."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
@@ -227,19 +227,17 @@ def machine() -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Prints the table, in Markdown."""
+    """Print the table as Markdown. Raises Usage."""
     values = flags.FlagValues()
-    flags.DEFINE_list("sides", ["64", "256", "1024"], "sides of the square pictures, pixels", flag_values=values)
+    flags.DEFINE_list("sides", ["64", "256", "1024"], "side lengths of the square images, pixels", flag_values=values)
     flags.DEFINE_list("waves", ["8", "64", "256"], "numbers of waves", flag_values=values)
-    flags.DEFINE_list("distances", ["6"], "of the camera from the middle of the scene, m", flag_values=values)
-    flags.DEFINE_list("areas", ["1"], "of the cross sections of all waves together, m^2", flag_values=values)
-    flags.DEFINE_integer("turns", 5, "turns of which the best counts", lower_bound=1, flag_values=values)
-    flags.DEFINE_integer("seed", 0, "of the scenes", lower_bound=0, flag_values=values)
-    flags.DEFINE_bool("gradient", True, "time the gradient too", flag_values=values)
-    flags.DEFINE_integer(
-        "uncut", 2**20, "most ray-wave tests for which the caster without culling is timed", flag_values=values
-    )
-    flags.DEFINE_bool("mujoco", True, "time MuJoCo's renderer too", flag_values=values)
+    flags.DEFINE_list("distances", ["6"], "distances of the camera from the centre of the scene, m", flag_values=values)
+    flags.DEFINE_list("areas", ["1"], "total cross sections of the waves, m^2", flag_values=values)
+    flags.DEFINE_integer("turns", 5, "timed runs, of which the best counts", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("seed", 0, "random seed of the scenes", lower_bound=0, flag_values=values)
+    flags.DEFINE_bool("gradient", True, "also time the gradient", flag_values=values)
+    flags.DEFINE_integer("uncut", 2**20, "maximum number of ray-wave tests for timing without culling", flag_values=values)
+    flags.DEFINE_bool("mujoco", True, "also time MuJoCo's renderer", flag_values=values)
     command.parse("python -m launch.bench render", values, arguments)
     sides, counts = _numbers(values.sides, "--sides", int), _numbers(values.waves, "--waves", int)
     distances, areas = _numbers(values.distances, "--distances", float), _numbers(values.areas, "--areas", float)
@@ -249,11 +247,11 @@ def main(arguments: list[str]) -> int:
     print(machine())
     print(f"float32 matrix product: {peak / 1e9:.1f} GFLOP/s")
     print(f"a Newton step of a ray and a wave: {flops:.0f} flops, {transcendentals:.0f} transcendental functions")
-    print(f"bound: {peak / flops / 1e6:.0f} million Newton steps a second, were all of its operations fused multiply-adds\n")
+    print(f"bound: {peak / flops / 1e6:.0f} million Newton steps per second, if all operations were fused multiply-adds\n")
     print("| " + " | ".join(HEAD) + " |\n|" + "---:|" * len(HEAD))
     for count, side, distance, area in itertools.product(counts, sides, distances, areas):
-        view = View(count, side, distance, area, values.seed)
-        cells = row(view, values.turns, values.gradient, count * side**2 <= values.uncut, mujoco, peak / flops)
+        case = RenderCase(count, side, distance, area, values.seed)
+        cells = row(case, values.turns, values.gradient, count * side**2 <= values.uncut, mujoco, peak / flops)
         print("| " + " | ".join(cells) + " |", flush=True)
     return 0
 
@@ -261,9 +259,9 @@ def main(arguments: list[str]) -> int:
 def _numbers(texts: list[str], flag: str, kind: type) -> list:
     """Positive numbers. Raises Usage."""
     try:
-        found = [kind(text) for text in texts]
+        numbers = [kind(text) for text in texts]
     except ValueError as error:
-        raise command.Usage(f"{flag}={','.join(texts)}: {error}; needed numbers, by comma") from error
-    if not found or min(found) <= 0:
-        raise command.Usage(f"{flag}={','.join(texts)}; needed numbers above 0, by comma")
-    return found
+        raise command.Usage(f"{flag}={','.join(texts)}: {error}; needed comma-separated numbers") from error
+    if not numbers or min(numbers) <= 0:
+        raise command.Usage(f"{flag}={','.join(texts)}; needed comma-separated numbers above 0")
+    return numbers

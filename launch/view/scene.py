@@ -1,4 +1,4 @@
-"""The waves and the cameras of a viewer as nodes of a viser scene; only what changed is sent to the browser."""
+"""Waves and cameras of the viewer as nodes of a viser scene; only changes are sent to the browser."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,19 +11,19 @@ from wsm_jax.snapshot import SEMANTIC_CLASSES, Camera, Waves
 from wsm_jax.typing import NpOrJax
 
 HIDDEN = 0.02
-"""Presence below which a wave is not drawn; from there on it is as opaque as it is present."""
+"""Presence below which a wave is not drawn; above it, the opacity is the presence."""
 
-_DETAILS = ((64, 16), (512, 8))  # up to so many waves -> cells along an edge of the cube laid onto a wave; else 4
+_DETAILS = ((64, 16), (512, 8))  # (maximum number of waves, cells along an edge of the cube mapped onto a wave); else 4 cells
 _OPAQUE = 0.995
 _DRAWN = ("presence", "centre", "rotation", "scale", "exponents", "colour")
 _ORANGE, _GREY = (240, 130, 30), (130, 130, 140)
 
 
 class WaveNodes:
-    """One mesh a wave: the surface of unit semi-axes, stretched, turned and moved by the browser.
+    """One mesh per wave: the surface with unit semi-axes, which the browser scales, rotates and moves.
 
-    So a pose or a size is a few numbers on the wire, and vertices are sent again for new exponents alone. `clicked` is called
-    with the slot of a wave that was clicked.
+    A pose or a size is a few numbers to send; vertices are sent again only for new exponents. `clicked` is called with the
+    slot of a clicked wave.
     """
 
     def __init__(self, server: viser.ViserServer, count: int, clicked: Callable[[int], None]):
@@ -31,10 +31,10 @@ class WaveNodes:
         self._detail = next((detail for most, detail in _DETAILS if count <= most), 4)
         self._nodes: dict[int, viser.MeshHandle] = {}
         self._exponents: dict[int, tuple[float, float]] = {}
-        self._shown: np.ndarray | None = None  # what the browser has, [N fields]
+        self._shown: np.ndarray | None = None  # state in the browser, [N fields]
 
     def show(self, waves: Waves) -> None:
-        """Draws the waves [N ...] of an instant."""
+        """Draw the waves [N ...] of an instant."""
         now = np.concatenate([np.asarray(getattr(waves, name)).reshape(waves.count, -1) for name in _DRAWN], -1)
         changed = np.ones(waves.count, bool) if self._shown is None else (now != self._shown).any(-1)
         self._shown = now
@@ -83,18 +83,19 @@ def _three(values: NpOrJax) -> tuple[float, float, float]:
 
 
 def rgb(colour: Sequence[float] | np.ndarray) -> tuple[int, int, int]:
-    """sRGB 0..1 as bytes."""
+    """Convert sRGB in 0..1 to bytes."""
     red, green, blue = np.rint(255.0 * np.clip(np.asarray(colour), 0.0, 1.0)).astype(int).tolist()
     return red, green, blue
 
 
 class CameraNodes:
-    """The cameras [T] of a clip: a grey frustum where some of them stand, an orange one with its frame for the present one.
+    """Cameras [T] of a clip: grey frusta at some frames, an orange one with its image at the current frame.
 
-    `clicked` is called with the frame (None: the present one) and the browser whose user clicked.
+    `clicked` is called with the frame (None: the current one) and the browser of the user.
     """
 
     SPREAD = 9
+    """Maximum number of grey frusta."""
 
     def __init__(
         self,
@@ -117,7 +118,7 @@ class CameraNodes:
             )
             node.on_click(lambda event, frame=frame: clicked(frame, event.client))
             self._nodes.append(node)
-        # png: small frames are enlarged, and so are the blocks of a jpeg
+        # png, because small frames are enlarged and would show the blocks of a jpeg
         self._present = server.scene.add_camera_frustum(
             "/cameras/present", fov(camera[0]), scale=size, color=_ORANGE, format="png", **look
         )
@@ -126,7 +127,7 @@ class CameraNodes:
 
     @property
     def visible(self) -> bool:
-        """Whether they are drawn; from inside, they would hide the scene."""
+        """True if the frusta are drawn; a camera inside one would not see the scene."""
         return self._present.visible
 
     @visible.setter
@@ -135,7 +136,7 @@ class CameraNodes:
             node.visible = visible
 
     def show(self, frame: int) -> None:
-        """Moves the orange one to a frame."""
+        """Move the orange frustum to a frame."""
         if frame == self._frame:
             return
         self._frame = frame
@@ -156,11 +157,11 @@ def _pose(camera: Camera) -> dict[str, Any]:
 
 
 def extent(waves: Waves) -> tuple[np.ndarray, float]:
-    """Middle (m) and radius (m) of the present things of an instant, without the floor unless there is nothing else."""
+    """Centre (m) and radius (m) of the present waves of an instant, without the floor unless it is the only one."""
     floor = SEMANTIC_CLASSES.index("floor")
     present = np.asarray(waves.presence) >= HIDDEN
-    things = present & (np.asarray(waves.semantic) != floor)
-    chosen = things if things.any() else present if present.any() else np.ones_like(present)
+    objects = present & (np.asarray(waves.semantic) != floor)
+    chosen = objects if objects.any() else present if present.any() else np.ones_like(present)
     centre, reach = np.asarray(waves.centre)[chosen], np.linalg.norm(np.asarray(waves.scale)[chosen], axis=-1, keepdims=True)
     low, high = (centre - reach).min(0), (centre + reach).max(0)
     return 0.5 * (low + high), max(0.5 * float(np.linalg.norm(high - low)), 1e-2)

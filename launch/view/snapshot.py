@@ -1,4 +1,4 @@
-"""Snapshots for a viewer: any channel of the waves at an instant from a camera, by our own renderer, compiled once a size."""
+"""Snapshots of the viewer: any channel of the waves at an instant from a camera, by our renderer, compiled once per size."""
 
 from functools import partial
 
@@ -13,12 +13,12 @@ from wsm_jax.typing import Array, UInt8
 from wsm_jax.visualise.pictures import picture
 
 CHANNELS = ("rgb", *SURFACE, *CAMERA_CHANNELS)
-"""What a snapshot can show; rgb is shaded by one light, without textures."""
+"""Channels of a snapshot; rgb is shaded by one light, without textures."""
 
-_SLOTS = 8  # counts of waves are rounded up to a multiple: one program serves many cores
-_BRUTE = 16  # up to so many slots every ray meets every wave: half the compilation for twice the time of a picture
-_SHADOWS = 64  # up to so many waves shadows are cast: every pixel then meets every wave
-_AWAY = (0.0, 0.0, -1e4)  # m; where an empty slot costs no ray anything
+_SLOTS = 8  # numbers of waves are rounded up to a multiple, so that one program serves many cores
+_BRUTE = 16  # up to this number of slots every ray is tested against every wave: half the compile time, twice the render time
+_SHADOWS = 64  # up to this number of slots shadows are cast: every pixel is then tested against every wave
+_AWAY = (0.0, 0.0, -1e4)  # m; an empty slot there costs no ray test
 
 
 @partial(jax.jit, static_argnames=("height", "width"))
@@ -32,7 +32,7 @@ def _shade(style: Style, channels: dict[str, Array], waves: Waves, camera: Camer
 
 
 class Snapshots:
-    """Pictures of cores of `count` waves. Nothing is compiled anew while waves, camera or channel change, only for a size."""
+    """Renderer of cores with `count` waves; it recompiles for a new size, not for new waves, cameras or channels."""
 
     def __init__(self, count: int):
         self._slots = -(-(count + 1) // _SLOTS) * _SLOTS
@@ -41,9 +41,9 @@ class Snapshots:
     def picture(
         self, name: str, waves: Waves, camera: Camera, height: int, width: int, later: Camera | None = None, dt: float = 1e-2
     ) -> UInt8[np.ndarray, "H W 3"]:
-        """A channel of `waves` [N ...] as people see it; `later` is the camera `dt` seconds on, for the motion channel.
+        """A channel of `waves` [N ...] as an image; the motion channel needs `later`, the camera after `dt` seconds.
 
-        The instance channel numbers slots from 1, as in datasets.
+        The instance channel numbers slots from 1, as in datasets. Raises KeyError for an unknown channel.
         """
         padded = self._padded(waves)
         channels = _surface(padded, camera, later or camera, np.float32(dt), height=height, width=width)
@@ -55,7 +55,7 @@ class Snapshots:
         return picture(name, np.asarray(values))
 
     def _padded(self, waves: Waves) -> Waves:
-        """The waves behind an empty slot, which `Style.shade` takes for the floor, and before as many as fill up."""
+        """The waves after one empty slot, which `Style.shade` takes as the floor, and padded to the number of slots."""
         slots = vars(empty(self._slots))
         for name in FIELDS:
             slots[name][1 : waves.count + 1] = getattr(waves, name)
@@ -64,7 +64,7 @@ class Snapshots:
 
 
 def _plain(slots: int) -> Style:
-    """A light from the upper left, a pale sky, and no textures."""
+    """Style with a light from the upper left, a pale sky and no textures."""
     light = np.array([-0.4, -0.5, 0.77], np.float32)
     return Style(
         light=light / np.sqrt(np.sum(np.square(light))),

@@ -13,41 +13,47 @@ import viser
 
 from launch.view.scene import CameraNodes, WaveNodes, extent, fov, rgb
 from launch.view.snapshot import CHANNELS, Snapshots
-from launch.view.source import Source
+from launch.view.viewer_input import ViewerInput
 from wsm_jax.core.edit.session import EditedCore
 from wsm_jax.core.superquadric import EXPONENT_RANGE
 from wsm_jax.snapshot import SEMANTIC_CLASSES, TICK_HZ, Camera, look_at
 
 NONE, HERE, CLIP = "none", "this view", "camera of the clip"
 EVERYWHERE, ONE_TICK = "all ticks", "this tick"
-ROWS, PANEL_ROWS = (96, 384, 96), 192
-"""Least, most and step of the height of a snapshot, pixels; the height at the start."""
+ROWS = (96, 384, 96)
+"""Minimum, maximum and step of the height of a snapshot, pixels."""
 
-_ASPECT = 4 / 3  # of snapshots from the browser's view: one shape, so one program, for windows of all shapes
-_STEPS = 8  # of the timeline between two ticks
-_BEAT = 1 / 20  # s between two pictures of a core that is played
-_SKY = (48, 54, 66), (112, 118, 130)  # bytes, at the top and at the bottom of the browser
+_ASPECT = 4 / 3  # of snapshots from the browser's view: one aspect ratio, so that one program serves all windows
+_STEPS = 8  # of the timeline, per tick
+_SKY = (48, 54, 66), (112, 118, 130)  # sRGB bytes of the background, top and bottom
 _FOV = np.deg2rad(50.0)
 
 
-class Viewer:
-    """A core in browsers at `url`, until `close`. What is changed there stands in `core`; Save writes it to `out`.
+def _slider_range(rows: int) -> tuple[int, int, int]:
+    """Minimum, maximum and step of the snapshot height, such that `rows` can be chosen."""
+    low, high, step = ROWS
+    return min(low, rows), max(high, rows), step if (rows - min(low, rows)) % step == 0 else 1
 
-    Callbacks come from many threads: whatever reads or changes the core holds `_lock`. One thread draws the snapshots, always
-    the latest state; so dragging does not wait for pictures. Raises ValueError for a core that cannot be edited.
+
+class Viewer:
+    """Server of a core to browsers at `url`, until `close`. Edits are in `core`; Save writes it to `out`.
+
+    Callbacks run on many threads: code that reads or changes the core holds `_lock`. One thread renders the snapshots, always
+    of the latest state, so that dragging does not wait for them; `rows` is their initial height (pixels). Playing runs at
+    `play_hz`. Raises ValueError for a core that cannot be edited.
     """
 
-    def __init__(self, source: Source, host: str, port: int, out: Path):
+    def __init__(self, source: ViewerInput, host: str, port: int, out: Path, rows: int = 192, play_hz: float = 20.0):
         self.core = EditedCore(source.waves, source.time, source.name)
         self.picture: np.ndarray | None = None
-        """The last snapshot that was drawn, uint8 [H W 3]."""
-        self._source, self._out = source, out
+        """The last snapshot, uint8 [H W 3]."""
+        self._source, self._out, self._rows, self._play_hz = source, out, rows, play_hz
         self._lock, self._wake, self._closed = threading.RLock(), threading.Event(), threading.Event()
-        self._filling = False  # while sliders are set to what a wave is, they change nothing
+        self._filling = False  # True while sliders are set to the values of a wave, which is no edit
         self.seen_by: viser.ClientHandle | None = None
-        """The browser whose view the snapshot shows: the one that moved last."""
+        """Browser whose view the snapshot shows: the one that moved last."""
         self._snapshots = Snapshots(self.core.count)
-        with contextlib.redirect_stdout(io.StringIO()):  # its own lines about itself
+        with contextlib.redirect_stdout(io.StringIO()):  # hides the banner of viser
             self._server = viser.ViserServer(host, port, verbose=False)
         self.url = f"http://{host}:{self._server.get_port()}"
         self._build_scene()
@@ -58,11 +64,11 @@ class Viewer:
         self._server.on_client_connect(self._connected)
 
     def wait(self) -> None:
-        """Until the viewer is closed."""
+        """Wait until the viewer is closed."""
         self._closed.wait()
 
     def close(self) -> None:
-        """Ends the server and the drawing."""
+        """Stop the server and the rendering thread."""
         self._closed.set()
         self._wake.set()
         self._thread.join()
@@ -94,7 +100,7 @@ class Viewer:
             self._cameras = CameraNodes(server, camera, self._source.rgb, width / height, 0.15 * radius, self.look_through)
 
     def _away(self, middle: np.ndarray) -> np.ndarray:
-        """Unit vector from the middle of the scene to where a browser starts: from the front, or beside the clip's camera."""
+        """Unit vector from the centre of the scene to the initial viewpoint: in front, or beside the camera of the clip."""
         front = np.array([-0.3, -0.95])
         if self._source.camera is not None:
             beside = np.asarray(self._source.camera.position, np.float64)[0, :2] - middle[:2]
@@ -115,7 +121,7 @@ class Viewer:
         self._wake.set()
 
     def look_through(self, frame: int | None, client: viser.ClientHandle) -> None:
-        """Puts a browser's camera where a camera of the clip is, and the timeline to its frame."""
+        """Move a browser's camera to a camera of the clip, and the timeline to its frame."""
         assert self._source.camera is not None and self._source.frame_time is not None
         if frame is not None and self.core.ticks > 1:
             self.time.value = float(np.clip(self._source.frame_time[frame], *self.core.span))
@@ -139,10 +145,10 @@ class Viewer:
         with gui.add_folder("Snapshot"):
             self.view = gui.add_dropdown("from", (HERE, CLIP) if self._cameras else (HERE,))
             self.channel = gui.add_dropdown("channel", CHANNELS)
-            self.rows = gui.add_slider("height, px", ROWS[0], ROWS[1], ROWS[2], PANEL_ROWS)
+            self.rows = gui.add_slider("height, px", *_slider_range(self._rows), self._rows)
             for control in (self.view, self.channel, self.rows):
                 control.on_update(lambda _: self._wake.set())
-            blank = np.full((PANEL_ROWS, round(PANEL_ROWS * _ASPECT), 3), 40, np.uint8)
+            blank = np.full((self._rows, round(self._rows * _ASPECT), 3), 40, np.uint8)
             self._image = gui.add_image(blank, format="jpeg", jpeg_quality=90)
             if (cameras := self._cameras) is not None:
                 self.frusta = gui.add_checkbox("show cameras", True)
@@ -172,7 +178,7 @@ class Viewer:
         self.colour.on_update(lambda _: self._change({"colour": np.asarray(self.colour.value) / 255.0}))
 
     def _semantics(self) -> np.ndarray:
-        """The class of every slot: that of the tick at which it is most present."""
+        """Class of every slot, at the tick of its greatest presence."""
         waves = self.core.waves
         presence, semantic = (np.asarray(x).reshape(-1, self.core.count) for x in (waves.presence, waves.semantic))
         return semantic[presence.argmax(0), np.arange(self.core.count)]
@@ -191,7 +197,7 @@ class Viewer:
 
     @property
     def now(self) -> float:
-        """Time shown, s."""
+        """The time shown, s."""
         return self.time.value if self.core.ticks > 1 else self.core.span[0]
 
     @property
@@ -205,7 +211,7 @@ class Viewer:
         return None if self.wave.value == NONE else int(self.wave.value.partition(":")[0])
 
     def select(self, slot: int | None) -> None:
-        """Selects a wave: it gets the handle, the sliders show what it is."""
+        """Select a wave, to which the handle and the sliders then belong."""
         self.wave.value = NONE if slot is None else self.wave.options[slot + 1]
 
     def _selected(self) -> None:
@@ -218,7 +224,7 @@ class Viewer:
             self._refresh()
 
     def _refresh(self, fill: bool = True) -> None:
-        """Shows the core as it is now: meshes, handle, sliders, camera and snapshot."""
+        """Update meshes, handle, sliders, camera and snapshot to the core at the time shown."""
         with self._lock:
             waves = self.core.at(self.now)
             self._nodes.show(waves)
@@ -249,7 +255,7 @@ class Viewer:
             self._change({"centre": self._handle.position.copy(), "rotation": self._handle.wxyz.copy()})
 
     def _change(self, values: dict[str, np.ndarray]) -> None:
-        """Gives fields of the selected wave new values, at all ticks or at the nearest one, to which the timeline goes."""
+        """Set fields of the selected wave, at all ticks or at the nearest one, to which the timeline then moves."""
         with self._lock:
             slot = self.slot
             if self._filling or slot is None:
@@ -261,11 +267,11 @@ class Viewer:
             if tick is not None and not np.isclose(self.now, self.core.time[tick]):
                 self.time.value = float(self.core.time[tick])
             elif any(changed):
-                # the sliders and the handle are where the user put them
+                # the sliders and the handle already show the edit
                 self._refresh(fill=False)
 
     def save(self, client: viser.ClientHandle | None = None) -> None:
-        """Writes the core to its file, and says so to whoever asked."""
+        """Write the core to its file, and notify the console and `client`."""
         title, text, colour = "Saved", str(self._out), "green"
         try:
             with self._lock:
@@ -279,11 +285,11 @@ class Viewer:
     # --- snapshots -------------------------------------------------------------------------------------------------------
 
     def _draw(self) -> None:
-        """Draws the latest state whenever something woke it, and moves the time while the core is played."""
-        begun: tuple[float, float] | None = None  # wall clock and time of the core when playing began
+        """Render the latest state after every change, and advance the time while playing."""
+        begun: tuple[float, float] | None = None  # wall clock and core time at the start of playing
         while not self._closed.is_set():
             playing = self.core.ticks > 1 and self.play.value
-            self._wake.wait(_BEAT if playing else None)
+            self._wake.wait(1 / self._play_hz if playing else None)
             if not playing:
                 begun = None
             elif begun is None:
@@ -292,7 +298,7 @@ class Viewer:
                 first, last = self.core.span
                 reached = begun[1] - first + time.monotonic() - begun[0]
                 self.time.value = first + reached % (last - first)
-            self._wake.clear()  # what comes from here on is drawn the next time
+            self._wake.clear()  # a later change starts another snapshot
             if not self._closed.is_set():
                 self._snapshot()
 
@@ -306,7 +312,7 @@ class Viewer:
         self._image.image = self.picture = picture
 
     def _camera_shown(self) -> tuple[Camera, Camera | None, float, float]:
-        """The camera of the snapshot, the next one of the clip and how much later it is (s), and width over height."""
+        """Camera of the snapshot, the next camera of the clip and the time between them (s), and the aspect ratio."""
         if self.view.value == CLIP:
             assert self._source.camera is not None and self._source.frame_time is not None
             times, frame = self._source.frame_time, self._frame()

@@ -34,7 +34,7 @@ def test_a_real_room_becomes_waves_near_the_sensor_s_depth(tmp_path, capsys):
     np.testing.assert_allclose(time, [0, 0.125])
     assert np.shape(core.presence)[0] == 2 and np.asarray(core.presence)[0].sum() >= 4
     assert (np.asarray(core.instance)[0] == 0).sum() >= 2, "walls and floor are scenery"
-    errors = [float(part.split(" mm (median)")[0]) for part in text.split("depth off by ")[1:]]
+    errors = [float(part.split(" mm (median)")[0]) for part in text.split("depth error ")[1:]]
     assert len(errors) == 2 and max(errors) < 30, text
     with Image.open(tmp_path / "room.png") as picture:
         assert picture.size == (3 * 80, 2 * 60)
@@ -84,7 +84,7 @@ def test_bad_input_is_one_message_and_code_2_and_leaves_nothing(tmp_path, capsys
     cases = (
         ([], "needed IN and OUT.json"),
         ([str(tmp_path / "empty"), str(tmp_path / "a.png")], "ends in .json"),
-        ([str(tmp_path / "empty"), str(tmp_path / "no" / "a.json")], "is no folder"),
+        ([str(tmp_path / "empty"), str(tmp_path / "no" / "a.json")], "is not a folder"),
         ([str(tmp_path / "empty"), str(tmp_path / "a.json")], "needed the folders depth"),
         ([str(tmp_path / "none.npz"), str(tmp_path / "a.json")], "no such file"),
         ([str(tmp_path / "bad.npz"), str(tmp_path / "a.json")], "cannot be read"),

@@ -1,12 +1,10 @@
-"""The viewer: what it opens, how it refuses, and, in a real browser, that a wave dragged by the mouse moves in the core."""
+"""The panel of the viewer, and in a real browser: a wave dragged with the mouse moves in the core."""
 
 import base64
-import dataclasses
 import io
 import itertools
 import json
 import shutil
-import socket
 import subprocess
 import time
 import urllib.request
@@ -16,99 +14,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines import wsv
-from launch.command import status
-from launch.view import __main__ as view
-from launch.view.source import Source, read
-from wsm_jax.snapshot import CHANNELS, WSV, Camera, Waves, look_at, project
+from launch.view.viewer_input import ViewerInput
+from tests.launch.view.conftest import BLUE, RED
+from wsm_jax.snapshot import Camera, look_at, project
 from wsm_jax.snapshot import waves as core_json
 
 CHROMIUM = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
-RED, BLUE = (217, 26, 26), (26, 60, 217)
 DEADLINE_S = 180.0
 WINDOW = (720, 400)
-
-
-@pytest.fixture
-def core() -> Waves:
-    """A floor, a red ball and a blue box, over three ticks; the ball rises, and one slot is empty."""
-    waves = core_json.empty(4)
-    waves = dataclasses.replace(
-        waves,
-        presence=np.float32([1, 1, 1, 0]),
-        centre=np.float32([[0, 0, -0.1], [-0.6, 0, 0.5], [0.7, 0.2, 0.4], [0, 0, 0]]),
-        scale=np.float32([[3, 3, 0.1], [0.5, 0.5, 0.5], [0.4, 0.4, 0.4], [0.5, 0.5, 0.5]]),
-        exponents=np.float32([[0.1, 0.1], [1, 1], [0.1, 0.1], [1, 1]]),
-        colour=np.float32([[0.5, 0.5, 0.5], np.divide(RED, 255), np.divide(BLUE, 255), [0.5, 0.5, 0.5]]),
-        semantic=np.int32([1, 3, 4, 0]),
-    )
-    ball = np.float32([[0, 0, 0], [0, 0, 0.1], [0, 0, 0], [0, 0, 0]])
-    return core_json.stack([waves, *(waves.replace(centre=waves.centre + k * ball) for k in (1, 2))])
-
-
-@pytest.fixture
-def path(core, tmp_path) -> Path:
-    core_json.save(core, tmp_path / "core.json")
-    return tmp_path / "core.json"
-
-
-@pytest.fixture
-def dataset(core, tmp_path) -> Path:
-    """Two clips of two frames with the core, a camera and rgb."""
-    layout = wsv.Layout(2, 2, 6, 8, 8, 3, core.count, ("rgb",), "array", 1, 2, True, True)
-    writer = wsv.create(tmp_path / "set", layout, name="set", sources=[{"name": "x", "licence": "CC0-1.0"}], build={"seed": 0})
-    camera = look_at(np.float32([[0, -4, 2], [1, -4, 2]]), np.zeros((2, 3), np.float32))
-    for clip in range(2):
-        rgb = np.full((2, 6, 8, CHANNELS["rgb"].components), 0.2 * (clip + 1), np.float32)
-        writer.write(clip, [WSV({"rgb": rgb}, np.arange(2) / 8, camera, core, np.arange(3) / 8, (f"clip {clip}",), ())])
-    writer.finish()
-    return tmp_path / "set"
-
-
-def test_a_core_a_clip_and_a_mesh_are_opened(path, dataset, core, tmp_path):
-    source = read(str(path), None)
-    assert source.default_out == tmp_path / "core.edited.json" and source.camera is None and source.waves.count == 4
-    source = read(str(dataset), 1)
-    assert (source.name, source.caption, source.size) == ("set.clip1", "clip 1", (6, 8))
-    assert source.default_out == tmp_path / "set.clip1.edited.json"
-    assert source.rgb is not None and source.rgb.dtype == np.uint8 and source.rgb.shape == (2, 6, 8, 3)
-    np.testing.assert_allclose(source.waves.centre, core.centre, atol=1e-6)
-    trimesh = pytest.importorskip("trimesh", reason="the extra `convert` is not installed")
-    trimesh.creation.box((1.0, 0.5, 0.3)).export(tmp_path / "a.obj")
-    assert read(str(tmp_path / "a.obj"), None).waves.count == 1
-
-
-def test_bad_input_is_one_message_and_code_2(path, dataset, core, tmp_path, capsys):
-    pytest.importorskip("viser", reason="the extra `view` is not installed")
-    (tmp_path / "text.json").write_text("{}")
-    core_json.save(core.replace(exponents=core.exponents + 3), tmp_path / "sharp.json", np.arange(3) / 8)
-    with socket.create_server(("localhost", 0)) as taken:
-        port = taken.getsockname()[1]
-        cases = (
-            ([], "needed one core, dataset or scene"),
-            ([str(path), str(path)], "needed one core"),
-            ([str(tmp_path / "none.json")], "none.json: no such file or dataset"),
-            ([str(tmp_path / "text.json")], 'text.json: no "format": "wsm_core"'),
-            ([str(tmp_path / "sharp.json")], "sharp.json: exponents 3.1"),
-            ([str(path), "--clip=0"], "needed the folder of a WSV dataset"),
-            ([str(dataset), "--clip=2"], "has the clips 0..1"),
-            ([str(path), "--out=a.obj"], "ends in .json"),
-            ([str(path), f"--port={port}"], "needed an own address and a free port"),
-            ([str(path), "--port=70000"], "port"),
-        )
-        for arguments, message in cases:
-            assert status(view.main, arguments) == 2
-            assert message in capsys.readouterr().err
-    assert not list(tmp_path.glob("*.edited.json"))
-
-
-def test_without_the_extra_it_says_what_to_install(path, capsys, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "viser", None)
-    assert status(view.main, [str(path)]) == 2
-    assert "pip install 'wsm_jax[view]'" in capsys.readouterr().err
-
-
-# --- in a browser ----------------------------------------------------------------------------------------------------------
 
 
 def until(holds, what: str):
@@ -193,16 +106,15 @@ class Browser:
 
 
 @pytest.fixture
-def viewer(core, tmp_path, monkeypatch):
+def viewer(core, tmp_path):
     """A viewer of the core and of a camera, without a browser."""
     pytest.importorskip("viser", reason="the extra `view` is not installed")
     from launch.view import viewer as module
 
-    monkeypatch.setattr(module, "PANEL_ROWS", 96)
     camera = look_at(np.float32([[3, -3, 2], [3, -3, 2]]), np.float32([[0, 0, 0.5], [0, 0, 0.5]]))
     rgb = np.full((2, 12, 16, 3), 200, np.uint8)
-    source = Source("core", core, None, tmp_path / "x.json", "words", camera, np.arange(2) / 8, rgb, (12, 16))
-    viewer = module.Viewer(source, "127.0.0.1", 0, tmp_path / "out.json")
+    source = ViewerInput("core", core, None, tmp_path / "x.json", "words", camera, np.arange(2) / 8, rgb, (12, 16))
+    viewer = module.Viewer(source, "127.0.0.1", 0, tmp_path / "out.json", rows=96)
     yield viewer
     viewer.close()
 
@@ -363,3 +275,12 @@ def test_a_wave_is_turned_in_a_browser_and_drawn_turned(viewer, browser, core):
     np.testing.assert_allclose(after.centre[:, 2], core.centre[:, 2], atol=1e-6)
     np.testing.assert_array_equal(after.rotation[:, [0, 1, 3]], core.rotation[:, [0, 1, 3]])
     until(lambda: np.abs(np.int64(viewer.picture) - before).max() > 60, "the snapshot shows it")
+
+
+@pytest.mark.parametrize("rows", [8, 96, 100, 192, 500])
+def test_every_initial_height_can_be_chosen(rows):
+    pytest.importorskip("viser", reason="the extra `view` is not installed")
+    from launch.view.viewer import _slider_range
+
+    low, high, step = _slider_range(rows)
+    assert low <= rows <= high and (rows - low) % step == 0

@@ -1,4 +1,4 @@
-"""What a viewer opens: a core in a file, a clip of a WSV dataset, or any scene that can be converted to waves."""
+"""Input of the viewer: a core in a file, a clip of a WSV dataset, or any scene that can be converted to waves."""
 
 import dataclasses
 from pathlib import Path
@@ -11,13 +11,10 @@ from launch.command import Usage
 from wsm_jax.snapshot import Camera, Waves
 from wsm_jax.snapshot import waves as core_json
 
-MOST_WAVES = 512
-"""Most waves that another scene becomes; launch.convert makes more."""
-
 
 @dataclasses.dataclass(frozen=True)
-class Source:
-    """A core, and what a dataset has beside it."""
+class ViewerInput:
+    """A core, and the frames and cameras of its clip if it comes from a dataset."""
 
     name: str
     waves: Waves
@@ -25,7 +22,7 @@ class Source:
     time: np.ndarray | None
     """Times of the ticks [K], s."""
     default_out: Path
-    """Where an edited core goes when nobody says so."""
+    """Default file of the edited core."""
     caption: str = ""
     camera: Camera | None = None
     """Cameras [T]."""
@@ -37,8 +34,8 @@ class Source:
     """(height, width) of the frames, pixels."""
 
 
-def read(path: str, clip: int | None) -> Source:
-    """The core of a file, or of clip `clip` (0) of a dataset.
+def read_input(path: str, clip: int | None, max_waves: int) -> ViewerInput:
+    """The core of a file, or of clip `clip` (default 0) of a dataset; another scene becomes at most `max_waves` waves.
 
     Raises Usage, ValueError, KeyError or FileNotFoundError that names the path.
     """
@@ -57,11 +54,11 @@ def read(path: str, clip: int | None) -> Source:
 
             lead = np.ndim(waves.presence)
             checked(jax.tree.map(lambda x: x.reshape(-1, *x.shape[lead:]), waves), str(source))
-        return Source(source.name, waves, time, out)
-    return Source(source.name, _converted(source), None, out)
+        return ViewerInput(source.name, waves, time, out)
+    return ViewerInput(source.name, _converted(source, max_waves), None, out)
 
 
-def _dataset(path: str, clip: int) -> Source:
+def _dataset(path: str, clip: int) -> ViewerInput:
     from data_pipelines.wsv import Dataset
 
     dataset = Dataset(path)
@@ -69,24 +66,24 @@ def _dataset(path: str, clip: int) -> Source:
         raise Usage(f"--clip={clip}: {path} has the clips 0..{len(dataset) - 1}")
     core = dataset.core(clip)
     if core is None:
-        raise ValueError(f"{path}: has no core, only {', '.join(dataset.layout.channels) or 'text'}; needed one with ticks")
+        raise ValueError(f"{path}: has no core, only {', '.join(dataset.layout.channels) or 'text'}; needed cores")
     layout, name = dataset.layout, f"{dataset.name}.clip{clip}"
-    found: dict[str, Any] = {}
+    recorded: dict[str, Any] = {}
     if layout.frames and layout.camera:
-        found |= {"camera": dataset.camera(clip), "frame_time": dataset.frame_time(clip)}
-        found |= {"size": (layout.height, layout.width)} if layout.channels else {}
-        found |= {"rgb": dataset.read(clip, ["rgb"])["rgb"]} if "rgb" in layout.channels else {}
+        recorded |= {"camera": dataset.camera(clip), "frame_time": dataset.frame_time(clip)}
+        recorded |= {"size": (layout.height, layout.width)} if layout.channels else {}
+        recorded |= {"rgb": dataset.read(clip, ["rgb"])["rgb"]} if "rgb" in layout.channels else {}
     folder = Path() if "://" in path else Path(path).resolve().parent
     waves, time = core
-    return Source(name, waves, time, folder / f"{name}.edited.json", next(iter(dataset.captions(clip)), ""), **found)
+    return ViewerInput(name, waves, time, folder / f"{name}.edited.json", next(iter(dataset.captions(clip)), ""), **recorded)
 
 
-def _converted(source: Path) -> Waves:
-    """The waves that a mesh, a cloud or another scene is approximated by."""
+def _converted(source: Path, max_waves: int) -> Waves:
+    """The waves that approximate a mesh, a cloud or another scene."""
     from wsm_jax.core.exchange import conversion, scene_file
 
     thing = scene_file.read(source)
-    options = conversion.Options(samples=20_000, resolution=64, detail=16, max_waves=MOST_WAVES, splats="moments", seed=0)
+    options = conversion.Options(samples=20_000, resolution=64, detail=16, max_waves=max_waves, splats="moments", seed=0)
     try:
         waves = conversion.convert(thing, "waves", options)
     except ValueError as error:
