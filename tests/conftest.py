@@ -1,20 +1,26 @@
 """Shapes are executed (jaxtyping with beartype), eight CPU devices stand in for a pod, compilations are cached."""
 
+import ctypes
+import gc
 import os
+from collections.abc import Iterator
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Most of the time of a test goes to compiling what runs once: LLVM does not optimise, and gets its loops from the older
-# emitter, which compiles the step of physics in half the time; XLA's own passes stay as they are. A later jaxlib has no older
-# emitter, and ends the process at a flag that it does not know.
+# emitter, which compiles the step of physics in half the time, in one piece, because each piece has a price and other tests
+# use the other cores; XLA's own passes stay as they are. A later jaxlib may lack such a flag, and ends the process at a flag
+# that it does not know.
 os.environ["XLA_FLAGS"] = " ".join(
     [os.environ.get("XLA_FLAGS", ""), "--xla_backend_optimization_level=0"]
-    + ["--xla_cpu_use_fusion_emitters=false"] * version("jaxlib").startswith("0.10.")
+    + ["--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"] * version("jaxlib").startswith("0.10.")
 )
 
 import jax
 import numpy as np
+import psutil
 import pytest
 from jaxtyping import install_import_hook
 
@@ -22,7 +28,28 @@ install_import_hook(["wsm_jax", "data_pipelines"], "beartype.beartype")
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".jax_cache"))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+MEMORY_BYTES = 2 * 2**30
+"""Resident memory of a test process above which it frees its compiled programs; else a worker grows to 7 GB."""
+
+
+def pytest_collection_finish() -> None:
+    """Exclude what was imported from garbage collections: they would visit it again and again."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def bounded_memory() -> Iterator[None]:
+    """Free the compiled programs after a module of tests, if there are many; what is needed again is on disk."""
+    yield
+    if psutil.Process().memory_info().rss > MEMORY_BYTES:
+        jax.clear_caches()
+        gc.collect()
+        with suppress(AttributeError, OSError, TypeError):  # another C library keeps its free memory, or not, by itself
+            ctypes.CDLL(None).malloc_trim(0)
+
 
 BRIDGE, WORLD = "stages.bridge", "stages.world"
 TINY_WAVES = 4

@@ -157,7 +157,7 @@ def test_unknown_channels_are_refused():
 
 def test_a_gradient_keeps_no_more_than_the_picture_and_one_chunk():
     """Rays of all chunks at once would be 64 times the 128 KiB of their coordinates."""
-    waves, camera = scene(5), cameras()["pinhole"]
+    camera, waves = cameras()["pinhole"], jax.tree.map(lambda x: x[:3], scene(5))
 
     def depth(centre):
         moved = waves.replace(centre=centre)
@@ -169,7 +169,8 @@ def test_a_gradient_keeps_no_more_than_the_picture_and_one_chunk():
 
 def test_chunks_change_no_gradient():
     """42 tiles in chunks of 16, the last of which is filled up, in one chunk, and without culling; channels without edges."""
-    waves, camera = scene(6, scale=(0.3, 0.9), presence=0.7), cameras()["pinhole"]
+    # Three waves: the time to compile grows with their pairs.
+    camera, waves = cameras()["pinhole"], jax.tree.map(lambda x: x[:3], scene(6, scale=(0.3, 0.9), presence=0.7))
 
     def loss(centre, rays_per_chunk, cull):
         moved = waves.replace(centre=centre)
@@ -180,7 +181,7 @@ def test_chunks_change_no_gradient():
     gradient = jax.jit(jax.grad(loss), static_argnums=(1, 2))
     centre = jnp.asarray(waves.centre)
     whole, parts, uncut = gradient(centre, 1024, True), gradient(centre, 256, True), gradient(centre, 256, False)
-    assert (np.abs(whole).max(1) > 0.1).sum() >= 4
+    assert (np.abs(whole).max(1) > 0.1).all()
     # a ray that grazes a wave may change its order by rounding
     np.testing.assert_allclose(parts, whole, atol=1e-3 * np.abs(whole).max())
     np.testing.assert_allclose(uncut, whole, atol=1e-3 * np.abs(whole).max())

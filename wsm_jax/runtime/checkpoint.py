@@ -1,10 +1,10 @@
-"""Checkpoints of a training: everything that is needed to go on as if nothing had happened, on any mesh.
+"""Checkpoints of a training: everything that is needed to resume it bit for bit, on any mesh.
 
     workdir/config.json             the resolved config; the workdir belongs to that experiment
-    workdir/checkpoints/<step>/     one Orbax checkpoint after `step` updates: every named tree (`ema` by itself, so that
+    workdir/checkpoints/<step>/     one Orbax checkpoint after `step` updates: every named tree (`ema` apart, so that
                                     inference reads nothing else), and `meta`: data state, config, code version
 
-A checkpoint is written in the background and becomes visible whole, or not at all; older ones are deleted only after that.
+A checkpoint is written in the background and appears complete or not at all; older ones are deleted only after that.
 """
 
 import base64
@@ -32,25 +32,32 @@ CONFIG_FILE = "config.json"
 EMA = "ema"
 """Name of the tree that `restore_params` reads."""
 
-LEAST_SHARE_BYTES = 2**24
-"""Replicas share the writing of an array only when each gets this much: every cut of another shape is a program to compile."""
+MIN_SLICE_BYTES = 2**24
+"""Smallest part of an array, in bytes, that a replica writes: below it one replica writes the whole array.
+
+Every slice of another shape is a program to compile: with Orbax's default, the first save of a small network on 8 CPU devices
+takes 23 s of compilation.
+"""
+
+GIT_SECONDS = 10
+"""Longest wait for the git command that names the commit, in seconds."""
 
 _READ_ERRORS = (ValueError, KeyError, TypeError, OSError, RuntimeError)
 
 
 def code_version() -> str:
-    """Version of the package, and the commit of the checkout that it runs from, if it does."""
+    """Version of the package, followed by the commit if it runs from a git checkout."""
     version = metadata.version("wsm_jax")
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
-        result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+        result = subprocess.run(command, capture_output=True, text=True, timeout=GIT_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return version
     return f"{version}+{result.stdout.strip()}" if result.returncode == 0 else version
 
 
 def read_config(workdir: str | Path) -> dict[str, Any]:
-    """The config that a workdir was started with. Raises FileNotFoundError or ValueError, naming the path."""
+    """Config that a workdir was started with. Raises FileNotFoundError or ValueError, naming the path."""
     path = Path(workdir) / CONFIG_FILE
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; needed the workdir of a training (made by launch.train)")
@@ -67,7 +74,7 @@ def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def config_differences(old: Mapping[str, Any], new: Mapping[str, Any], may_differ: Collection[str] = ()) -> list[str]:
-    """One line for each dotted key whose value is not the same, but for keys (or parents of keys) in `may_differ`."""
+    """One line for each dotted key whose value differs, except keys (and children of keys) in `may_differ`."""
     a, b = _flat(dict(old)), _flat(dict(new))
     lines = []
     for key in sorted(a.keys() | b.keys()):
@@ -80,16 +87,16 @@ def config_differences(old: Mapping[str, Any], new: Mapping[str, Any], may_diffe
 
 @functools.cache
 def _register_arrays() -> None:
-    """Orbax's default cuts the smallest bias: 23 s of compilation at the first save of a small network on 8 CPU devices."""
-    handler = ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=LEAST_SHARE_BYTES)
+    """Register Orbax's array handler with MIN_SLICE_BYTES, once a process."""
+    handler = ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=MIN_SLICE_BYTES)
     verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)  # that one handler takes the place of another is meant, and no news to the user
+    logging.set_verbosity(logging.ERROR)  # Orbax warns that a handler is replaced, which is intended
     ocp.type_handlers.register_type_handler(jax.Array, handler, override=True)
     logging.set_verbosity(verbosity)
 
 
 def check_owner(workdir: str | Path, config: Mapping[str, Any], may_differ: Collection[str] = ()) -> None:
-    """Raises ValueError, listing the keys that differ, when a workdir was started with another config."""
+    """Check that a workdir was started with this config. Raises ValueError, listing the keys that differ."""
     workdir = Path(workdir).resolve()
     if (workdir / CONFIG_FILE).exists():
         differences = config_differences(read_config(workdir), json.loads(json.dumps(dict(config))), may_differ)
@@ -104,9 +111,10 @@ def check_owner(workdir: str | Path, config: Mapping[str, Any], may_differ: Coll
 
 
 class Checkpoints:
-    """The checkpoints of one workdir, opened by the experiment that it belongs to.
+    """Checkpoints of one workdir, opened by the experiment that it belongs to; the newest `keep` stay on disk.
 
-    A new workdir gets `config.json`. Raises ValueError, listing the keys that differ, when it belongs to another experiment.
+    A new workdir gets `config.json`. Raises ValueError, listing the keys that differ, when it belongs to another experiment,
+    and for an URL.
     """
 
     def __init__(self, workdir: str | Path, config: Mapping[str, Any], *, keep: int, may_differ: Collection[str] = ()) -> None:
@@ -127,15 +135,15 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(self.path, options=options)
 
     def latest(self) -> int | None:
-        """Step of the newest whole checkpoint, or None."""
+        """Step of the newest complete checkpoint, or None."""
         return self._manager.latest_step()
 
     def reached_preemption(self, step: int) -> bool:
-        """Whether the cluster has told any host of this job to stop; all hosts get the same answer."""
+        """True if the cluster has told any host of this job to stop; all hosts get the same answer."""
         return self._manager.reached_preemption(step)
 
     def save(self, step: int, trees: Mapping[str, PyTree], data_state: Any) -> None:
-        """Starts to write the named trees after `step` updates; returns once the arrays may be overwritten (donated).
+        """Start to write the named trees after `step` updates; return once the arrays may be overwritten (donated).
 
         Raises OSError when the disk has no room, also for the save before this one.
         """
@@ -154,11 +162,11 @@ class Checkpoints:
         )
 
     def wait(self) -> None:
-        """Waits until what was saved is on disk. Raises OSError when it could not be written."""
+        """Wait until all saved checkpoints are on disk. Raises OSError when one could not be written."""
         self._guard(None, self._manager.wait_until_finished)
 
     def check_room(self, trees: Mapping[str, PyTree]) -> None:
-        """Raises OSError, with the numbers, when the disk has less room than the trees need."""
+        """Check that the disk has room for the trees. Raises OSError with the numbers."""
         need = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(dict(trees)))
         free = shutil.disk_usage(self.workdir).free
         if free < need:
@@ -204,7 +212,7 @@ class Checkpoints:
         return trees, _rich(meta["data"]), step
 
     def close(self) -> None:
-        """Waits for the last save and lets go of the files. Raises OSError when it could not be written."""
+        """Wait for the last save and release the files. Raises OSError when it could not be written."""
         self._guard(None, self._manager.close)
 
 
@@ -274,7 +282,7 @@ def _reason(error: Exception) -> str:
 
 
 def _compare(saved: dict[str, int], trees: dict[str, PyTree], path: Path) -> None:
-    """Raises ValueError naming the arrays of the checkpoint at `path` that are not what was saved."""
+    """Raises ValueError naming the arrays of the checkpoint at `path` that differ from the saved ones."""
     read = fingerprint(trees)
     wrong = sorted(name for name in saved.keys() | read.keys() if saved.get(name) != read.get(name))
     if wrong:
@@ -285,12 +293,12 @@ def _compare(saved: dict[str, int], trees: dict[str, PyTree], path: Path) -> Non
 
 
 def _sealed(meta: dict[str, Any]) -> dict[str, Any]:
-    """With the CRC-32 of its canonical JSON."""
+    """`meta` with the CRC-32 of its canonical JSON."""
     return {"meta": meta, "crc32": zlib.crc32(json.dumps(meta, sort_keys=True).encode())}
 
 
 def _unsealed(sealed: Any, path: Path) -> dict[str, Any]:
-    """What `_sealed` was given. Raises ValueError when it has changed since."""
+    """Inverse of `_sealed`. Raises ValueError when the checksum does not match."""
     if not isinstance(sealed, dict) or "meta" not in sealed or _sealed(sealed["meta"]) != sealed:
         raise ValueError(
             f"{path}: damaged: CRC-32 mismatch; move the checkpoint {path.parent} away to go on from an earlier one"
@@ -299,7 +307,7 @@ def _unsealed(sealed: Any, path: Path) -> dict[str, Any]:
 
 
 def _plain(state: Any) -> Any:
-    """The data state as JSON; bytes (what Grain's loader hands out) are wrapped."""
+    """The data state as JSON; bytes, which Grain's loader returns, are wrapped."""
     return {"base64": base64.b64encode(state).decode()} if isinstance(state, bytes) else {"json": state}
 
 

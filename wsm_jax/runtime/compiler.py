@@ -1,4 +1,4 @@
-"""How XLA compiles for the host: options that were measured to help, and that other platforms do not need."""
+"""Compiler options of XLA on the CPU that were measured to help; other platforms do not need them."""
 
 import functools
 from pathlib import Path
@@ -7,11 +7,13 @@ from typing import Any
 import jax
 
 _STEP = {"xla_cpu_use_fusion_emitters": False}
+"""Options for every program."""
 _ONCE = {"xla_backend_optimization_level": 0}
+"""Options for a program that runs once."""
 
 
 def compiler_options(once: bool = False) -> dict[str, bool | int]:
-    """Options for `jax.jit(..., compiler_options=)` of a training step, or of a program that runs `once`; {} off the CPU.
+    """Options for `jax.jit(..., compiler_options=)` of a training step, or of a program that runs `once`; {} unless on a CPU.
 
     A step of the quickstart's bridge is faster without XLA's newer emitters of fused loops, and compiles sooner (seen with
     jaxlib 0.10.2 on two cores; without _STEP the quickstart shows it). A program that runs once, as the initialisation, takes

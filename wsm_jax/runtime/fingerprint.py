@@ -1,4 +1,4 @@
-"""A checksum of arrays that does not depend on how they are sharded: what makes a damaged checkpoint an error."""
+"""Checksum of arrays that does not depend on their sharding; it detects damaged checkpoints."""
 
 import json
 import math
@@ -36,10 +36,11 @@ def _host_sum(leaf: np.ndarray) -> int:
 
 
 def fingerprint(tree: PyTree) -> dict[str, int]:
-    """Path of every leaf -> sum over its elements i (row-major) of (2 i + 1) bits_i, modulo 2^32.
+    """Map the path of every leaf to its sum over the elements i (row-major) of (2 i + 1) bits_i, modulo 2^32.
 
-    The weights are odd, so any change of one element is seen, and other damage with probability 1 - 2^-32; sums of integers
-    are exact in any order, so every sharding and NumPy give the same number. Elements have 1, 2 or 4 bytes.
+    The weights are odd, so any change of one element is detected, and other damage with probability 1 - 2^-32; sums of
+    integers are exact in any order, so every sharding and NumPy give the same number. Elements have 1, 2 or 4 bytes; others
+    raise KeyError.
     """
     paths, leaves = zip(*jax.tree_util.tree_leaves_with_path(tree)) if jax.tree.leaves(tree) else ((), ())
     names = [jax.tree_util.keystr(path, simple=True, separator="/") for path in paths]

@@ -1,4 +1,4 @@
-"""Memory of the host: how a process keeps what it has, and the most that a job has held."""
+"""Memory of the host: reuse of freed pages by malloc, and the peak of a job."""
 
 import contextlib
 import ctypes
@@ -7,12 +7,19 @@ import threading
 import psutil
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
+"""Numbers of malloc's parameters, from glibc's malloc.h."""
+
+NEVER_TRIM = 2**31 - 1
+"""Free memory at the end of the heap above which malloc would return it to the system, in bytes: the largest int."""
+
+HEAP_STEP_BYTES = 256 << 20
+"""Least growth of the heap, in bytes, so that it grows seldom."""
 
 
 def reuse_pages() -> bool:
-    """Tells glibc's malloc to keep freed memory; returns whether it was there to be told. Call it before JAX starts.
+    """Make glibc's malloc keep freed memory; True if the C library is glibc. Call it before JAX starts.
 
-    XLA on a CPU allocates its buffers anew at every step. malloc hands blocks of this size back to the system at once, which
+    XLA on a CPU allocates its buffers anew at every step. malloc returns blocks of this size to the system at once, which
     then has to map and clear every page again: a quarter of a training step of the quickstart. One arena, no separate
     mappings and no trimming keep the pages; the peak stays the same. Not for hosts of accelerators, whose many loader threads
     want arenas of their own.
@@ -21,27 +28,27 @@ def reuse_pages() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # another C library, or another system
         return False
-    settings = {_ARENA_MAX: 1, _MMAP_MAX: 0, _TRIM_THRESHOLD: 2**31 - 1, _TOP_PAD: 256 << 20}
+    settings = {_ARENA_MAX: 1, _MMAP_MAX: 0, _TRIM_THRESHOLD: NEVER_TRIM, _TOP_PAD: HEAP_STEP_BYTES}
     return all(mallopt(name, value) == 1 for name, value in settings.items())
 
 
 class PeakMemory:
-    """The most resident memory that this process and its descendants have held together since this was made.
+    """Peak resident memory of this process and its descendants together, since the object was made.
 
-    Pages that processes share are counted once for each, so the sum is an upper bound. Looks every `seconds`, in a thread.
+    Pages that processes share are counted once for each, so the sum is an upper bound. A thread samples it every `seconds`.
     """
 
     def __init__(self, seconds: float = 0.5) -> None:
         self._process, self._seconds, self._peak = psutil.Process(), seconds, 0
-        self._look()
+        self._sample()
         threading.Thread(target=self._watch, name="peak memory", daemon=True).start()
 
     def peak_gib(self) -> float:
-        """GiB."""
-        self._look()
+        """Peak so far, in GiB."""
+        self._sample()
         return self._peak / 2**30
 
-    def _look(self) -> None:
+    def _sample(self) -> None:
         total = 0
         for one in (self._process, *self._process.children(recursive=True)):
             with contextlib.suppress(psutil.Error):  # it has ended since
@@ -51,4 +58,4 @@ class PeakMemory:
     def _watch(self) -> None:
         while not threading.Event().wait(self._seconds):
             with contextlib.suppress(psutil.Error):
-                self._look()
+                self._sample()

@@ -1,8 +1,8 @@
-"""The device mesh, and the one table that says which mesh axes hold which logical axis.
+"""The device mesh, and the table that maps each logical axis to mesh axes.
 
-A model names the axes of its parameters and activations by what they mean (`nn.with_logical_partitioning`,
-`nn.with_logical_constraint`); `AXES` alone knows where they live. Moving from FSDP to tensor parallelism is an edit here or
-another mesh shape, never an edit of a model. The table is total: what it does not know is an error, not a replicated array.
+A model names the axes of its parameters and activations by their meaning (`nn.with_logical_partitioning`,
+`nn.with_logical_constraint`); only `AXES` maps them to devices. Moving from FSDP to tensor parallelism is an edit here or
+another mesh shape, never an edit of a model. The table is total: an unknown axis is an error, not a replicated array.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ MESH_AXES = ("data", "fsdp", "tensor", "context")
 """Mesh axis names: replicas of the model, shards of its parameters, shards inside a layer, shards of the tokens."""
 
 AXES: dict[str, tuple[str, ...]] = {
-    # Batch stands first: in an activation that is split over fsdp by batch, `embed` then stays whole.
+    # Batch comes first: in an activation that is split over fsdp by batch, `embed` is then not split.
     "batch": ("data", "fsdp"),
     "tokens": ("context",),
     "heads": ("tensor",),
@@ -39,11 +39,11 @@ AXES: dict[str, tuple[str, ...]] = {
     "norm": (),
     "modulation": (),
 }
-"""Logical axis -> mesh axes that split it; () is whole on every device."""
+"""Logical axis -> mesh axes that split it; () is replicated."""
 
 
 def make_mesh(data: int, fsdp: int, tensor: int, context: int, devices: Sequence[Any] | None = None) -> Mesh:
-    """A mesh of all devices (or of `devices`) with axes MESH_AXES; one size may be -1: the rest of the devices.
+    """Mesh of all devices (or of `devices`) with axes MESH_AXES; one size may be -1, the remaining devices.
 
     Raises ValueError, naming sizes and the number of devices, when the product of the sizes is not that number.
     """
@@ -65,7 +65,7 @@ def make_mesh(data: int, fsdp: int, tensor: int, context: int, devices: Sequence
 
 
 def _spec(mesh: Mesh, path: str, names: Sequence[str | None], shape: tuple[int, ...]) -> PartitionSpec:
-    """The partition of one parameter, checked: every axis known, used once, and dividing."""
+    """Partition of one parameter. Raises KeyError or ValueError for an axis that is unknown, used twice or does not divide."""
     if len(names) != len(shape):
         raise ValueError(f"{path}: shape {shape} has {len(shape)} axes, its metadata {tuple(names)} names {len(names)}")
     taken: dict[str, str] = {}
@@ -98,7 +98,7 @@ def _is_box(node: Any) -> bool:
 
 
 def shardings(mesh: Mesh, boxed: PyTree, *, replicate_bare: bool = False) -> PyTree:
-    """NamedShardings for a tree of arrays or ShapeDtypeStructs in Linen's boxes of logical axis names; boxes are gone.
+    """NamedShardings, without boxes, for a tree of arrays or ShapeDtypeStructs in Linen's boxes of logical axis names.
 
     Scalars are replicated; other leaves without a box too if `replicate_bare` (optimizer constants), else they are a
     ValueError. Raises KeyError for an unknown logical axis, ValueError for a size that does not divide; both name the path.
@@ -125,7 +125,7 @@ def unbox(boxed: PyTree) -> PyTree:
 
 @contextlib.contextmanager
 def logical_axes(mesh: Mesh) -> Iterator[None]:
-    """Makes `nn.with_logical_constraint` in a model mean this mesh and AXES; enter it where the model is traced."""
+    """Context in which `nn.with_logical_constraint` uses this mesh and AXES; enter it where the model is traced."""
     if mesh.size == 1:
         yield
         return
@@ -139,7 +139,7 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def check_batch(mesh: Mesh, rows: int, accumulate: int = 1, name: str = "batch") -> None:
-    """Raises ValueError, with the numbers, when `rows` rows do not divide over the mesh in `accumulate` microbatches."""
+    """Check that `rows` rows divide over the mesh in `accumulate` microbatches. Raises ValueError with the numbers."""
     parts = math.prod(mesh.shape[axis] for axis in AXES["batch"])
     if rows < 1 or rows % (parts * accumulate):
         raise ValueError(
@@ -152,7 +152,7 @@ def check_batch(mesh: Mesh, rows: int, accumulate: int = 1, name: str = "batch")
 
 
 def global_batch(mesh: Mesh, local: PyTree) -> PyTree:
-    """One global array per leaf from the rows that each process holds; leaves are NumPy arrays [rows, ...].
+    """Global array of each leaf, from the rows of each process; leaves are NumPy arrays [rows, ...].
 
     The loader must not write to these arrays again: on CPU the device array may share their memory.
     Raises ValueError, naming the leaf, when the rows of all hosts do not divide over the mesh axes of the batch.
