@@ -17,15 +17,9 @@ from wsm_jax.models.wave_bridge.sampler import BridgeSampler
 from wsm_jax.models.wave_bridge.style import Style
 from wsm_jax.models.world_flow.sampler import WorldFlowSampler
 from wsm_jax.runtime.checkpoint import checkpoint_steps, is_checkpoint, restore_params
-from wsm_jax.snapshot import CHANNELS, FIELDS, TICK_HZ, WSV, Camera, Waves, camera_channels, decode, look_at, resize
+from wsm_jax.snapshot import CHANNELS, FIELDS, TICK_HZ, WSV, Camera, Waves, camera_channels, decode, default_camera, resize
 from wsm_jax.text import Tokenizer, codebook
 from wsm_jax.typing import Float, NpOrJax, PyTree
-
-
-def default_camera(frames: int = 1) -> Camera:
-    """The camera assumed where none is given: 5 m in front of the scene, 2.1 m high, 50 degrees, still."""
-    position = np.tile(np.asarray([[0.0, -5.0, 2.1]], np.float32), (frames, 1))
-    return look_at(position, np.tile(np.asarray([[0.0, 0.0, 0.35]], np.float32), (frames, 1)))
 
 
 @dataclasses.dataclass(frozen=True)

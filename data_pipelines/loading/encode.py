@@ -8,7 +8,7 @@ import numpy as np
 from tqdm import tqdm
 
 from data_pipelines.loading.batch import read
-from data_pipelines.loading.latents import write_pointer
+from data_pipelines.loading.latents import WRITTEN, LatentPointer, write_pointer
 from data_pipelines.loading.source import DatasetSource, expand_collections, resolve
 from data_pipelines.wsv import Dataset
 from data_pipelines.wsv.latents import write_latents
@@ -17,7 +17,6 @@ from wsm_jax.typing import Float, PyTree
 
 ROWS = 8
 """Clips that are encoded together."""
-WRITTEN = "written"
 
 
 @runtime_checkable
@@ -64,7 +63,7 @@ def encode_datasets(
         if not lacking and dataset.latents(name) is None:
             provenance = {"stage": stage, "weights": version}
             write_latents(path, name, encode_clips(dataset, encoder, params, progress), provenance)
-    write_pointer(workdir, stage, {encoder.key: {"name": name, "datasets": outcome}})
+    write_pointer(workdir / stage, {encoder.key: LatentPointer(name, outcome)})
     return outcome
 
 

@@ -10,7 +10,7 @@ import optax
 from flax.core import meta
 
 from wsm_jax.core import vector
-from wsm_jax.flow import LevelMix
+from wsm_jax.flow import LevelMix, interpolate
 from wsm_jax.layers.flops import training_flops
 from wsm_jax.models.world_flow import tasks as flow
 from wsm_jax.models.world_flow.network import WorldFlow
@@ -86,7 +86,7 @@ class WorldObjective:
         data = {"text": codes[tokens], "core": core, "style": batch["latents"]["style"]}
         level, sampled = self._levels(keys[0], batch["known"])
         noise = {name: jax.random.normal(keys[i + 1], x.shape) for i, (name, x) in enumerate(data.items())}
-        state = {name: (1 - level[name][..., None]) * noise[name] + level[name][..., None] * data[name] for name in data}
+        state = interpolate(noise, data, level)
         out: Any = self.model.apply({"params": params}, *(state[name] for name in GROUPS), level)
         predicted, logits = out
         present = core[..., :1] > 0
