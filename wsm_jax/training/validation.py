@@ -9,7 +9,7 @@ import numpy as np
 from wsm_jax.runtime import mesh as meshes
 from wsm_jax.runtime import random
 from wsm_jax.training.stage import Context, Data, Results, select
-from wsm_jax.typing import PyTree
+from wsm_jax.typing import Array, PyTree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Validation:
         root = random.key(jax.random.key(context.seed), "validation", 0)
 
         @jax.jit
-        def loss(params: PyTree, batch: PyTree, index: int, frozen: PyTree) -> dict[str, jax.Array]:
+        def loss(params: PyTree, batch: PyTree, index: Array | int, frozen: PyTree) -> dict[str, Array]:
             with meshes.logical_axes(context.mesh):
                 value, terms = objective.loss(params, batch, jax.random.fold_in(root, index), frozen)
             return {**terms, "loss": value}
