@@ -49,7 +49,7 @@ class FlagHelp(NamedTuple):
 
 
 class CommandHelp(NamedTuple):
-    """Verbs and flags of a command."""
+    """Verbs and flags of a command; the choices of its first argument count as verbs."""
 
     verbs: dict[str, str]
     """Verb -> description."""
@@ -60,8 +60,14 @@ class CommandHelp(NamedTuple):
 def read_help(main: Main) -> CommandHelp:
     """The verbs and flags that the help texts of a command list. Raises RuntimeError where --help fails."""
     text = _help_text(main, [])
-    verbs = dict(_VERB.findall(text))
+    verbs = dict(_VERB.findall(text)) or dict.fromkeys(_first_argument(text), "")
     return CommandHelp(verbs, {verb: _flags(_help_text(main, [verb])) for verb in verbs} or {"": _flags(text)})
+
+
+def _first_argument(text: str) -> list[str]:
+    """Choices of the first argument, where the usage line lists them: python -m launch.complete bash|zsh|fish."""
+    words = text.partition("\n")[0].split()[3:4]
+    return words[0].split("|") if words and "|" in words[0] else []
 
 
 def _help_text(main: Main, arguments: list[str]) -> str:
@@ -74,14 +80,14 @@ def _help_text(main: Main, arguments: list[str]) -> str:
 
 
 def _flags(text: str) -> list[FlagHelp]:
-    found = []
+    listed = []
     for names, choices, description in _FLAG.findall(text):
         for name in names.split(", "):
             plain = name.replace("[no]", "")
-            found.append(FlagHelp(plain, description, tuple(choices.split("|")) if choices else (), plain != name))
+            listed.append(FlagHelp(plain, description, tuple(choices.split("|")) if choices else (), plain != name))
             if plain != name:
-                found.append(FlagHelp(name.replace("[no]", "no"), description, (), True))
-    return found
+                listed.append(FlagHelp(name.replace("[no]", "no"), description, (), True))
+    return listed
 
 
 def bash(commands: Mapping[str, CommandHelp]) -> str:

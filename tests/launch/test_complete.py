@@ -99,6 +99,10 @@ def test_bash_offers_every_verb_flag_and_choice(tmp_path, known):
     assert candidates(script, "wsm-convert", "--o") == candidates(script, "wsm-convert", "a.ply", "--o") == ["--out="]
 
 
+def test_the_choices_of_a_first_argument_are_offered():
+    assert list(read_help(complete.main).verbs) == list(SHELLS)
+
+
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
 def test_other_shells_name_every_verb_and_flag(known, shell):
     text = SHELLS[shell]({"wsm-data": known})
