@@ -41,5 +41,10 @@ def main(arguments: list[str]) -> None:
     print(f"wrote {workdir}/report.json and {workdir}/report.html")
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """Run the command line. Entry point of `wsm-evaluate`."""
     run(main)
+
+
+if __name__ == "__main__":
+    cli()

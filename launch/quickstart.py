@@ -53,7 +53,8 @@ def main(arguments: list[str]) -> None:
     print(f"done in {(time.time() - begin) / 60:.1f} min: {workdir}/report.json, and open {workdir}/report.html")
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """Set up memory and devices before JAX starts, and run the command line. Entry point of `wsm-quickstart`."""
     import jax
 
     from wsm_jax.runtime.host_memory import reuse_pages
@@ -61,3 +62,7 @@ if __name__ == "__main__":
     reuse_pages()
     jax.config.update("jax_num_cpu_devices", CORES)
     run(main)
+
+
+if __name__ == "__main__":
+    cli()

@@ -272,5 +272,10 @@ def _film(
     return picture("rgb", world.render(core, path, fps, size, style, seed).channels["rgb"])
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """Run the command line. Entry point of `wsm-sample`."""
     command.run(main)
+
+
+if __name__ == "__main__":
+    cli()

@@ -39,5 +39,10 @@ def main(arguments: list[str]) -> None:
     train_stages(experiment, config, stages, workdir, values.progress)
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """Run the command line. Entry point of `wsm-train`."""
     run(main)
+
+
+if __name__ == "__main__":
+    cli()
