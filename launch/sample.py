@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from wsm_jax.world import World
 
 COMMAND = "python -m launch.sample"
-ORBIT_M = (5.0, 2.1)
-"""Radius and height of the orbiting camera."""
 
 FLAGS: dict[str, tuple[Any, Any, str]] = {
     "workdir": (flags.DEFINE_string, None, "folder with the trained flows"),
@@ -266,12 +264,11 @@ def _film(
     world: "World", core: "Waves", style: "Style | None", seed: int, camera: str, fps: float, size: tuple[int, int]
 ) -> "np.ndarray":
     """The core as uint8 frames, over all its ticks."""
-    from wsm_jax.snapshot import TICK_HZ, orbit
+    from wsm_jax.snapshot import TICK_HZ, default_camera, default_orbit
     from wsm_jax.visualise.pictures import picture
-    from wsm_jax.world import default_camera
 
     frames = int((core.presence.shape[0] - 1) / TICK_HZ * fps + 1e-6) + 1
-    path = default_camera(frames) if camera == "still" else orbit(frames, *ORBIT_M)
+    path = default_camera(frames) if camera == "still" else default_orbit(frames)
     return picture("rgb", world.render(core, path, fps, size, style, seed).channels["rgb"])
 
 

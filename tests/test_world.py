@@ -7,8 +7,8 @@ import pytest
 
 from wsm_jax.evaluation.judge import at_rest
 from wsm_jax.models.wave_bridge import style
-from wsm_jax.snapshot import FIELDS, WSV, ground, level_with, orbit
-from wsm_jax.world import World, default_camera
+from wsm_jax.snapshot import FIELDS, WSV, default_camera, ground, level_with, orbit
+from wsm_jax.world import World
 
 TEXT = "a red ball rolls."
 

@@ -19,7 +19,7 @@ from wsm_jax.models.wave_bridge.style import Style
 from wsm_jax.models.world_flow.network import WorldFlow
 from wsm_jax.models.world_flow.sampler import task_levels, walk_task
 from wsm_jax.runtime.checkpoint import restore_params
-from wsm_jax.snapshot import CHANNELS, FIELDS, TICK_HZ, WSV, Camera, Waves, camera_channels, decode, look_at, resize
+from wsm_jax.snapshot import CHANNELS, FIELDS, TICK_HZ, WSV, Camera, Waves, camera_channels, decode, default_camera, resize
 from wsm_jax.text import Tokenizer, codebook
 from wsm_jax.typing import Bool, Float, NpOrJax, PyTree
 
@@ -48,12 +48,6 @@ def world_network(config: Settings) -> tuple[WorldFlow, Tokenizer]:
     section: Any = config["world"]
     tokenizer = Tokenizer(tuple(section["words"]), section["text_length"])
     return WorldFlow(vocabulary=tokenizer.size, tick_seconds=1.0 / TICK_HZ, **section["network"]), tokenizer
-
-
-def default_camera(frames: int = 1) -> Camera:
-    """The camera assumed where none is given: 5 m in front of the scene, 2.1 m high, 50 degrees, still."""
-    position = np.tile(np.asarray([[0.0, -5.0, 2.1]], np.float32), (frames, 1))
-    return look_at(position, np.tile(np.asarray([[0.0, 0.0, 0.35]], np.float32), (frames, 1)))
 
 
 @dataclasses.dataclass(frozen=True)

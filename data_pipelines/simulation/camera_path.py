@@ -10,8 +10,6 @@ from wsm_jax.typing import Float
 CAMERA_KINDS = ("still", "orbit", "dolly", "pan_return", "orbit_return")
 """The last two leave the view by more than 40 degrees and end exactly where they began."""
 
-FOV = float(np.deg2rad(50.0))
-
 
 @dataclasses.dataclass(frozen=True)
 class CameraPath:
@@ -52,7 +50,7 @@ class CameraPath:
             cos, sin = np.cos(turn), np.sin(turn)
             x, y, z = view.T
             target = position + np.stack([cos * x - sin * y, sin * x + cos * y, z], -1)
-        return look_at(position, target, FOV)
+        return look_at(position, target)
 
 
 def draw_camera(rng: np.random.Generator, kinds: tuple[str, ...] = CAMERA_KINDS) -> CameraPath:

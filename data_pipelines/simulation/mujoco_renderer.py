@@ -13,11 +13,11 @@ import os
 import mujoco
 import numpy as np
 
-from data_pipelines.simulation.camera_path import FOV
 from data_pipelines.simulation.physics import Trajectory
 from data_pipelines.simulation.scene import FIRST_OBJECT, FLOOR, SCREEN, Scene
 from wsm_jax.core.physics.mjcf import geom_shape, numbers
 from wsm_jax.snapshot import CHANNELS
+from wsm_jax.snapshot.camera import DEFAULT_FOV
 from wsm_jax.typing import Float
 
 CHANNELS_DRAWN = ("rgb", "depth", "instance", "semantic", "coverage", "base_colour")
@@ -129,7 +129,7 @@ def _xml(scene: Scene, height: int, width: int) -> str:
         f'<light type="directional" castshadow="true" diffuse="{light}" specular="0 0 0" '
         f'pos="{numbers(4 * np.asarray(style.light))}" dir="{numbers(-np.asarray(style.light))}"/>'
     )
-    eye = f'<body mocap="true"><camera name="camera" fovy="{np.rad2deg(FOV):.6g}"/></body>'
+    eye = f'<body mocap="true"><camera name="camera" fovy="{np.rad2deg(DEFAULT_FOV):.6g}"/></body>'
     return (
         f'<mujoco><visual>{visual}</visual><statistic extent="3.6" center="0 0 0.4"/>'
         f"<asset>{skybox}{''.join(assets)}</asset>"

@@ -14,6 +14,7 @@ from data_pipelines.simulation.camera_path import CAMERA_KINDS, CameraPath, draw
 from data_pipelines.simulation.style import Style, draw_style
 from wsm_jax.core import superquadric
 from wsm_jax.snapshot import SEMANTIC_CLASSES, Waves
+from wsm_jax.snapshot.shapes import EXPONENTS, FLOOR_HALF_M, SHAPES
 from wsm_jax.snapshot.waves import COLOURS, empty
 from wsm_jax.typing import Float
 
@@ -31,14 +32,6 @@ SIZES: dict[str, float] = {"small": 0.28, "large": 0.45}
 """Name -> radius, m; drawn with +-10 %."""
 SIZE_THRESHOLD_M = 0.33
 """Between small and large, on the geometric mean of the semi-axes."""
-
-SHAPES: dict[str, tuple[tuple[float, float, float], tuple[float, float], tuple[float, float]]] = {
-    "ball": ((1.0, 1.0, 1.0), (1.0, 1.0), (1.0, 1.0)),
-    "box": ((0.92, 0.92, 0.92), (0.1, 0.25), (0.1, 0.25)),
-    "cylinder": ((0.9, 0.9, 1.05), (0.13, 0.17), (1.0, 1.0)),
-    "cushion": ((1.15, 1.15, 0.62), (0.6, 0.75), (0.6, 0.75)),
-}
-"""Class -> semi-axes over the radius, range of e1, range of e2."""
 
 STORIES = ("rest", "drop", "slide", "roll", "hit", "behind")
 """What an object is set up to do; what it then does is measured, not assumed."""
@@ -172,19 +165,19 @@ def _things(rng: np.random.Generator, count: int) -> list[_Thing]:
     for index in rng.choice(len(pairs), count, replace=False):
         shape, colour = pairs[index]
         size = list(SIZES)[rng.integers(len(SIZES))]
-        axes, e1, e2 = SHAPES[shape]
+        row = SHAPES[shape]
         jitter = np.ones(3) if shape == "ball" else rng.uniform(0.96, 1.04, 3)
         if shape == "cylinder":
             jitter[1] = jitter[0]
-        scale = SIZES[size] * rng.uniform(0.9, 1.1) * np.array(axes) * jitter
-        things.append(_Thing(shape, colour, size, scale, np.array([rng.uniform(*e1), rng.uniform(*e2)])))
+        scale = SIZES[size] * rng.uniform(0.9, 1.1) * np.array(row.axes) * jitter
+        things.append(_Thing(shape, colour, size, scale, np.array([rng.uniform(*row.e1), rng.uniform(*row.e2)])))
     return things
 
 
 def _screen(rng: np.random.Generator) -> _Thing:
     """The upright thin occluder, as if it were an object."""
     scale = np.array([rng.uniform(0.55, 0.9), 0.06, rng.uniform(0.5, 0.8)])
-    thing = _Thing("screen", "", "", scale, np.array([0.1, 0.1]))
+    thing = _Thing("screen", "", "", scale, np.array(EXPONENTS["screen"]))
     thing.centre = np.array([rng.uniform(-0.5, 0.5), rng.uniform(-0.3, 0.4), scale[2]])
     thing.rotation = _yaw(rng.uniform(-0.2, 0.2))
     return thing
@@ -282,7 +275,7 @@ def _scene(rng: np.random.Generator, things: list[_Thing], barrier: _Thing | Non
         waves.semantic[slot] = SEMANTIC_CLASSES.index(thing.shape)
         waves.instance[slot] = slot + 1 if slot >= FIRST_OBJECT else 0
 
-    floor = _Thing("floor", "", "", np.array([6.0, 6.0, 0.25]), np.array([0.1, 0.1]), np.array([0, 0, -0.25]))
+    floor = _Thing("floor", "", "", np.array(FLOOR_HALF_M), np.array(EXPONENTS["floor"]), np.array([0, 0, -FLOOR_HALF_M[2]]))
     put(FLOOR, floor, _FLOOR_TONES[rng.integers(len(_FLOOR_TONES))] + rng.uniform(-0.04, 0.04, 3), 0.9)
     if barrier is not None:
         put(SCREEN, barrier, _SCREEN_TONES[rng.integers(len(_SCREEN_TONES))] + rng.uniform(-0.03, 0.03, 3), 0.8)

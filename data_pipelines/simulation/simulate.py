@@ -61,7 +61,7 @@ class Recipe:
         sound = math.isfinite(self.seconds) and math.isfinite(self.frame_hz) and self.frame_hz > 0
         if not sound or round(self.seconds * TICK_HZ) < 2 or len(self.frame_time) < 2:
             raise ValueError(
-                f"seconds {self.seconds} at frame_hz {self.frame_hz}: a clip needs two ticks (1/8 s each) and two frames"
+                f"seconds {self.seconds} at frame_hz {self.frame_hz}: needed two ticks of 1/{TICK_HZ:g} s and two frames"
             )
         if not 0.0 <= self.screen <= 1.0 or (self.stories == ("behind",) and self.screen < 1.0):
             raise ValueError(f"screen {self.screen}: needed a share in 0..1, and 1 where every object goes behind it")

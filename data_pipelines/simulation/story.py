@@ -17,7 +17,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from data_pipelines.simulation.camera_path import draw_camera
-from data_pipelines.simulation.scene import ARENA_M, COLOUR_JITTER, COLOURS, FIRST_OBJECT, FLOOR, SHAPES, SIZES, SLOTS, Scene
+from data_pipelines.simulation.scene import ARENA_M, COLOUR_JITTER, COLOURS, FIRST_OBJECT, FLOOR, SIZES, SLOTS, Scene
 from data_pipelines.simulation.style import draw_style
 from wsm_jax.core.geometry import Geometry
 from wsm_jax.core.interpolate import interpolate
@@ -26,6 +26,7 @@ from wsm_jax.core.physics.dynamics import step
 from wsm_jax.core.physics.event import break_apart, come_apart, merge
 from wsm_jax.core.physics.matter import Matter, matter
 from wsm_jax.snapshot import SEMANTIC_CLASSES, TICK_HZ, WSV, Waves
+from wsm_jax.snapshot.shapes import EXPONENTS, FLOOR_HALF_M, SHAPES
 from wsm_jax.snapshot.waves import empty
 from wsm_jax.typing import Float
 
@@ -161,15 +162,15 @@ def _born(rng: np.random.Generator, waves: Waves) -> Change:
 def _floor(rng: np.random.Generator, slots: int) -> Waves:
     waves = empty(slots)
     waves.presence[FLOOR], waves.semantic[FLOOR] = 1.0, SEMANTIC_CLASSES.index("floor")
-    waves.centre[FLOOR], waves.scale[FLOOR], waves.exponents[FLOOR] = (0, 0, -0.25), (6, 6, 0.25), 0.1
+    waves.centre[FLOOR], waves.scale[FLOOR], waves.exponents[FLOOR] = (0, 0, -FLOOR_HALF_M[2]), FLOOR_HALF_M, EXPONENTS["floor"]
     waves.colour[FLOOR], waves.material[FLOOR] = np.clip(rng.uniform(0.5, 0.65) + rng.uniform(-0.04, 0.04, 3), 0, 1), (0.9, 0)
     return waves
 
 
 def _put(rng: np.random.Generator, waves: Waves, slot: int, shape: str, colour: str, radius: float) -> None:
-    axes, e1, e2 = SHAPES[shape]
+    row = SHAPES[shape]
     waves.presence[slot], waves.semantic[slot], waves.instance[slot] = 1.0, SEMANTIC_CLASSES.index(shape), slot + 1
-    waves.scale[slot], waves.exponents[slot] = radius * np.array(axes), (rng.uniform(*e1), rng.uniform(*e2))
+    waves.scale[slot], waves.exponents[slot] = radius * np.array(row.axes), (rng.uniform(*row.e1), rng.uniform(*row.e2))
     waves.colour[slot] = np.clip(np.array(COLOURS[colour]) + rng.uniform(-COLOUR_JITTER, COLOUR_JITTER, 3), 0, 1)
     waves.material[slot] = (rng.uniform(0.3, 0.9), 0.0)
 

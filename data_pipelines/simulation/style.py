@@ -6,6 +6,7 @@ import numpy as np
 
 from wsm_jax.core.render import visible
 from wsm_jax.snapshot import Camera, Waves, quaternion_to_matrix, rays
+from wsm_jax.snapshot.colour import to_linear, to_srgb
 from wsm_jax.typing import Array, Float, NpOrJax, pytree
 
 _FLOOR_PATTERNS = ("plain", "checker", "stripes")
@@ -45,7 +46,7 @@ class Style:
         to_world = quaternion_to_matrix(camera.rotation)
         normal = surface["normal"] @ to_world.T
         pattern = self._pattern(surface, waves, camera, slot, direction, normal)
-        base = _linear(surface["base_colour"])
+        base = to_linear(jnp.asarray(surface["base_colour"]))
         tint = jnp.asarray(self.tint)[slot][..., None]
         second = jnp.where(tint < 0, base * (1 + tint), base + (1 - base) * tint)
         albedo = base + (second - base) * pattern
@@ -58,9 +59,9 @@ class Style:
         lit = albedo * (self.ambient + (1 - self.ambient) * light[..., None] * jnp.asarray(self.light_colour))
         down = ((jnp.arange(height) + 0.5) / height)[:, None, None]
         sky = jnp.asarray(self.sky)
-        background = _linear((1 - down) * sky[0] + down * sky[1])
+        background = to_linear((1 - down) * sky[0] + down * sky[1])
         coverage = surface["coverage"]
-        return _srgb(jnp.clip(coverage * lit + (1 - coverage) * background, 0.0, 1.0))
+        return to_srgb(coverage * lit + (1 - coverage) * background)
 
     def _pattern(
         self, surface: dict[str, Array], waves: Waves, camera: Camera, slot: Array, direction: Array, normal: Array
@@ -83,16 +84,6 @@ class Style:
         tone = jnp.clip(edge / jnp.maximum(0.5 * frequency * size, 1e-3), -1.0, 1.0)
         tone = jnp.where(frequency > 0, tone, 1.0)
         return 0.5 - 0.5 * jnp.prod(tone, -1, keepdims=True)
-
-
-def _linear(srgb: Array) -> Array:
-    """sRGB 0..1 to linear light (IEC 61966-2-1)."""
-    return jnp.where(srgb <= 0.04045, srgb / 12.92, ((jnp.maximum(srgb, 0.04045) + 0.055) / 1.055) ** 2.4)
-
-
-def _srgb(linear: Array) -> Array:
-    """Linear light 0..1 to sRGB (IEC 61966-2-1)."""
-    return jnp.where(linear <= 0.0031308, 12.92 * linear, 1.055 * jnp.maximum(linear, 0.0031308) ** (1 / 2.4) - 0.055)
 
 
 def draw_style(rng: np.random.Generator, scale: Float[NpOrJax, "N 3"]) -> Style:

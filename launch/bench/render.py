@@ -27,11 +27,10 @@ from launch import command
 from wsm_jax.core import ray, render, tile
 from wsm_jax.core.mesh import surface_points
 from wsm_jax.snapshot import Camera, Waves, look_at
-from wsm_jax.snapshot.camera import pixel_plane
+from wsm_jax.snapshot.camera import DEFAULT_FOV, pixel_plane
 from wsm_jax.snapshot.waves import empty
 
 CHANNELS = ("depth", "instance", "normal")
-_FOV = float(np.deg2rad(50.0))
 _MATRIX = 2048
 
 
@@ -54,7 +53,7 @@ def scene(count: int, seed: int, area: float = 1.0) -> Waves:
 def camera_at(distance: float) -> Camera:
     """A camera `distance` (m) from the middle of the scene, looking at it."""
     way = np.array([0.6, -0.7, 0.39])
-    return look_at((distance * way / np.linalg.norm(way)).astype(np.float32), np.zeros(3, np.float32), _FOV)
+    return look_at((distance * way / np.linalg.norm(way)).astype(np.float32), np.zeros(3, np.float32))
 
 
 def timed(tasks: dict[str, Callable[[], object]], turns: int) -> dict[str, float]:
@@ -132,7 +131,7 @@ def mujoco_task(waves: Waves, camera: Camera, side: int) -> Callable[[], object]
         bodies.append(f'<body {pose}><geom type="mesh" mesh="m{i}" mass="1" contype="0" conaffinity="0"/></body>')
     turn = np.asarray(camera.rotation, np.float64)
     flipped = np.array([-turn[1], turn[0], turn[3], -turn[2]])  # OpenGL cameras look along -z: half a turn about x
-    eye = f'<camera name="eye" fovy="{np.rad2deg(_FOV)}" pos="{numbers(camera.position)}" quat="{numbers(flipped)}"/>'
+    eye = f'<camera name="eye" fovy="{np.rad2deg(DEFAULT_FOV)}" pos="{numbers(camera.position)}" quat="{numbers(flipped)}"/>'
     # depth and segmentation gain nothing by the four samples a pixel that MuJoCo takes by itself
     visual = f'<visual><global offwidth="{side}" offheight="{side}"/><quality offsamples="0"/></visual>'
     world = f"<worldbody>{eye}{''.join(bodies)}</worldbody>"

@@ -17,6 +17,7 @@ from launch.view.source import Source
 from wsm_jax.core.edit.session import EditedCore
 from wsm_jax.core.superquadric import EXPONENT_RANGE
 from wsm_jax.snapshot import SEMANTIC_CLASSES, TICK_HZ, Camera, look_at
+from wsm_jax.snapshot.camera import DEFAULT_FOV
 
 NONE, HERE, CLIP = "none", "this view", "camera of the clip"
 EVERYWHERE, ONE_TICK = "all ticks", "this tick"
@@ -27,7 +28,6 @@ _ASPECT = 4 / 3  # of snapshots from the browser's view: one shape, so one progr
 _STEPS = 8  # of the timeline between two ticks
 _BEAT = 1 / 20  # s between two pictures of a core that is played
 _SKY = (48, 54, 66), (112, 118, 130)  # bytes, at the top and at the bottom of the browser
-_FOV = np.deg2rad(50.0)
 
 
 class Viewer:
@@ -79,8 +79,8 @@ class Viewer:
         server.scene.configure_environment_map("studio", environment_intensity=0.1)
         server.scene.set_background_image(np.linspace(_SKY[0], _SKY[1], 64)[:, None].astype(np.uint8), format="png")
         away = self._away(middle)
-        self._start = look_at(middle + 3.2 * radius * away, middle, _FOV)
-        server.initial_camera.fov, server.initial_camera.look_at = float(_FOV), middle
+        self._start = look_at(middle + 3.2 * radius * away, middle)
+        server.initial_camera.fov, server.initial_camera.look_at = DEFAULT_FOV, middle
         server.initial_camera.position = middle + 3.2 * radius * away
         if not np.any(np.asarray(first.semantic) == SEMANTIC_CLASSES.index("floor")):
             server.scene.add_grid("/grid", infinite_grid=True, cell_color=(90, 90, 96), section_color=(120, 120, 126))

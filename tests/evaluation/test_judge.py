@@ -7,9 +7,10 @@ import pytest
 
 from tests.evaluation.test_metrics import core
 from wsm_jax.evaluation.judge import TARGETS, Scenes, at_rest, judge_pixels, judge_revisit, judge_text
-from wsm_jax.evaluation.metrics import PSNR_LIMIT_DB, SHAPES
+from wsm_jax.evaluation.metrics import PSNR_LIMIT_DB
 from wsm_jax.models.wave_bridge.style import Style
 from wsm_jax.snapshot import WSV, orbit
+from wsm_jax.snapshot.shapes import SHAPES
 from wsm_jax.snapshot.waves import COLOURS
 from wsm_jax.world import World
 

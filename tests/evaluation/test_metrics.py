@@ -5,7 +5,6 @@ import pytest
 
 from wsm_jax.evaluation.metrics import (
     PSNR_LIMIT_DB,
-    SHAPES,
     attribute_hits,
     attributes,
     colour_name,
@@ -14,6 +13,7 @@ from wsm_jax.evaluation.metrics import (
     shape_name,
 )
 from wsm_jax.snapshot import Waves
+from wsm_jax.snapshot.shapes import SHAPES
 from wsm_jax.snapshot.waves import COLOURS, empty
 
 BALL, BOX = ("ball", "red"), ("box", "blue")
@@ -26,7 +26,7 @@ def core(*things, ticks=3) -> Waves:
     waves.semantic[:, 0] = 1
     for slot, (shape, colour, centre) in enumerate(things, start=1):
         waves.semantic[:, slot], waves.instance[:, slot] = 3, slot
-        waves.exponents[:, slot], waves.colour[:, slot] = SHAPES[shape], COLOURS[colour]
+        waves.exponents[:, slot], waves.colour[:, slot] = SHAPES[shape].exponents, COLOURS[colour]
         waves.centre[:, slot] = centre
     return waves
 
@@ -38,8 +38,8 @@ def test_psnr_of_a_constant_error(error, db):
 
 
 def test_names_are_those_of_the_nearest():
-    for name, exponents in SHAPES.items():
-        assert shape_name(np.float32(exponents) + 0.03) == name
+    for name, shape in SHAPES.items():
+        assert shape_name(np.float32(shape.exponents) + 0.03) == name
     for name, colour in COLOURS.items():
         assert colour_name(np.float32(colour) - 0.05) == name
 

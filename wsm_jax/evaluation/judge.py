@@ -7,7 +7,7 @@ import numpy as np
 
 from wsm_jax.evaluation.metrics import attribute_hits, attributes, psnr, recover
 from wsm_jax.models.wave_bridge import style
-from wsm_jax.snapshot import FIELDS, WSV, Camera, Waves, orbit, waves
+from wsm_jax.snapshot import FIELDS, TICK_HZ, WSV, Camera, Waves, default_orbit, waves
 from wsm_jax.world import World
 
 Pairs = list[tuple[str, str]]
@@ -120,12 +120,12 @@ def judge_revisit(
     world: World, cores: Sequence[Waves], size: int, step: Callable[[], object], frames: int = 7
 ) -> dict[str, float]:
     """Generated cores at rest, seen by a camera that leaves and returns: first frame against last, and farthest."""
-    there = orbit((frames + 1) // 2, radius=5.0, height=2.1, sweep=np.deg2rad(70))
+    there = default_orbit((frames + 1) // 2, sweep=np.deg2rad(70))
     index = np.concatenate([np.arange((frames + 1) // 2), np.arange((frames + 1) // 2 - 1)[::-1]])
     path = there[index]
     back, away = [], []
     for i, core in enumerate(cores):
-        rgb = np.asarray(world.render(at_rest(core, frames), path, fps=8.0, size=(size, size), seed=i).channels["rgb"])
+        rgb = np.asarray(world.render(at_rest(core, frames), path, fps=TICK_HZ, size=(size, size), seed=i).channels["rgb"])
         back.append(psnr(rgb[0], rgb[-1]))
         away.append(psnr(rgb[0], rgb[frames // 2]))
         step()
@@ -143,7 +143,7 @@ def picture_of(world: World, core: Waves, code: style.Style, clip: WSV, pick: np
     """Pictures of a core in a style, at the picked frames of a clip, its cameras and its size."""
     assert clip.camera is not None
     camera: Camera = clip.camera[pick]
-    core_time = np.arange(core.presence.shape[0]) / 8.0
+    core_time = np.arange(core.presence.shape[0]) / TICK_HZ
     time = np.asarray(clip.frame_time)[pick] - clip.frame_time[0]
     height, width = clip.channels["rgb"].shape[1:3]
     return world.bridge.render(world.bridge.surface(core, core_time, camera, time, (height, width)), code)

@@ -7,14 +7,13 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from wsm_jax.snapshot import SEMANTIC_CLASSES, Waves
+from wsm_jax.snapshot.shapes import SHAPES
 from wsm_jax.snapshot.waves import COLOURS
 from wsm_jax.typing import Float, NpOrJax
 
 OBJECT = SEMANTIC_CLASSES.index("ball")
 PSNR_LIMIT_DB = 99.0
 """Reported for equal pictures, whose PSNR is infinite."""
-SHAPES = {"ball": (1.0, 1.0), "box": (0.18, 0.18), "cylinder": (0.15, 1.0), "cushion": (0.68, 0.68)}
-"""Exponents (e1, e2) by which a shape is told from its geometry."""
 
 
 def psnr(a: Float[NpOrJax, "..."], b: Float[NpOrJax, "..."]) -> float:
@@ -25,7 +24,7 @@ def psnr(a: Float[NpOrJax, "..."], b: Float[NpOrJax, "..."]) -> float:
 
 def shape_name(exponents: Float[NpOrJax, "2"]) -> str:
     """The shape whose exponents are nearest: geometry, not the class label, decides what an object is."""
-    table = np.asarray(list(SHAPES.values()))
+    table = np.asarray([shape.exponents for shape in SHAPES.values()])
     return list(SHAPES)[int(np.argmin(np.linalg.norm(table - np.asarray(exponents), axis=1)))]
 
 

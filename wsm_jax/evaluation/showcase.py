@@ -8,7 +8,7 @@ import numpy as np
 
 from wsm_jax.evaluation.judge import Scenes
 from wsm_jax.evaluation.report import Media, Section
-from wsm_jax.snapshot import TICK_HZ, WSV, Camera, Waves, orbit
+from wsm_jax.snapshot import TICK_HZ, WSV, Camera, Waves, default_orbit
 from wsm_jax.visualise.pictures import channel_grid, side_by_side
 from wsm_jax.visualise.video import write_video
 from wsm_jax.world import World
@@ -89,7 +89,7 @@ def _rgb(video: WSV | np.ndarray) -> np.ndarray:
 
 def _imagined(world: World, text: str, core: Waves, size: int, fps: float) -> Media:
     seconds = (core.presence.shape[0] - 1) / TICK_HZ
-    camera = orbit(int(seconds * fps) + 1, radius=5.0, height=2.1, start=-np.pi / 2 - 0.3, sweep=0.6)
+    camera = default_orbit(int(seconds * fps) + 1, start=-np.pi / 2 - 0.3, sweep=0.6)
     video = world.render(core, camera, fps, (size, size))
     return Media("video", mp4(channel_grid(video), fps), text)
 
@@ -131,7 +131,7 @@ def _edited(world: World, clip: WSV, size: int, fps: float) -> Media:
         presence[:, objects[-1]] = 0.0
         rows.append(("one taken out", after.replace(presence=presence)))
     frames = int((before.presence.shape[0] - 1) / TICK_HZ * fps) + 1
-    camera = orbit(frames, radius=5.0, height=2.1, start=-np.pi / 2, sweep=0.3)
+    camera = default_orbit(frames, sweep=0.3)
     style = world.dress(before)
     videos = [(title, _rgb(world.render(core, camera, fps, (size, size), style))) for title, core in rows]
     return Media("video", mp4(side_by_side(videos), fps), clip.text[0])

@@ -1,6 +1,18 @@
 """Snapshots of a world and the plain containers around them; no physics, no network, no file format but core JSON."""
 
-from wsm_jax.snapshot.camera import Camera, crop, ground, level_with, look_at, orbit, project, quaternion_to_matrix, rays
+from wsm_jax.snapshot.camera import (
+    Camera,
+    crop,
+    default_camera,
+    default_orbit,
+    ground,
+    level_with,
+    look_at,
+    orbit,
+    project,
+    quaternion_to_matrix,
+    rays,
+)
 from wsm_jax.snapshot.channels import (
     CAMERA_CHANNELS,
     CHANNELS,
@@ -38,6 +50,8 @@ __all__ = [
     "crop",
     "crop_box",
     "decode",
+    "default_camera",
+    "default_orbit",
     "encode",
     "from_snapshots",
     "ground",

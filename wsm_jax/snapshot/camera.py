@@ -17,6 +17,11 @@ import numpy as np
 from wsm_jax.snapshot import lens
 from wsm_jax.typing import Array, Float, NpOrJax, array_namespace, pytree, static
 
+DEFAULT_FOV = float(np.deg2rad(50.0))
+"""Vertical field of view, radians."""
+_DEFAULT_DISTANCE_M, _DEFAULT_HEIGHT_M = 5.0, 2.1
+_DEFAULT_TARGET_M = (0.0, 0.0, 0.35)
+
 
 @pytree
 class Camera:
@@ -73,7 +78,7 @@ def matrix_to_quaternion(matrix: NpOrJax) -> np.ndarray:
     return q.reshape(*m.shape[:-2], 4).astype(np.float32)
 
 
-def look_at(position: NpOrJax, target: NpOrJax, fov: float = np.deg2rad(50.0)) -> Camera:
+def look_at(position: NpOrJax, target: NpOrJax, fov: float = DEFAULT_FOV) -> Camera:
     """Cameras at `position` [*lead 3] that look at `target` [*lead 3] with z up; `fov` is vertical, radians.
 
     Raises ValueError where a camera stands in its target, or looks straight up or down.
@@ -103,12 +108,23 @@ def orbit(
     start: float = -np.pi / 2,
     sweep: float = 2 * np.pi,
     target: tuple[float, float, float] = (0.0, 0.0, 0.5),
-    fov: float = np.deg2rad(50.0),
+    fov: float = DEFAULT_FOV,
 ) -> Camera:
     """`frames` cameras on a horizontal arc: azimuth from `start`, over `sweep` radians; radius and height in m."""
     azimuth = start + sweep * np.linspace(0.0, 1.0, frames, endpoint=abs(sweep) < 2 * np.pi - 1e-6)
     position = np.stack([radius * np.cos(azimuth), radius * np.sin(azimuth), np.full(frames, height)], -1)
     return look_at(position, np.broadcast_to(np.asarray(target, np.float32), position.shape), fov)
+
+
+def default_camera(frames: int = 1) -> Camera:
+    """The camera [frames] assumed where none is given: 5 m in front of the scene, 2.1 m high, still."""
+    position = np.tile(np.asarray([[0.0, -_DEFAULT_DISTANCE_M, _DEFAULT_HEIGHT_M]], np.float32), (frames, 1))
+    return look_at(position, np.tile(np.asarray([_DEFAULT_TARGET_M], np.float32), (frames, 1)))
+
+
+def default_orbit(frames: int, start: float = -np.pi / 2, sweep: float = 2 * np.pi) -> Camera:
+    """`orbit` at the distance and height of `default_camera`."""
+    return orbit(frames, _DEFAULT_DISTANCE_M, _DEFAULT_HEIGHT_M, start, sweep)
 
 
 def crop(

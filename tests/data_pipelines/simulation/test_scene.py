@@ -10,7 +10,6 @@ from data_pipelines.simulation.scene import (
     COLOUR_JITTER,
     COLOURS,
     FIRST_OBJECT,
-    SHAPES,
     SIZE_THRESHOLD_M,
     SIZES,
     SLOTS,
@@ -19,6 +18,7 @@ from data_pipelines.simulation.scene import (
     draw,
 )
 from wsm_jax.snapshot import SEMANTIC_CLASSES, quaternion_to_matrix
+from wsm_jax.snapshot.shapes import SHAPES
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +62,8 @@ def test_names_survive_the_jitter():
     palette = np.array(list(COLOURS.values()))
     apart = np.linalg.norm(palette[:, None] - palette[None], axis=-1) + 10 * np.eye(len(palette))
     assert apart.min() > 2 * np.sqrt(3) * COLOUR_JITTER
-    for axes, _, _ in SHAPES.values():
-        mean = np.prod(axes) ** (1 / 3)
+    for shape in SHAPES.values():
+        mean = np.prod(shape.axes) ** (1 / 3)
         assert SIZES["small"] * 1.1 * 1.04 * mean < SIZE_THRESHOLD_M < SIZES["large"] * 0.9 * 0.96 * mean
 
 

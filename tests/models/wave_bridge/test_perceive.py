@@ -8,6 +8,7 @@ from wsm_jax.core import surface
 from wsm_jax.evaluation.metrics import attributes, recover
 from wsm_jax.models.wave_bridge import perceive as reading
 from wsm_jax.snapshot import FIELDS, SEMANTIC_CLASSES, Waves, encode, orbit
+from wsm_jax.snapshot.shapes import EXPONENTS
 from wsm_jax.snapshot.waves import COLOURS, empty
 
 SIZE, FRAMES, HZ = 48, 9, 8.0
@@ -28,7 +29,7 @@ def world() -> Waves:
     put(0, "floor", (0.6, 0.6, 0.6), (0, 0, -0.25), (6, 6, 0.25), 0.1)
     scales = {"ball": (0.45, 0.45, 0.45), "box": (0.4, 0.42, 0.4), "cylinder": (0.35, 0.35, 0.4)}
     for slot, (kind, colour, centre) in enumerate(OBJECTS, start=2):
-        put(slot, kind, COLOURS[colour], centre, scales[kind], reading.PROTOTYPES[kind])
+        put(slot, kind, COLOURS[colour], centre, scales[kind], EXPONENTS[kind])
         fields["instance"][:, slot] = slot + 1
     fields["centre"][:, 2, 0] += 0.6 * np.arange(FRAMES) / HZ
     return Waves(**fields)

@@ -12,22 +12,10 @@ from wsm_jax.core.mesh import Mesh
 from wsm_jax.extras import extra
 from wsm_jax.files import atomic
 from wsm_jax.snapshot import Waves
-from wsm_jax.typing import Float, NpOrJax
+from wsm_jax.snapshot.colour import to_linear
 
 Z_UP_TO_Y_UP = np.array([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
 """World (z up) -> glTF (y up), column vectors."""
-
-
-def to_linear(colour: Float[NpOrJax, "*lead"]) -> Float[np.ndarray, "*lead"]:
-    """sRGB value 0..1 -> linear light (IEC 61966-2-1)."""
-    c = np.asarray(colour, np.float64)
-    return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
-
-
-def to_srgb(light: Float[NpOrJax, "*lead"]) -> Float[np.ndarray, "*lead"]:
-    """Linear light 0..1 -> sRGB value, the inverse of `to_linear`."""
-    x = np.clip(np.asarray(light, np.float64), 0.0, 1.0)
-    return np.where(x <= 0.0031308, 12.92 * x, 1.055 * x ** (1 / 2.4) - 0.055)
 
 
 def group_name(instance: int) -> str:

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from wsm_jax.core.exchange.gltf import Z_UP_TO_Y_UP, to_srgb
+from wsm_jax.core.exchange.gltf import Z_UP_TO_Y_UP
 from wsm_jax.core.mesh import Mesh, joined
 from wsm_jax.extras import extra
 from wsm_jax.files import atomic
+from wsm_jax.snapshot.colour import to_srgb
 
 SUFFIXES = (".obj", ".stl", ".glb", ".gltf")
 

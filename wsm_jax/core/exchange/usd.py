@@ -5,12 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from wsm_jax.core.exchange.gltf import group_name, to_linear
+from wsm_jax.core.exchange.gltf import group_name
 from wsm_jax.core.exchange.tessellation import DETAIL, rotation_matrices, tessellate
 from wsm_jax.core.mesh import Mesh
 from wsm_jax.extras import extra
 from wsm_jax.files import atomic
 from wsm_jax.snapshot import Waves
+from wsm_jax.snapshot.colour import to_linear
 
 ROOT = "/World"
 

@@ -20,20 +20,11 @@ from wsm_jax.core.project import canonical, motion_from_poses, project
 from wsm_jax.models.wave_bridge.style import Style
 from wsm_jax.snapshot import SEMANTIC_CLASSES, TICK_HZ, Camera, Waves, rays
 from wsm_jax.snapshot.camera import matrix_to_quaternion
+from wsm_jax.snapshot.shapes import EXPONENTS, FLOOR_HALF_M
 from wsm_jax.snapshot.waves import COLOURS, empty
 from wsm_jax.typing import Float, Int
 
 FLOOR, SCREEN, BALL = (SEMANTIC_CLASSES.index(name) for name in ("floor", "screen", "ball"))
-FLOOR_HALF_M = (6.0, 6.0, 0.25)
-PROTOTYPES = {
-    "screen": (0.1, 0.1),
-    "ball": (1.0, 1.0),
-    "box": (0.18, 0.18),
-    "cylinder": (0.15, 1.0),
-    "cushion": (0.68, 0.68),
-    "thing": (0.7, 0.7),
-}
-"""Exponents (e1, e2) that stand for a class of shape."""
 VOTE_RADIUS = 0.5
 VOTE_SPACE, VOTE_COLOUR, VOTE_CANVAS = 0.25, 1.0, 1.5
 """How much a metre between centres, a difference of colour, and an image height between pixels keep two votes apart."""
@@ -245,7 +236,7 @@ def _put_floor(fields: dict[str, np.ndarray], colour: np.ndarray) -> None:
     """The floor is the world's gauge: its top is z = 0."""
     fields["presence"][:, 0], fields["semantic"][:, 0] = 1.0, FLOOR
     fields["centre"][:, 0], fields["scale"][:, 0] = (0.0, 0.0, -FLOOR_HALF_M[2]), FLOOR_HALF_M
-    fields["exponents"][:, 0], fields["colour"][:, 0] = 0.1, colour
+    fields["exponents"][:, 0], fields["colour"][:, 0] = EXPONENTS["floor"], colour
 
 
 def _put(fields: dict[str, np.ndarray], slot: int, track: Track, times: np.ndarray, ticks: np.ndarray) -> None:
@@ -266,5 +257,5 @@ def _put(fields: dict[str, np.ndarray], slot: int, track: Track, times: np.ndarr
         )
     scale = track.median("scale")
     fields["scale"][:, slot] = scale.mean() if kind == BALL else scale
-    fields["exponents"][:, slot] = PROTOTYPES[SEMANTIC_CLASSES[kind]]
+    fields["exponents"][:, slot] = EXPONENTS[SEMANTIC_CLASSES[kind]]
     fields["colour"][:, slot] = track.median("colour")
