@@ -15,9 +15,7 @@ from wsm_jax.flow import (
     integrate,
     interpolate,
     invert,
-    trajectory,
     velocity,
-    walk,
 )
 
 ALL = [EULER, HEUN, MIDPOINT, REVERSIBLE]
@@ -174,23 +172,13 @@ def test_reversible_returns_through_a_walk_of_groups(double):
         mix = network(x["core"] + 0.5 * x["style"], s["core"] + s["style"])
         return {"core": mix, "style": jnp.cos(mix)}
 
-    levels = walk([{"core": 0.0, "style": 0.0}, {"core": 1.0, "style": 0.0}, {"core": 1.0, "style": 1.0}], 6)
+    grid = jnp.linspace(0.0, 2.0, 13)
+    levels = {"core": jnp.minimum(grid, 1.0), "style": jnp.maximum(grid - 1.0, 0.0)}  # one edge of the cube, then another
     x = jax.tree.map(jnp.asarray, x)
     end = advance(v, REVERSIBLE.start(v, x, jax.tree.map(lambda g: g[0], levels)), levels, REVERSIBLE)
     back = invert(v, end, levels).x
     for name in x:
         assert np.linalg.norm(back[name] - x[name]) <= 1e-12 * np.linalg.norm(x[name])
-
-
-@named
-def test_trajectory_holds_every_state(method):
-    grid = np.linspace(0, 1, 6, dtype=np.float32)
-    x = np.float32(np.random.default_rng(5).normal(size=(4, 6)))
-    states = trajectory(network, x, grid, method)
-    assert states.shape == (6, 4, 6)
-    np.testing.assert_array_equal(states[0], x)
-    np.testing.assert_allclose(states[3], integrate(network, x, grid[:4], method), rtol=1e-6)
-    np.testing.assert_array_equal(states[-1], integrate(network, x, grid, method))
 
 
 @named
@@ -207,16 +195,6 @@ def test_bfloat16_states_keep_their_type(method):
     assert integrate(network, x, np.linspace(0, 1, 3, dtype=np.float32), method).dtype == jnp.bfloat16
 
 
-def test_walk_meets_corners_and_keeps_still_levels():
-    ticks = jnp.float32([1.0, 0.1])
-    levels = walk([{"a": 0.1, "b": ticks}, {"a": 0.7, "b": ticks}, {"a": 0.7, "b": jnp.ones(2)}], 3)
-    np.testing.assert_allclose(levels["a"], [0.1, 0.3, 0.5, 0.7, 0.7, 0.7, 0.7], rtol=1e-6)
-    np.testing.assert_array_equal(levels["b"][:4], np.tile(ticks, (4, 1)))
-    np.testing.assert_array_equal(np.asarray(levels["a"])[[0, 3, 4, 5, 6]], np.float32([0.1, 0.7, 0.7, 0.7, 0.7]))
-    np.testing.assert_array_equal(levels["b"][-1], [1.0, 1.0])
-    np.testing.assert_allclose(walk([0.0, 1.0], 4), np.linspace(0, 1, 5), rtol=1e-6)
-
-
 def test_bad_grids_are_refused():
     with pytest.raises(ValueError, match="at least 2"):
         integrate(lambda x, s: x, X, np.zeros(1))
@@ -226,5 +204,3 @@ def test_bad_grids_are_refused():
         integrate(lambda x, s: x, X, np.zeros((3, 5)))
     with pytest.raises(ValueError, match=r"key"):
         integrate(lambda x, s: x, {"a": X, "b": X}, {"a": np.zeros(3)})
-    with pytest.raises(ValueError, match="walk"):
-        walk([0.0], 4)

@@ -1,17 +1,12 @@
-"""Flows between the domains: the path of levels, and the solvers that walk it with any velocity function."""
+"""Flows between the domains: the path of levels, and the solvers that follow it with any velocity function."""
 
 from wsm_jax.flow.path import (
-    FLOOR,
     Level,
     LevelMix,
     block_loss,
     expand,
     interpolate,
-    shift,
-    source_from_velocity,
-    target_from_velocity,
     velocity,
-    velocity_from_source,
     velocity_from_target,
 )
 from wsm_jax.flow.solver import (
@@ -27,13 +22,10 @@ from wsm_jax.flow.solver import (
     advance,
     integrate,
     invert,
-    trajectory,
-    walk,
 )
 
 __all__ = [
     "EULER",
-    "FLOOR",
     "HEUN",
     "METHODS",
     "MIDPOINT",
@@ -50,12 +42,6 @@ __all__ = [
     "integrate",
     "interpolate",
     "invert",
-    "shift",
-    "source_from_velocity",
-    "target_from_velocity",
-    "trajectory",
     "velocity",
-    "velocity_from_source",
     "velocity_from_target",
-    "walk",
 ]

@@ -2,13 +2,9 @@
 
     (1)  x  = (1 - level) x0 + level x1          interpolate
     (2)  v  = x1 - x0 = dx/dlevel                velocity
-    (3)  x1 = x + (1 - level) v                  target_from_velocity
-    (4)  x0 = x - level v                        source_from_velocity
-    (5)  v  = (x1 - x) / max(1 - level, floor)   velocity_from_target
-    (6)  v  = (x - x0) / max(level, floor)       velocity_from_source
-    (7)  shift: logit(level') = logit(level) - log(alpha)                 shift
-    (8)  loss = sum over blocks b of  sum(mask_b error_b) / sum(mask_b)   block_loss
-    (9)  level ~ a logit-normal + b (level = u^p) + c (level = 1 - u^p)   LevelMix
+    (3)  dx/ds = (dlevel/ds) (x1 - x) / max(1 - level, floor)             velocity_from_target
+    (4)  loss = sum over blocks b of  sum(mask_b error_b) / sum(mask_b)   block_loss
+    (5)  level ~ a logit-normal + b (level = u^p) + c (level = 1 - u^p)   LevelMix
 
 The source end is noise in the world flow and the core in the wave bridge; the target end is data, or the picture. States
 are trees of arrays. A level stands for the leading axes of what it multiplies: shape [] for all, [B] one a sample, [B T]
@@ -24,29 +20,21 @@ import jax.numpy as jnp
 from wsm_jax.typing import Array, Float, Key, NpOrJax, PyTree, Shaped
 
 __all__ = [
-    "FLOOR",
     "Level",
     "LevelMix",
     "block_loss",
     "expand",
     "interpolate",
-    "shift",
-    "source_from_velocity",
-    "target_from_velocity",
     "velocity",
-    "velocity_from_source",
     "velocity_from_target",
 ]
 
 Level = PyTree[Float[NpOrJax, "..."] | float]
 """One level for all of the state, or a tree of them that is a prefix of the state's tree."""
 
-FLOOR = 0.05
-"""Smallest divisor in equations (5) and (6): nearer to its own end a prediction says little about the velocity."""
-
 
 def expand(level: Shaped[NpOrJax, "..."] | float, like: Shaped[NpOrJax, "..."]) -> Shaped[Array, "..."]:
-    """`level` with trailing axes of size one, so that it broadcasts from the left against `like`.
+    """`level` with trailing axes of size one, to broadcast from the left against `like`.
 
     Raises ValueError when its shape is not the leading shape of `like` (an axis of size one stands for any size).
     """
@@ -76,43 +64,29 @@ def velocity(x0: PyTree, x1: PyTree) -> PyTree:
     return jax.tree.map(lambda a, b: b - a, x0, x1)
 
 
-def target_from_velocity(x: PyTree, level: Level, v: PyTree) -> PyTree:
-    """The target end x1 of the straight path through `x` at `level` with velocity `v`: equation (3)."""
-    return _map(lambda s, a, b: a + (1 - s) * b, level, x, v)
+def velocity_from_target(x: PyTree, level: Level, x1: PyTree, rate: Level, floor: float) -> PyTree:
+    """dx/ds at `x` towards a predicted target end, where the level grows at `rate` = dlevel/ds: equation (3).
 
-
-def source_from_velocity(x: PyTree, level: Level, v: PyTree) -> PyTree:
-    """The source end x0 of the straight path through `x` at `level` with velocity `v`: equation (4)."""
-    return _map(lambda s, a, b: a - s * b, level, x, v)
-
-
-def velocity_from_target(x: PyTree, level: Level, x1: PyTree, floor: float = FLOOR) -> PyTree:
-    """Velocity at `x` of a predicted target end: equation (5), the divisor not below `floor`."""
-    return _map(lambda s, a, b: (b - a) / jnp.maximum(1 - s, floor), level, x, x1)
-
-
-def velocity_from_source(x: PyTree, level: Level, x0: PyTree, floor: float = FLOOR) -> PyTree:
-    """Velocity at `x` of a predicted source end: equation (6), the divisor not below `floor`."""
-    return _map(lambda s, a, b: (a - b) / jnp.maximum(s, floor), level, x, x0)
-
-
-def shift(level: Float[NpOrJax, "*lead"], alpha: float | Float[NpOrJax, ""]) -> Float[Array, "*lead"]:
-    """Divides the odds of a level by alpha > 0 (above 1: towards the source end): level / (level + alpha (1 - level)).
-
-    A larger state needs more noise to hide the same detail: alpha = sqrt(dim / dim of the state that the levels were chosen
-    for). Equation (7); it is equation 23 of arXiv 2403.03206, whose time t is 1 - level. The ends stay where they are.
+    The divisor is not below `floor`: near its own end a prediction says little about the velocity. Where the rate is 0, the
+    velocity is 0 for any prediction.
     """
-    level = jnp.asarray(level)
-    return level / (level + alpha * (1 - level))
+
+    def group(s, r, *branches):
+        return jax.tree.map(lambda a, b: leaf(expand(s, a), expand(r, a), a, b), *branches)
+
+    def leaf(s, r, a, b):
+        return jnp.where(r == 0, 0.0, r / jnp.maximum(1 - s, floor) * (b - a)).astype(a.dtype)
+
+    return jax.tree.map(group, level, rate, x, x1)
 
 
 def block_loss(
     error: dict[str, Float[Array, "..."]], mask: dict[str, Shaped[NpOrJax, "..."]] | None = None
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-    """The sum of the blocks' masked means, equation (8), and the means themselves (blocks without a valid entry: 0).
+    """The sum of the blocks' masked means, equation (4), and the means themselves (blocks without a valid entry: 0).
 
-    Small blocks would starve in one common mean. A mask holds 0..1 and is broadcast from the left ([B], [B T], ... or full);
-    None counts everything. Raises ValueError when the blocks of `mask` and `error` differ.
+    In one common mean small blocks would have little weight. A mask holds 0..1 and is broadcast from the left ([B], [B T], ...
+    or full); None counts everything. Raises ValueError when the blocks of `mask` and `error` differ.
     """
     if mask is not None and set(mask) != set(error):
         raise ValueError(f"block_loss: masks for {sorted(mask)}, errors for {sorted(error)}; needed one mask a block")
@@ -128,10 +102,10 @@ def block_loss(
 
 @dataclasses.dataclass(frozen=True)
 class LevelMix:
-    """Density of training levels: a mixture of a logit-normal and two parts pushed to the ends, equation (9).
+    """Density of training levels: a mixture of a logit-normal and two parts near the ends, equation (5).
 
-    Only levels near 1 train the inference of the core, and only levels near 0 train the synthesis of the picture, so the
-    ends get a share of their own. Raises ValueError when the fractions do not sum to 1, or a fraction, `std` or `power` is
+    Only levels near 1 train the inference of the core, and only levels near 0 train the synthesis of the picture, so each
+    end has a part of its own. Raises ValueError when the fractions do not sum to 1, or a fraction, `std` or `power` is
     out of range.
     """
 

@@ -1,9 +1,9 @@
-"""Samplers as data: a `Method` is a few pure functions, and one scan runs every one of them over a grid of levels.
+"""Samplers as data: a `Method` is a few pure functions, and one scan runs any of them over a grid of levels.
 
 The flow is dx/dlevel = velocity(x, level) on a tree of arrays. A grid is an array [S+1 ...] of levels, increasing to go from
 the source to the target end, decreasing to go back; after its first axis it has the shape of a level (see `path.py`). A
-dictionary of grids {group: [S+1 ...]} gives each group of the state its own levels: that is a walk through the cube of
-levels, and a group whose level stands still stays bitwise as it is, whatever its velocity.
+dictionary of grids {group: [S+1 ...]} gives each group of the state its own levels: a path through the cube of levels.
+A group whose level does not change keeps its values bit for bit, for any velocity.
 
 With h = level' - level, v(x, s) the velocity, one step is
 
@@ -18,8 +18,7 @@ rounding. It is stable only where the velocity neither contracts nor expands muc
 """
 
 import dataclasses
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -41,8 +40,6 @@ __all__ = [
     "advance",
     "integrate",
     "invert",
-    "trajectory",
-    "walk",
 ]
 
 Velocity = Callable[[PyTree, Level], PyTree]
@@ -51,13 +48,13 @@ Velocity = Callable[[PyTree, Level], PyTree]
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """A one-step method. Its running state is what `start` makes of x at the first level, and `read` gives x back."""
+    """A one-step method. `start` makes its state from x at the first level, and `read` returns x from it."""
 
     name: str
     order: int
     """The error over a fixed interval falls as h^order."""
     evaluations: int
-    """Velocity evaluations a step."""
+    """Velocity evaluations in each step."""
     evaluations_to_start: int
     start: Callable[[Velocity, PyTree, Level], Any]
     step: Callable[[Velocity, Any, Level, Level], Any]
@@ -84,7 +81,7 @@ class ReversibleState(NamedTuple):
 
 
 def _move(x: PyTree, v: PyTree, level: Level, next_level: Level, share: float = 1.0, base: PyTree = None) -> PyTree:
-    """`base` (x when not given) + share (next_level - level) v, and x itself, bit for bit, where the level stands still."""
+    """`base` (x when not given) + share (next_level - level) v, and x itself, bit for bit, where the level does not change."""
     base = x if base is None else base
 
     def leaf(s, s_next, one, start, slope):
@@ -155,7 +152,7 @@ METHODS: dict[str, Method] = {method.name: method for method in (EULER, HEUN, MI
 def _scan(
     body: Callable[[Any, Level, Level], tuple[Any, Any]], state: Any, levels: Level, backward: bool = False
 ) -> tuple[Any, Any]:
-    """The one engine: `body(state, level, next level)` over the steps. Raises ValueError for a grid without a step."""
+    """Scan `body(state, level, next level)` over the steps. Raises ValueError for a grid without a step."""
     levels = jax.tree.map(jnp.asarray, levels)
     counts = {grid.shape[0] if grid.ndim else 0 for grid in jax.tree.leaves(levels)}
     if len(counts) != 1 or min(counts) < 2:
@@ -169,7 +166,7 @@ def _first(x: PyTree, levels: Level) -> tuple[PyTree, Level]:
 
 
 def advance(velocity: Velocity, state: Any, levels: Level, method: Method) -> Any:
-    """The running state of `method` (from `method.start`) after all steps of the grid; `invert` needs it whole."""
+    """The running state of `method` (from `method.start`) after all steps of the grid; the input of `invert`."""
     return _scan(lambda carry, s, s_next: (method.step(velocity, carry, s, s_next), None), state, levels)[0]
 
 
@@ -182,38 +179,6 @@ def integrate(velocity: Velocity, x: PyTree, levels: Level, method: Method = EUL
     return method.read(advance(velocity, method.start(velocity, x, level), levels, method))
 
 
-def trajectory(velocity: Velocity, x: PyTree, levels: Level, method: Method = EULER) -> PyTree:
-    """The states at every level of the grid, stacked along a new first axis [S+1 ...]; the first is `x` itself."""
-    x, level = _first(x, levels)
-
-    def body(carry: Any, s: Level, s_next: Level) -> tuple[Any, PyTree]:
-        carry = method.step(velocity, carry, s, s_next)
-        return carry, method.read(carry)
-
-    states = _scan(body, method.start(velocity, x, level), levels)[1]
-    return jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), x, states)
-
-
 def invert(velocity: Velocity, state: Any, levels: Level, method: Reversible = REVERSIBLE) -> Any:
-    """Undoes `state = advance(velocity, start, levels, method)`: `start` up to rounding, from `levels` as they were."""
+    """The inverse of `state = advance(velocity, start, levels, method)`, with the same `levels`: `start` up to rounding."""
     return _scan(lambda carry, s, s_next: (method.reverse(velocity, carry, s, s_next), None), state, levels, backward=True)[0]
-
-
-def walk(corners: Sequence[Level], steps: int) -> Level:
-    """The grid that goes through `corners` (levels, or dictionaries of them) on straight edges of `steps` equal steps each.
-
-    Corners are met exactly, and a group with the same level at both ends of an edge has that very level all along it. Raises
-    ValueError for fewer than two corners, or no steps.
-    """
-    if len(corners) < 2 or steps < 1:
-        raise ValueError(f"walk: {len(corners)} corners and {steps} steps an edge; needed at least 2 and 1")
-
-    def grid(*stops):
-        points = [jnp.asarray(stop, jnp.float32) for stop in stops]
-        parts = [points[0][None]]
-        for a, b in itertools.pairwise(points):
-            share = jnp.arange(1, steps).reshape((-1,) + (1,) * a.ndim) / steps
-            parts += [a + share * (b - a), b[None]]
-        return jnp.concatenate(parts)
-
-    return jax.tree.map(grid, *corners)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wsm_jax.core import interpolate, surface
-from wsm_jax.flow import EULER, METHODS, integrate
+from wsm_jax.flow import METHODS, integrate
 from wsm_jax.layers.patches import patches, unpatch
 from wsm_jax.models.wave_bridge import state as flow
 from wsm_jax.models.wave_bridge.network import WaveBridge
@@ -137,7 +137,7 @@ def _transport(
         low, high = network.apply({"params": params}, x, each, bits)  # type: ignore[misc]
         return moving * flow.velocity_of_ends(x, low, high, each)
 
-    return unpatch(integrate(velocity, patches(state, network.rows), levels, METHODS[method] if method else EULER))
+    return unpatch(integrate(velocity, patches(state, network.rows), levels, METHODS[method]))
 
 
 # apart from the caster, which then is compiled once a size, whatever the length of the core

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from wsm_jax.flow.path import block_loss, expand
+from wsm_jax.flow.path import block_loss, expand, velocity
 from wsm_jax.snapshot import CHANNELS
 from wsm_jax.typing import Array, Float, Key, NpOrJax, PyTree, array_namespace
 
@@ -157,11 +157,11 @@ def velocity_of_ends(state: PyTree, low: PyTree, high: PyTree, level: Float[Arra
     prediction exactly: level 0 gives x1 - x, level 1 gives x - x0.
     """
 
-    def one(x: Array, x0: Array, x1: Array) -> Array:
-        l = level.reshape(-1, *([1] * (x.ndim - 1)))
-        return jnp.where(l <= 0, x1 - x, jnp.where(l >= 1, x - x0, x1 - x0))
+    def one(at_source: Array, at_target: Array, between: Array) -> Array:
+        l = expand(level, between)
+        return jnp.where(l <= 0, at_source, jnp.where(l >= 1, at_target, between))
 
-    return jax.tree.map(one, state, low, high)
+    return jax.tree.map(one, velocity(state, high), velocity(low, state), velocity(low, high))
 
 
 def loss(

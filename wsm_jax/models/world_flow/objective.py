@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from wsm_jax.core import vector
-from wsm_jax.flow import LevelMix
+from wsm_jax.flow import LevelMix, interpolate
 from wsm_jax.models.world_flow import tasks as flow
 from wsm_jax.models.world_flow.network import WorldFlow
 from wsm_jax.snapshot import Waves
@@ -59,7 +59,7 @@ class WorldObjective:
         data = {"text": codes[tokens], "core": core, "style": batch["style"]}
         level, sampled = self._levels(keys[0], batch["known"])
         noise = {name: jax.random.normal(keys[i + 1], x.shape) for i, (name, x) in enumerate(data.items())}
-        state = {name: (1 - level[name][..., None]) * noise[name] + level[name][..., None] * data[name] for name in data}
+        state = interpolate(noise, data, level)
         out: Any = self.model.apply({"params": params}, *(state[name] for name in flow.GROUPS), level)
         predicted, logits = out
         present = core[..., :1] > 0

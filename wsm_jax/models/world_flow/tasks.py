@@ -11,6 +11,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from wsm_jax.flow import velocity_from_target
 from wsm_jax.typing import Array, Bool, Float, Key, PyTree
 
 GIVEN, SAMPLED, UNKNOWN = 1.0, 0.5, 0.0
@@ -98,12 +99,7 @@ def along(
 
     def velocity(state: dict[str, Array], progress: Array) -> dict[str, Array]:
         level = {name: start[name] + progress * (end[name] - start[name]) for name in state}
-        data = predict(state, level)
-
-        def one(name: str) -> Array:
-            rate = ((end[name] - start[name]) / jnp.maximum(1.0 - level[name], floor))[..., None]
-            return jnp.where(rate > 0, rate * (data[name] - state[name]), 0.0)
-
-        return {name: one(name) for name in state}
+        rate = {name: end[name] - start[name] for name in state}
+        return velocity_from_target(state, level, predict(state, level), rate, floor)
 
     return velocity
