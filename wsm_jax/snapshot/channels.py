@@ -1,7 +1,7 @@
-"""The channel table: everything a snapshot can hold per pixel, one row each.
+"""The channel table: one row for each quantity that a snapshot can hold per pixel.
 
-A channel has three forms. *Physical*: float32 in the unit of its row. *Stored*: the integer that WSV keeps on disk,
-stored = round(physical / step). *Encoded*: what a model sees, [-1, 1] with a fixed number of components. Each pair of
+A channel has three forms. *Physical*: float32 in the unit of its row. *Stored*: the integer in WSV files,
+stored = round(physical / step). *Encoded*: the input of a model, [-1, 1] with a fixed number of components. Each pair of
 neighbouring forms converts both ways (`store`/`restore`, `encode`/`decode`), within half a storage step.
 A new channel is one new row.
 """
@@ -39,9 +39,9 @@ class Channel:
     decode: Callable[[NpOrJax], NpOrJax]
     """Encoded -> physical; inverse of `encode` on valid values."""
     picture: Callable[[np.ndarray], np.ndarray]
-    """Physical [... C] -> RGB [... 3] in 0..1, for people."""
+    """Physical [... C] -> RGB [... 3] in 0..1, for display."""
     resize: str = "nearest"
-    """"area" (mean of the covered pixels) or "nearest" (labels and directions must not be mixed)."""
+    """"area" (mean of the covered pixels) or "nearest" (for labels and directions, which must not be mixed)."""
     from_camera: Callable[[Camera, int, int], NpOrJax] | None = None
     """(camera [*lead], height, width) -> physical [*lead H W C], where the camera alone determines the channel; not stored."""
     to_camera: Callable[[np.ndarray, Camera], Camera] | None = None
