@@ -78,8 +78,8 @@ def matrix_to_quaternion(matrix: Float[NpOrJax, "*lead 3 3"]) -> Float[np.ndarra
     return q.reshape(*m.shape[:-2], 4).astype(np.float32)
 
 
-def look_at(position: NpOrJax, target: NpOrJax, fov: float = DEFAULT_FOV) -> Camera:
-    """Cameras at `position` [*lead 3] that look at `target` [*lead 3] with z up; `fov` is vertical, radians.
+def look_at(position: Float[NpOrJax, "*lead 3"], target: Float[NpOrJax, "*#lead 3"], fov: float = DEFAULT_FOV) -> Camera:
+    """Cameras at `position` that look at `target` with z up; `fov` is vertical, radians.
 
     Raises ValueError when a camera is at its target, or looks straight up or down.
     """

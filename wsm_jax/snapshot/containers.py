@@ -10,10 +10,10 @@ import numpy as np
 from wsm_jax.snapshot.camera import Camera
 from wsm_jax.snapshot.channels import CHANNELS, channel
 from wsm_jax.snapshot.waves import Waves
-from wsm_jax.typing import NpOrJax, pytree, static
+from wsm_jax.typing import NpOrJax, Shaped, pytree, static
 
 
-def _check(channels: dict[str, NpOrJax], lead: tuple[int, ...], kind: str) -> None:
+def _check(channels: dict[str, Shaped[NpOrJax, "..."]], lead: tuple[int, ...], kind: str) -> None:
     """Raises ValueError unless every channel is [*lead H W C] with one common H, W and the C of its row."""
     size: tuple[int, ...] | None = None
     for name, values in channels.items():
@@ -26,7 +26,7 @@ def _check(channels: dict[str, NpOrJax], lead: tuple[int, ...], kind: str) -> No
             raise ValueError(f"{kind}: channel {name!r} is {shape[-3:-1]} pixels, the others {size}; channels are aligned")
 
 
-def _grows(time: NpOrJax) -> bool:
+def _grows(time: Shaped[NpOrJax, "..."]) -> bool:
     """True for finite times that increase strictly."""
     time = np.asarray(time)
     return bool(np.isfinite(time).all() and np.all(np.diff(time) > 0))
@@ -45,9 +45,9 @@ def check_spans(where: str, spans: Sequence[tuple[float | int, float | int] | No
 class WSG:
     """One instant from one camera: aligned channels in physical units, [H W C] each."""
 
-    channels: dict[str, NpOrJax]
+    channels: dict[str, Shaped[NpOrJax, "..."]]
     camera: Camera | None = None
-    time: float | NpOrJax = 0.0
+    time: float | Shaped[NpOrJax, ""] = 0.0
     """Seconds."""
     core: Waves | None = None
     text: str | None = static(default=None)
@@ -62,13 +62,13 @@ class WSG:
 class Signal:
     """A time series recorded with the pictures, with its own timestamps: an action, the pose of a gripper."""
 
-    time: NpOrJax
+    time: Shaped[NpOrJax, "..."]
     """[S], s, on the clock of the frames, strictly increasing."""
-    values: NpOrJax
+    values: Shaped[NpOrJax, "..."]
     """[S d], float32, in the unit of the recording."""
 
-    def at(self, time: NpOrJax) -> np.ndarray:
-        """The values [F d] at other times [F] (s): those of the last timestamp until then; before the first, the first ones."""
+    def at(self, time: Shaped[NpOrJax, " F"]) -> Shaped[np.ndarray, "F d"]:
+        """The values at other times (s): those of the last timestamp until then; before the first, the first ones."""
         index = np.searchsorted(np.asarray(self.time), np.asarray(time, np.float64) + 1e-6, side="right") - 1
         return np.asarray(self.values)[np.maximum(index, 0)]
 
@@ -77,11 +77,11 @@ class Signal:
 class WSV:
     """Snapshots over time: channels [T H W C] in physical units at `frame_time`, the core [K N ...] at `core_time` (s)."""
 
-    channels: dict[str, NpOrJax]
-    frame_time: NpOrJax
+    channels: dict[str, Shaped[NpOrJax, "..."]]
+    frame_time: Shaped[NpOrJax, " T"]
     camera: Camera | None = None
     core: Waves | None = None
-    core_time: NpOrJax | None = None
+    core_time: Shaped[NpOrJax, " K"] | None = None
     text: tuple[str, ...] = static(default=())
     events: tuple[dict, ...] = static(default=())
     """Events, each {"kind", "time", "instances"}, times in seconds."""
@@ -129,7 +129,7 @@ class WSV:
 class WSF:
     """Snapshots of one instant over viewpoints: channels [V H W C] in physical units, one camera each."""
 
-    channels: dict[str, NpOrJax]
+    channels: dict[str, Shaped[NpOrJax, "..."]]
     camera: Camera
     core: Waves | None = None
 
@@ -154,7 +154,7 @@ def from_snapshots(snapshots: list[WSG]) -> WSV:
     if not snapshots:
         raise ValueError("from_snapshots: no snapshots; needed at least one")
     names = [name for name in CHANNELS if all(name in s.channels for s in snapshots)]
-    channels: dict[str, NpOrJax] = {n: np.stack([np.asarray(s.channels[n]) for s in snapshots]) for n in names}
+    channels: dict[str, Shaped[NpOrJax, ...]] = {n: np.stack([np.asarray(s.channels[n]) for s in snapshots]) for n in names}
     cameras = [s.camera for s in snapshots]
     camera = None
     if all(c is not None for c in cameras):

@@ -16,20 +16,23 @@ from typing import Any
 import jax
 import numpy as np
 
-from wsm_jax.typing import Float, NpOrJax, array_namespace
+from wsm_jax.typing import Bool, Float, NpOrJax, array_namespace
+
+Pixels = Float[NpOrJax, "*pixels"]
+"""One number for each pixel."""
 
 _FARTHEST = 1e4  # s of a direction 89.4 degrees off the axis
 _BISECTIONS, _NEWTON_STEPS = 30, 6
 
 
-def _parts(coefficients: Float[NpOrJax, "*lead 5"], like: Float[NpOrJax, "..."], xp: Any) -> list[NpOrJax]:
+def _parts(coefficients: Float[NpOrJax, "*lead 5"], like: Float[NpOrJax, "..."], xp: Any) -> list[Float[NpOrJax, "..."]]:
     """The coefficients one by one, with axes to broadcast against `like`, whose axes begin with `*lead`."""
     values = xp.asarray(coefficients)
     lead = values.shape[:-1]
     return [values[..., i].reshape(*lead, *[1] * (like.ndim - len(lead))) for i in range(5)]
 
 
-def _polynomial(x: NpOrJax, y: NpOrJax, k: list[NpOrJax]) -> tuple[NpOrJax, NpOrJax]:
+def _polynomial(x: Pixels, y: Pixels, k: list[Float[NpOrJax, "..."]]) -> tuple[Pixels, Pixels]:
     """Equation (1)."""
     k1, k2, p1, p2, k3 = k
     s = x * x + y * y
@@ -37,7 +40,7 @@ def _polynomial(x: NpOrJax, y: NpOrJax, k: list[NpOrJax]) -> tuple[NpOrJax, NpOr
     return x * radial + 2 * p1 * x * y + p2 * (s + 2 * x * x), y * radial + p1 * (s + 2 * y * y) + 2 * p2 * x * y
 
 
-def _jacobian(x: NpOrJax, y: NpOrJax, k: list[NpOrJax]) -> tuple[NpOrJax, NpOrJax, NpOrJax]:
+def _jacobian(x: Pixels, y: Pixels, k: list[Float[NpOrJax, "..."]]) -> tuple[Pixels, Pixels, Pixels]:
     """dx'/dx, dx'/dy = dy'/dx, and dy'/dy."""
     k1, k2, p1, p2, k3 = k
     s = x * x + y * y
@@ -51,14 +54,14 @@ def limit(coefficients: Float[NpOrJax, "*lead 5"]) -> Float[NpOrJax, "*lead"]:
     xp = array_namespace(coefficients)
     k1, k2, _, _, k3 = (xp.asarray(coefficients)[..., i, None] for i in range(5))
 
-    def grows(s: NpOrJax) -> NpOrJax:
+    def grows(s: Float[NpOrJax, "..."]) -> Bool[NpOrJax, "..."]:
         return 1.0 + s * (3 * k1 + s * (5 * k2 + s * 7 * k3)) > 0
 
     grid = xp.asarray(np.concatenate([[0.0], np.geomspace(1e-4, _FARTHEST, 500)]), k1.dtype)
     last = xp.sum(xp.cumprod(grows(grid), -1), -1, keepdims=True) - 1
     low, high = grid[last], grid[xp.minimum(last + 1, len(grid) - 1)]
 
-    def halve(bounds: tuple[NpOrJax, NpOrJax]) -> tuple[NpOrJax, NpOrJax]:
+    def halve(bounds: tuple[Pixels, Pixels]) -> tuple[Pixels, Pixels]:
         middle = 0.5 * (bounds[0] + bounds[1])
         return xp.where(grows(middle), middle, bounds[0]), xp.where(grows(middle), bounds[1], middle)
 
@@ -75,15 +78,13 @@ def _repeat(count: int, body: Callable[[Any], Any], state: Any, xp: Any) -> Any:
     return state
 
 
-def _within(x: NpOrJax, y: NpOrJax, radius: NpOrJax, xp: Any) -> tuple[NpOrJax, NpOrJax]:
+def _within(x: Pixels, y: Pixels, radius: Float[NpOrJax, "..."], xp: Any) -> tuple[Pixels, Pixels]:
     """Points outside the disc of that radius, moved to its edge."""
     inside = xp.minimum(1.0, radius / xp.sqrt(xp.maximum(x * x + y * y, 1e-24)))
     return x * inside, y * inside
 
 
-def distort(
-    x: Float[NpOrJax, "*pixels"], y: Float[NpOrJax, "*pixels"], coefficients: Float[NpOrJax, "*lead 5"]
-) -> tuple[Float[NpOrJax, "*pixels"], Float[NpOrJax, "*pixels"]]:
+def distort(x: Pixels, y: Pixels, coefficients: Float[NpOrJax, "*lead 5"]) -> tuple[Pixels, Pixels]:
     """Distorted (x', y') of the directions (x, y, 1); directions beyond the limit are moved to it first."""
     xp = array_namespace(x, y, coefficients)
     radius = limit(coefficients)
@@ -91,9 +92,7 @@ def distort(
     return _polynomial(*_within(x, y, radius, xp), _parts(coefficients, x, xp))
 
 
-def undistort(
-    x: Float[NpOrJax, "*pixels"], y: Float[NpOrJax, "*pixels"], coefficients: Float[NpOrJax, "*lead 5"]
-) -> tuple[Float[NpOrJax, "*pixels"], Float[NpOrJax, "*pixels"]]:
+def undistort(x: Pixels, y: Pixels, coefficients: Float[NpOrJax, "*lead 5"]) -> tuple[Pixels, Pixels]:
     """Directions (x, y, 1) of distorted points: the inverse of `distort`.
 
     The radius is found by bisection of the radial part, then both components by Newton's iteration. The derivative is that of
@@ -108,13 +107,13 @@ def undistort(
     k1, k2, _, _, k3 = fixed
     low, high = xp.zeros_like(seen), radius + xp.zeros_like(seen)
 
-    def halve(bounds: tuple[NpOrJax, NpOrJax]) -> tuple[NpOrJax, NpOrJax]:
+    def halve(bounds: tuple[Pixels, Pixels]) -> tuple[Pixels, Pixels]:
         low, high = bounds
         r = 0.5 * (low + high)
         short = r * (1.0 + r * r * (k1 + r * r * (k2 + r * r * k3))) < seen
         return xp.where(short, r, low), xp.where(short, high, r)
 
-    def newton(place: tuple[NpOrJax, NpOrJax]) -> tuple[NpOrJax, NpOrJax]:
+    def newton(place: tuple[Pixels, Pixels]) -> tuple[Pixels, Pixels]:
         step_x, step_y = _step(*place, seen_x, seen_y, fixed, xp)
         return _within(place[0] + step_x, place[1] + step_y, radius, xp)
 
@@ -128,8 +127,8 @@ def undistort(
 
 
 def _step(
-    u: NpOrJax, v: NpOrJax, x: NpOrJax, y: NpOrJax, k: list[NpOrJax], xp: Any, jacobian: Any = None
-) -> tuple[NpOrJax, NpOrJax]:
+    u: Pixels, v: Pixels, x: Pixels, y: Pixels, k: list[Float[NpOrJax, "..."]], xp: Any, jacobian: Any = None
+) -> tuple[Pixels, Pixels]:
     """Newton's step towards the direction of the point (x, y); 0 where the mapping is not invertible."""
     a, b, d = _jacobian(u, v, k) if jacobian is None else jacobian
     got_x, got_y = _polynomial(u, v, k)

@@ -105,7 +105,7 @@ def empty(count: int, lead: tuple[int, ...] = ()) -> Waves:
     )
 
 
-def to_json(waves: Waves, time: NpOrJax | float | None = None) -> str:
+def to_json(waves: Waves, time: Float[NpOrJax, "*lead"] | float | None = None) -> str:
     """The core as readable JSON: {"format", "version", "tick_hz", "time", "classes", "waves": {field: nested list}}.
 
     Raises ValueError, as `from_json` does, for invalid values (not finite, a scale that is not positive, ...).
@@ -186,7 +186,7 @@ def _check(arrays: dict[str, np.ndarray], source: str) -> None:
         raise ValueError(f"{source}: field 'semantic' holds {arrays['semantic'].max()}; the classes are {SEMANTIC_CLASSES}")
 
 
-def save(waves: Waves, path: str | Path, time: NpOrJax | float | None = None) -> None:
+def save(waves: Waves, path: str | Path, time: Float[NpOrJax, "*lead"] | float | None = None) -> None:
     """Writes `to_json` to `path` atomically. Raises ValueError for invalid values."""
     write_file(path, to_json(waves, time))
 
