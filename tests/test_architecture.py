@@ -109,7 +109,6 @@ SAME_NAME = {
     "Reader": "of the clips of a batch; of a video",
     "Reading": "of a recording; of a dataset for advice",
     "Rows": "of a batch; of the constraint matrix",
-    "Style": "of simulated scenes; codes of the wave bridge",
     "Task": "piece of work of ingestion; path of levels of the world flow",
 }
 """Names of public classes that two modules define -> the two meanings. It only may shrink."""
