@@ -107,7 +107,7 @@ SAME_NAME = {
     "Layout": "of a dataset on disk; of the state of the wave bridge",
     "Lens": "of a depth camera; of a photo",
     "Reading": "of a recording; of a dataset for advice",
-    "Style": "of simulated scenes; codes of the wave bridge",
+    "Rows": "of a batch; of the constraint matrix",
     "Task": "piece of work of ingestion; path of levels of the world flow",
 }
 """Names of public classes that two modules define -> the two meanings. It only may shrink."""

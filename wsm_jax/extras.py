@@ -1,4 +1,4 @@
-"""Packages of the optional extras, imported where they are needed."""
+"""Imports of packages of the optional extras."""
 
 import importlib
 from types import ModuleType

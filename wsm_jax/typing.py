@@ -41,9 +41,9 @@ _T = TypeVar("_T")
 
 
 def array_namespace(*arrays: Any) -> Any:
-    """jax.numpy where one of the arrays is JAX's or traced, else numpy: for functions in which NumPy stays NumPy.
+    """jax.numpy if one of the arrays is a JAX array or traced, else numpy: for functions in which NumPy stays NumPy.
 
-    On the host that matters: JAX compiles every operation outside `jit` anew for every shape.
+    Outside `jit`, JAX compiles every operation once for every shape, which is slow on the host.
     """
     return jnp if any(isinstance(x, jax.Array) for x in arrays) else np
 
@@ -55,10 +55,10 @@ def static(**kwargs: Any) -> Any:
 
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field, static))
 def pytree(cls: type[_T]) -> type[_T]:
-    """Makes `cls` a frozen dataclass that JAX treats as a tree of its fields, and gives it `replace`.
+    """Make `cls` a frozen dataclass that JAX treats as a tree of its fields, with a method `replace`.
 
     The shape annotations are checked when a caller constructs it. Unflattening allocates without `__init__`, so a tree
-    map may put anything into the leaves (None, a PartitionSpec, a ShapeDtypeStruct) without tripping that check.
+    map may put any value into the leaves (None, a PartitionSpec, a ShapeDtypeStruct) without that check.
     """
     cls = dataclasses.dataclass(frozen=True)(cls)
     fields = dataclasses.fields(cls)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Where the camera of a clip goes: it stands still, arcs, dollies, or leaves and comes back to the very same pose."""
+"""Camera paths of clips: still, arc, dolly, or a path that leaves and returns to the same pose."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ from wsm_jax.snapshot import Camera, look_at
 from wsm_jax.typing import Float
 
 CAMERA_KINDS = ("still", "orbit", "dolly", "pan_return", "orbit_return")
-"""The last two leave the view by more than 40 degrees and end exactly where they began."""
+"""The last two turn away by more than 40 degrees and end exactly at their first pose."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +29,7 @@ class CameraPath:
     advance: float
 
     def cameras(self, time: Float[np.ndarray, " T"], duration: float) -> Camera:
-        """The cameras [T] at `time` (s); `duration` (s, positive) is the time at which the path ends, and may be passed."""
+        """The cameras [T] at `time` (s); `duration` (s, positive) ends the path; later times are allowed."""
         u = np.asarray(time, np.float64) / duration
         if self.kind == "still":
             s = np.zeros_like(u)

@@ -71,21 +71,21 @@ VOCABULARY = _vocabulary()
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Named:
-    """An object as words name it."""
+    """An object as described by a text."""
 
     shape: str
     colour: str
     size: str | None = None
 
     def matches(self, other: "Named") -> bool:
-        """Same shape and colour, and the same size where both give one."""
+        """True for the same shape and colour, and the same size if both have one."""
         sizes = {self.size, other.size} - {None}
         return (self.shape, self.colour) == (other.shape, other.colour) and len(sizes) < 2
 
 
 @dataclasses.dataclass(frozen=True)
 class SceneFacts:
-    """What is true of a clip; objects are referred to by their index in `objects`."""
+    """Facts of a clip; objects are referred to by their index in `objects`."""
 
     objects: tuple[Named, ...]
     relations: tuple[tuple[int, str, int], ...]
@@ -162,7 +162,7 @@ def describe(scene_facts: SceneFacts, rng: np.random.Generator) -> tuple[str, ..
 
 
 class _Writer:
-    """Words one caption; keeps to one word for each thing in it. Without a generator the wording is plain."""
+    """Writes one caption, with one synonym for each concept. Without a generator it uses the first synonyms."""
 
     def __init__(self, scene_facts: SceneFacts, rng: np.random.Generator | None):
         self.facts, self.rng = scene_facts, rng
@@ -186,7 +186,7 @@ class _Writer:
         return " ".join([article, *words])
 
     def caption(self) -> str:
-        """Names the objects first, or lets each enter with what it does; then adds relations and doings while there is room."""
+        """Names the objects first, alone or with their events; then adds relations and events up to MOST_WORDS."""
         objects = list(range(len(self.facts.objects)))
         if self.rng is not None:
             self.rng.shuffle(objects)
@@ -214,10 +214,10 @@ class _Writer:
         return parts[0] if len(parts) == 1 else f"{' , '.join(parts[:-1])} and {parts[-1]}"
 
     def _does(self, index: int, most: int) -> str:
-        """One object and what it does, at most `most` things, the earliest and the most telling."""
+        """One object and at most `most` of its events, the most specific ones."""
         mine = [(kind, whom) for who, kind, whom in self.facts.happenings if who == index]
         noun = self.noun(index)
-        verbs = [self._verb(kind, whom) for kind, whom in _telling(mine, most)]
+        verbs = [self._verb(kind, whom) for kind, whom in _most_specific(mine, most)]
         return f"{noun} {self._join(verbs) if verbs else self.pick(_MORE_VERBS)} ."
 
     def _verb(self, kind: str, whom: int | None) -> str:
@@ -232,9 +232,9 @@ class _Writer:
 _RANK = ("hits", "lands on", "passes behind", "comes out", "goes behind", "is behind", "hits screen", "falls", "bounces")
 
 
-def _telling(doings: list[tuple[str, int | None]], most: int) -> list[tuple[str, int | None]]:
-    """At most `most` different doings, the most telling ones, in the order in which they happened."""
-    kinds = list(dict.fromkeys(doings))
+def _most_specific(events_of_one: list[tuple[str, int | None]], most: int) -> list[tuple[str, int | None]]:
+    """At most `most` different events, the most specific ones, in order of time."""
+    kinds = list(dict.fromkeys(events_of_one))
     ranked = sorted(kinds, key=lambda d: _RANK.index(d[0]) if d[0] in _RANK else len(_RANK))
     keep = ranked[:most]
     return [d for d in kinds if d in keep]
@@ -243,7 +243,7 @@ def _telling(doings: list[tuple[str, int | None]], most: int) -> list[tuple[str,
 def slots_by_mention(text: str, waves: Waves) -> tuple[int, ...]:
     """The slots of one state [N], objects in the order in which `text` first mentions them; floor and screen stay first.
 
-    A set has no order and a text has: with slots in the order of the words, the k-th object named is the k-th in the core.
+    Then the k-th object named in the text is the k-th object of the core.
     """
     slots = named_slots(waves)
     order = []
@@ -255,7 +255,7 @@ def slots_by_mention(text: str, waves: Waves) -> tuple[int, ...]:
 def parse(text: str) -> tuple[Named, ...]:
     """The distinct objects that a text mentions as "[size] colour shape", in order of first mention.
 
-    Knows every synonym; ignores everything else, so it reads the text of a model too. A size said at any mention counts.
+    Knows every synonym and ignores other words, so it also reads texts of a model. A size at any mention counts.
     """
     shapes = {word: shape for shape, words in SHAPE_WORDS.items() for word in words}
     sizes = {word: size for size, words in SIZE_WORDS.items() for word in words}

@@ -1,7 +1,7 @@
-"""What happened, measured on a recorded trajectory: falls, bounces, rolls, slides, hits, hides, stops, rests.
+"""Events measured on a recorded trajectory: falls, bounces, rolls, slides, hits, hides, stops, rests.
 
-Nothing here knows what a scene was set up to do. An event is {"kind", "time" (s), "instances"}; the first instance is the one
-that acts. Instance 0 as the second stands for the screen.
+The intended stories of a scene are not used. An event is {"kind", "time" (s), "instances"}; the first instance is the one
+that acts. Instance 0 as the second is the screen.
 """
 
 import functools
@@ -29,7 +29,7 @@ TRAVEL_M = 0.25
 HIT_M_S = 0.25
 """A hit closes at least this fast."""
 STILL_M_S = 0.06
-"""Slower than this is at rest."""
+"""Objects slower than this are at rest."""
 HIDDEN = 0.7
 """Share of an object's surface behind the screen from which it counts as hidden."""
 
@@ -64,7 +64,7 @@ def _spans(mask: Bool[np.ndarray, " S"], shortest: int = 1) -> list[tuple[int, i
 
 
 def _alone(trajectory: Trajectory, slot: int) -> list[tuple[str, float]]:
-    """What an object does by itself or on the floor."""
+    """Events of one object without another: (kind, time)."""
     height = trajectory.centre[:, slot, 2]
     touching = np.any(trajectory.touching[:, slot], 1)
     found: list[tuple[str, float]] = []
@@ -92,13 +92,13 @@ def _travel(trajectory: Trajectory, slot: int) -> list[tuple[str, float]]:
     for kind, mask in (("rolls", slip < 0.35), ("slides", slip > 0.6)):
         step = np.where(on_floor & mask & (speed > STILL_M_S), speed, 0.0) / STEP_HZ
         if step.sum() > TRAVEL_M:
-            # it has begun once a tenth of the shortest travel is done
+            # begins after a tenth of the shortest travel
             found.append((kind, float(np.argmax(np.cumsum(step) > 0.1 * TRAVEL_M)) / STEP_HZ))
     return found
 
 
 def _stillness(trajectory: Trajectory, slot: int) -> list[tuple[str, float]]:
-    """Resting all the time, or stopping."""
+    """The events "rests" and "stops"."""
     reach = float(np.max(trajectory.waves.scale[slot]))
     pace = np.linalg.norm(trajectory.velocity[:, slot], axis=1)
     pace = pace + reach * np.linalg.norm(trajectory.angular_velocity[:, slot], axis=1)
@@ -112,7 +112,7 @@ def _stillness(trajectory: Trajectory, slot: int) -> list[tuple[str, float]]:
 
 
 def _hits(trajectory: Trajectory, slot: int, others: list[int]) -> list[tuple[float, int, str, int | None]]:
-    """Contacts that this object begins: it was the faster one just before. At most one a partner each 0.5 s."""
+    """Contacts in which this object was the faster one just before: at most one with each partner in 0.5 s."""
     found: list[tuple[float, int, str, int | None]] = []
     partners = [*others, SCREEN] if trajectory.waves.presence[SCREEN] > 0.5 else others
     for other in partners:
@@ -135,7 +135,7 @@ def _hits(trajectory: Trajectory, slot: int, others: list[int]) -> list[tuple[fl
 
 
 def _hiding(trajectory: Trajectory, slot: int, camera: Camera, frame_time: np.ndarray) -> list[tuple[str, float]]:
-    """How the object goes in and out of the screen's cover, as far as its centre is in the picture."""
+    """Events of an object and the screen that hides it, over the frames in which its centre is in the picture."""
     if trajectory.waves.presence[SCREEN] < 0.5:
         return []
     covered = hidden_share(trajectory, slot, camera, frame_time) > HIDDEN
@@ -152,7 +152,7 @@ def _hiding(trajectory: Trajectory, slot: int, camera: Camera, frame_time: np.nd
 
 
 def in_view(points: Float[NpOrJax, "T 3"], camera: Camera, margin: float = 0.0) -> Bool[np.ndarray, " T"]:
-    """Whether each point lies in the (square) picture of its camera [T], by `margin` image heights from the border."""
+    """True for points in the (square) picture of their camera [T], at least `margin` image heights from the border."""
     canvas, depth = _project(camera, points[:, None])
     inside = np.all((np.asarray(canvas) > margin) & (np.asarray(canvas) < 1.0 - margin), -1) & (np.asarray(depth) > 0.1)
     return inside[:, 0]
@@ -161,7 +161,7 @@ def in_view(points: Float[NpOrJax, "T 3"], camera: Camera, margin: float = 0.0) 
 def hidden_share(
     trajectory: Trajectory, slot: int, camera: Camera, frame_time: Float[np.ndarray, " T"]
 ) -> Float[np.ndarray, " T"]:
-    """Share of points on the object's surface whose line of sight the screen cuts, 0..1 (slab test of the screen's box)."""
+    """Share of points on the object's surface hidden by the screen, 0..1 (slab test of the screen's box)."""
     state = trajectory.at(frame_time)
     scale, exponents = state.scale[0, slot], state.exponents[0, slot]
     local = np.asarray(_surface_points(scale, exponents, 40))

@@ -1,7 +1,7 @@
-"""Pictures by MuJoCo's own OpenGL renderer, where EGL or OSMesa is there: a second opinion on ours, and another look.
+"""Pictures by MuJoCo's OpenGL renderer, if EGL or OSMesa is installed: an independent check of our renderer.
 
-It gives rgb, depth and segmentation; normals, motion and local coordinates are left to our caster. MuJoCo takes the library
-from MUJOCO_GL when it is first imported, so `simulate` calls this in processes of its own.
+It renders rgb, depth and segmentation; not normals, motion and local coordinates. MuJoCo reads MUJOCO_GL when it is first
+imported, so `simulate` calls this in separate processes.
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -28,11 +28,11 @@ _LIBRARIES = {"egl": ("libEGL.so.1", "libEGL.so"), "osmesa": ("libOSMesa.so.8", 
 def gl_library() -> str:
     """The value of MUJOCO_GL to render with: the environment's, or the first of egl and osmesa whose library loads.
 
-    Raises ValueError that names the Debian packages where there is none.
+    Raises ValueError that names the Debian packages if no library loads.
     """
     wanted = os.environ["MUJOCO_GL"].lower() if "MUJOCO_GL" in os.environ else ""
     if wanted and wanted not in _LIBRARIES:
-        raise ValueError(f"MUJOCO_GL={wanted!r}: renderer mujoco needs egl or osmesa here; unset it to have one chosen")
+        raise ValueError(f"MUJOCO_GL={wanted!r}: renderer mujoco needs egl or osmesa; unset it to choose automatically")
     for name in [wanted] if wanted else _LIBRARIES:
         for library in _LIBRARIES[name]:
             try:
@@ -49,12 +49,12 @@ def gl_library() -> str:
 def render(
     scene: Scene, trajectory: Trajectory, frame_time: Float[np.ndarray, " T"], height: int, width: int
 ) -> dict[str, np.ndarray]:
-    """The channels CHANNELS_DRAWN [T H W C] of a scene, physical units. Raises ValueError where OpenGL does not start."""
+    """The channels CHANNELS_DRAWN [T H W C] of a scene, physical units. Raises ValueError if OpenGL does not start."""
     model = mujoco.MjModel.from_xml_string(_xml(scene, height, width))
     data = mujoco.MjData(model)
     try:
         renderer = mujoco.Renderer(model, height, width)
-    except Exception as error:  # PyOpenGL and MuJoCo raise a different kind for every way in which a driver is absent
+    except Exception as error:  # PyOpenGL and MuJoCo raise different exceptions for each missing driver
         raise ValueError(f"renderer mujoco: OpenGL does not start ({error}); install the system packages {PACKAGES}") from error
     states = trajectory.at(frame_time)
     camera = scene.camera.cameras(frame_time, float(frame_time[-1]))
@@ -103,7 +103,7 @@ def _channels(scene: Scene, rgb: np.ndarray, depth: np.ndarray, slots: np.ndarra
 
 
 def _xml(scene: Scene, height: int, width: int) -> str:
-    """A model without dynamics: the objects and the camera are moved from outside."""
+    """A model without dynamics: the objects and the camera are mocap bodies."""
     waves, style = scene.waves, scene.style
     assets, bodies = [], []
     for slot in scene.objects:

@@ -1,4 +1,4 @@
-"""What a scene does: MuJoCo's rigid-body dynamics on the very surfaces of the core.
+"""Rigid-body dynamics of a scene by MuJoCo, on the surfaces of the core.
 
 Every object has the geom of core/physics/mjcf.py: a ball and an ellipsoid exactly, else a convex mesh with its vertices on the
 superquadric's surface. The floor is the plane z = 0 and the screen a box. A bounce follows equation (1) of that file.
@@ -25,7 +25,7 @@ STEP_HZ = 480
 
 @dataclasses.dataclass(frozen=True)
 class Trajectory:
-    """What happened, at every physics step; all arrays have one column a slot, world frame, SI units."""
+    """The states at every physics step; one column for each slot, world frame, SI units."""
 
     time: Float[np.ndarray, " S"]
     centre: Float[np.ndarray, "S N 3"]
@@ -33,9 +33,9 @@ class Trajectory:
     velocity: Float[np.ndarray, "S N 3"]
     angular_velocity: Float[np.ndarray, "S N 3"]
     touching: Bool[np.ndarray, "S N N"]
-    """Which slots touch each other (symmetric)."""
+    """True where two slots touch (symmetric)."""
     waves: Waves
-    """The state at time 0; gives the fields that do not change."""
+    """The state at time 0; the source of the fields that do not change."""
 
     def at(self, time: Float[np.ndarray, " K"]) -> Waves:
         """The waves [K N] at the physics steps nearest to `time` (s). Raises ValueError for a time after the last step."""
@@ -53,7 +53,7 @@ class Trajectory:
 
 
 def simulate_physics(scene: Scene, seconds: float) -> Trajectory:
-    """Runs the scene from its state at time 0 for `seconds`; the trajectory has both ends.
+    """Simulate the scene from its state at time 0 for `seconds`; the trajectory includes both ends.
 
     Raises ValueError when objects start inside one another by more than 5 mm.
     """
@@ -83,7 +83,7 @@ def simulate_physics(scene: Scene, seconds: float) -> Trajectory:
 
 
 def _trajectory(scene: Scene, model: mujoco.MjModel, states: np.ndarray, touching: np.ndarray) -> Trajectory:
-    """Sorts MuJoCo's state vectors [S (time, qpos, qvel)] into slots; angular velocities turn to the world frame."""
+    """MuJoCo's state vectors [S (time, qpos, qvel)] by slot; angular velocities are rotated to the world frame."""
     slots, steps = list(scene.objects), len(states)
     fields = {
         name: np.repeat(np.asarray(getattr(scene.waves, name), np.float64)[None], steps, 0)
@@ -105,13 +105,13 @@ def rotation_matrix(quaternion: Float[NpOrJax, "*lead 4"]) -> Float[np.ndarray, 
 
 
 def _pairs(scene: Scene) -> list[tuple[int, int]]:
-    """The pairs of slots whose contact is watched, in the order of the sensors."""
+    """Pairs of slots with a contact sensor, in the order of the sensors."""
     scenery = [0, SCREEN] if scene.has_screen else [0]
     return [(a, b) for b in scene.objects for a in (*scenery, *scene.objects) if a < b]
 
 
 def _xml(scene: Scene, pairs: list[tuple[int, int]]) -> str:
-    """The MJCF model. Contact parameters are the objects': the scenery has no weight in the mix and no friction of its own."""
+    """The MJCF model. Contact parameters are those of the objects: solmix of the scenery is near 0, and its friction is 0."""
     waves, assets, bodies = scene.waves, [], []
     for slot in scene.objects:
         asset, shape = geom_shape(f"mesh{slot}", waves.scale[slot], waves.exponents[slot])

@@ -1,4 +1,4 @@
-"""What a scene is, and how one is drawn: waves at rest or thrown, materials, a camera path and a style.
+"""Random scenes: waves at rest or in motion, materials, a camera path and a style.
 
 World: z up, floor top at z = 0. Slots are canonical: 0 the floor, 1 the screen (empty where there is none), then the objects
 sorted by class, colour and size, then spare. An object's instance id is its slot + 1; the floor and the screen are scenery, 0.
@@ -11,7 +11,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from data_pipelines.simulation.camera_path import CAMERA_KINDS, CameraPath, draw_camera
-from data_pipelines.simulation.style import Style, draw_style
+from data_pipelines.simulation.style import SceneStyle, draw_style
 from wsm_jax.core import superquadric
 from wsm_jax.snapshot import SEMANTIC_CLASSES, Waves
 from wsm_jax.snapshot.shapes import EXPONENTS, FLOOR_HALF_M, SHAPES
@@ -21,20 +21,20 @@ from wsm_jax.typing import Float
 SLOTS = 6
 FLOOR, SCREEN, FIRST_OBJECT = 0, 1, 2
 ARENA_M = (3.6, 3.6, 1.8)
-"""Every object's centre stays in this box, centred on the origin and standing on the floor."""
+"""Box on the floor, centred on the origin, that holds the centre of every object."""
 SCENE_DIAGONAL_M = float(np.linalg.norm(ARENA_M))
 """Nominal size of a scene, for errors relative to it."""
 
 COLOUR_JITTER = 0.05
-"""Colours are those that have a name, and up to this a component."""
+"""Largest difference of a component from the named colour."""
 
 SIZES: dict[str, float] = {"small": 0.28, "large": 0.45}
 """Name -> radius, m; drawn with +-10 %."""
 SIZE_THRESHOLD_M = 0.33
-"""Between small and large, on the geometric mean of the semi-axes."""
+"""Boundary between small and large for the geometric mean of the semi-axes."""
 
 STORIES = ("rest", "drop", "slide", "roll", "hit", "behind")
-"""What an object is set up to do; what it then does is measured, not assumed."""
+"""Intended motions of an object; what it then does is measured, not assumed."""
 
 _FLOOR_TONES = ((0.62, 0.58, 0.52), (0.55, 0.58, 0.55), (0.60, 0.60, 0.62), (0.66, 0.60, 0.50), (0.52, 0.54, 0.60))
 _SCREEN_TONES = ((0.40, 0.36, 0.33), (0.34, 0.37, 0.42), (0.45, 0.42, 0.36))
@@ -44,7 +44,7 @@ _REST = np.array([1.0, 0.0, 0.0, 0.0])
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """Everything that a clip is made from. Arrays have one row a slot."""
+    """Input of a simulated clip. Arrays have one row for each slot."""
 
     waves: Waves
     """The state at time 0, [N]."""
@@ -57,22 +57,22 @@ class Scene:
     restitution: Float[np.ndarray, " N"]
     """Speed after over speed before a bounce on the floor."""
     camera: CameraPath
-    style: Style
+    style: SceneStyle
 
     @property
     def objects(self) -> tuple[int, ...]:
-        """The slots that hold an object."""
+        """Slots with an object."""
         present = np.asarray(self.waves.presence) > 0.5
         return tuple(int(slot) for slot in np.flatnonzero(present) if slot >= FIRST_OBJECT)
 
     @property
     def has_screen(self) -> bool:
-        """Whether slot 1 holds the screen."""
+        """True if slot 1 holds the screen."""
         return bool(np.asarray(self.waves.presence)[SCREEN] > 0.5)
 
 
 @dataclasses.dataclass
-class _Thing:
+class _Object:
     """One object while its scene is drawn."""
 
     shape: str
@@ -87,18 +87,18 @@ class _Thing:
     story: str = "rest"
 
     def reach(self, direction: np.ndarray) -> float:
-        """How far the object reaches from its centre along a world direction, m."""
+        """Largest distance of the surface from the centre along a world direction, m."""
         local = Rotation.from_quat(self.rotation, scalar_first=True).inv().apply(direction)
         return float(_support(np.float32(local), np.float32(self.scale), np.float32(self.exponents)))
 
     @property
     def radius(self) -> float:
-        """Radius of the horizontal circle that holds it, m (an upper bound)."""
+        """Upper bound of the radius of its outline seen from above, m."""
         return float(np.linalg.norm(self.scale)) if self.shape == "box" else float(1.1 * max(self.scale))
 
     @property
     def rolls(self) -> bool:
-        """Whether it stands on a round side."""
+        """True if it lies on a round side."""
         return self.shape == "ball" or (self.shape == "cylinder" and not np.allclose(self.rotation[1:3], 0.0))
 
 
@@ -111,10 +111,10 @@ def draw(
     cameras: tuple[str, ...] = CAMERA_KINDS,
     slots: int = SLOTS,
 ) -> Scene:
-    """A random scene of `objects` (least, most) and, with probability `screen`, the screen; stories and cameras as given.
+    """A random scene of `objects` (least, most) and, with probability `screen`, the screen; random `stories` and `cameras`.
 
     No two objects of a scene have both class and colour in common, so a text can name each. Raises ValueError for unknown
-    names, a count that does not fit the slots, or stories that nothing can begin ("hit" alone, "behind" without a screen).
+    names, a count that does not fit the slots, or stories that are impossible ("hit" alone, "behind" without a screen).
     """
     unknown = sorted(set(stories) - set(STORIES))
     if unknown or not stories:
@@ -122,12 +122,12 @@ def draw(
     if not 1 <= objects[0] <= objects[1] <= slots - FIRST_OBJECT:
         raise ValueError(f"objects {objects}: needed 1 <= least <= most <= {slots - FIRST_OBJECT}")
     if (stories == ("behind",) and screen == 0.0) or stories == ("hit",):
-        raise ValueError(f"stories {stories} cannot be told with objects {objects} and a screen of probability {screen}")
+        raise ValueError(f"stories {stories} are impossible with objects {objects} and a screen of probability {screen}")
     for _ in range(1000):
         scene = _try(rng, objects, screen, stories, cameras, slots)
         if scene is not None:
             return scene
-    raise ValueError(f"no scene of {objects} objects with stories {stories} found room in 1000 draws")
+    raise ValueError(f"no scene of {objects} objects with stories {stories} fits the arena in 1000 draws")
 
 
 def _try(
@@ -138,10 +138,10 @@ def _try(
     cameras: tuple[str, ...],
     slots: int,
 ) -> Scene | None:
-    """One attempt; None when an object finds no room or no story."""
+    """One attempt; None if an object has no free position or no possible story."""
     things = _things(rng, int(rng.integers(objects[0], objects[1] + 1)))
     barrier = _screen(rng) if rng.random() < screen else None
-    placed: list[_Thing] = []
+    placed: list[_Object] = []
     for thing in things:
         choices = [s for s in stories if _can(s, thing, placed, barrier)]
         if not choices:
@@ -153,13 +153,13 @@ def _try(
     return _scene(rng, sorted(placed, key=_canonical), barrier, draw_camera(rng, cameras), slots)
 
 
-def _canonical(thing: _Thing) -> tuple[int, int, int]:
-    """Order of the objects over the slots."""
+def _canonical(thing: _Object) -> tuple[int, int, int]:
+    """Sort key of the objects over the slots."""
     return SEMANTIC_CLASSES.index(thing.shape), list(COLOURS).index(thing.colour), list(SIZES).index(thing.size)
 
 
-def _things(rng: np.random.Generator, count: int) -> list[_Thing]:
-    """Objects with a shape, a size and a colour, no two alike in class and colour."""
+def _things(rng: np.random.Generator, count: int) -> list[_Object]:
+    """Objects with a shape, a size and a colour, no two with the same class and colour."""
     pairs = [(shape, colour) for shape in SHAPES for colour in COLOURS]
     things = []
     for index in rng.choice(len(pairs), count, replace=False):
@@ -170,14 +170,14 @@ def _things(rng: np.random.Generator, count: int) -> list[_Thing]:
         if shape == "cylinder":
             jitter[1] = jitter[0]
         scale = SIZES[size] * rng.uniform(0.9, 1.1) * np.array(row.axes) * jitter
-        things.append(_Thing(shape, colour, size, scale, np.array([rng.uniform(*row.e1), rng.uniform(*row.e2)])))
+        things.append(_Object(shape, colour, size, scale, np.array([rng.uniform(*row.e1), rng.uniform(*row.e2)])))
     return things
 
 
-def _screen(rng: np.random.Generator) -> _Thing:
-    """The upright thin occluder, as if it were an object."""
+def _screen(rng: np.random.Generator) -> _Object:
+    """The screen: an upright thin occluder."""
     scale = np.array([rng.uniform(0.55, 0.9), 0.06, rng.uniform(0.5, 0.8)])
-    thing = _Thing("screen", "", "", scale, np.array(EXPONENTS["screen"]))
+    thing = _Object("screen", "", "", scale, np.array(EXPONENTS["screen"]))
     thing.centre = np.array([rng.uniform(-0.5, 0.5), rng.uniform(-0.3, 0.4), scale[2]])
     thing.rotation = _yaw(rng.uniform(-0.2, 0.2))
     return thing
@@ -187,8 +187,8 @@ def _yaw(angle: float) -> np.ndarray:
     return Rotation.from_euler("z", angle).as_quat(scalar_first=True)
 
 
-def _can(story: str, thing: _Thing, placed: list[_Thing], barrier: _Thing | None) -> bool:
-    """Whether the object can be set up for the story."""
+def _can(story: str, thing: _Object, placed: list[_Object], barrier: _Object | None) -> bool:
+    """True if the story is possible for the object."""
     return {
         "rest": True,
         "drop": True,
@@ -199,8 +199,8 @@ def _can(story: str, thing: _Thing, placed: list[_Thing], barrier: _Thing | None
     }[story]
 
 
-def _place(rng: np.random.Generator, thing: _Thing, placed: list[_Thing], barrier: _Thing | None) -> bool:
-    """Finds a pose and a velocity for the object's story, clear of the others; False when there is no room."""
+def _place(rng: np.random.Generator, thing: _Object, placed: list[_Object], barrier: _Object | None) -> bool:
+    """Set a pose and a velocity for the object's story, clear of the others; False if there is no free position."""
     for _ in range(24):
         _pose(rng, thing, placed, barrier)
         half = 0.5 * np.array(ARENA_M)
@@ -213,21 +213,21 @@ def _place(rng: np.random.Generator, thing: _Thing, placed: list[_Thing], barrie
     return False
 
 
-def _clear(thing: _Thing, barrier: _Thing) -> bool:
-    """Whether the object's circle stays off the screen's rectangle, seen from above."""
+def _clear(thing: _Object, barrier: _Object) -> bool:
+    """True if the object's circle is clear of the screen's rectangle, seen from above."""
     local = Rotation.from_quat(barrier.rotation, scalar_first=True).inv().apply(thing.centre - barrier.centre)
     outside = np.maximum(np.abs(local[:2]) - barrier.scale[:2], 0.0)
     return bool(np.hypot(*outside) > thing.radius + 0.03)
 
 
-def _pose(rng: np.random.Generator, thing: _Thing, placed: list[_Thing], barrier: _Thing | None) -> None:
-    """One random pose and velocity for the object's story."""
+def _pose(rng: np.random.Generator, thing: _Object, placed: list[_Object], barrier: _Object | None) -> None:
+    """Set one random pose and velocity for the object's story."""
     thing.velocity, thing.spin = np.zeros(3), np.zeros(3)
     thing.centre = np.array([*rng.uniform(-1.25, 1.25, 2), 0.0])
     heading = rng.uniform(-np.pi, np.pi)
     speed = 0.0
     if thing.story in ("slide", "roll"):
-        # mostly inwards, so that it stays
+        # mostly inwards, so that it stays in the arena
         heading = np.arctan2(-thing.centre[1], -thing.centre[0]) + rng.uniform(-0.7, 0.7)
         speed = rng.uniform(1.4, 2.4) if thing.story == "slide" else rng.uniform(0.6, 1.4)
     elif thing.story == "hit":
@@ -261,12 +261,12 @@ def _pose(rng: np.random.Generator, thing: _Thing, placed: list[_Thing], barrier
         thing.spin = np.cross([0, 0, 1], thing.velocity) / thing.centre[2]
 
 
-def _scene(rng: np.random.Generator, things: list[_Thing], barrier: _Thing | None, camera: CameraPath, slots: int) -> Scene:
-    """Puts the parts into their slots."""
+def _scene(rng: np.random.Generator, things: list[_Object], barrier: _Object | None, camera: CameraPath, slots: int) -> Scene:
+    """The scene with every object in its slot."""
     waves = empty(slots)
     columns = {name: np.zeros(slots, np.float32) for name in ("mass", "friction", "rolling", "restitution")}
 
-    def put(slot: int, thing: _Thing, colour: np.ndarray, roughness: float) -> None:
+    def put(slot: int, thing: _Object, colour: np.ndarray, roughness: float) -> None:
         waves.presence[slot] = 1.0
         waves.centre[slot], waves.rotation[slot] = thing.centre, thing.rotation
         waves.scale[slot], waves.exponents[slot] = thing.scale, thing.exponents
@@ -275,14 +275,14 @@ def _scene(rng: np.random.Generator, things: list[_Thing], barrier: _Thing | Non
         waves.semantic[slot] = SEMANTIC_CLASSES.index(thing.shape)
         waves.instance[slot] = slot + 1 if slot >= FIRST_OBJECT else 0
 
-    floor = _Thing("floor", "", "", np.array(FLOOR_HALF_M), np.array(EXPONENTS["floor"]), np.array([0, 0, -FLOOR_HALF_M[2]]))
+    floor = _Object("floor", "", "", np.array(FLOOR_HALF_M), np.array(EXPONENTS["floor"]), np.array([0, 0, -FLOOR_HALF_M[2]]))
     put(FLOOR, floor, _FLOOR_TONES[rng.integers(len(_FLOOR_TONES))] + rng.uniform(-0.04, 0.04, 3), 0.9)
     if barrier is not None:
         put(SCREEN, barrier, _SCREEN_TONES[rng.integers(len(_SCREEN_TONES))] + rng.uniform(-0.03, 0.03, 3), 0.8)
     for slot, thing in enumerate(things, FIRST_OBJECT):
         jitter = rng.uniform(-COLOUR_JITTER, COLOUR_JITTER, 3)
         put(slot, thing, np.array(COLOURS[thing.colour]) + jitter, rng.uniform(0.3, 0.9))
-        columns["mass"][slot] = rng.uniform(200, 800)  # kg/m^3, until the volumes come in below
+        columns["mass"][slot] = rng.uniform(200, 800)  # kg/m^3, multiplied by the volumes below
         columns["friction"][slot] = rng.uniform(0.2, 0.35) if thing.story in ("slide", "behind") else rng.uniform(0.25, 0.6)
         columns["rolling"][slot] = rng.uniform(0.002, 0.01) if thing.shape in ("ball", "cylinder") else 0.0
         columns["restitution"][slot] = rng.uniform(0.5, 0.85) if thing.shape == "ball" else rng.uniform(0.15, 0.45)

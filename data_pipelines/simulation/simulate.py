@@ -1,7 +1,7 @@
 """Simulated datasets: scene -> MuJoCo dynamics -> core, camera, captions -> pictures from the core -> WSV on disk.
 
-Scene i depends on (seed, i) and on the arguments of `draw` alone: not on workers, shards, resolution or on what was drawn
-before it. A scene whose objects leave the arena, start inside one another or are hardly seen is drawn again.
+Scene i depends on (seed, i) and on the arguments of `draw` alone: not on workers, shards, resolution or
+earlier scenes. A scene whose objects leave the arena, start inside one another or are mostly hidden is drawn again.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from data_pipelines.simulation import captions, events, mujoco_renderer, story
 from data_pipelines.simulation.camera_path import CAMERA_KINDS
 from data_pipelines.simulation.physics import Trajectory, simulate_physics
 from data_pipelines.simulation.scene import ARENA_M, SLOTS, STORIES, Scene, draw
-from data_pipelines.simulation.style import Style
+from data_pipelines.simulation.style import SceneStyle
 from data_pipelines.workers import Died, Run, run
 from data_pipelines.wsv import Layout, Writer, create, finished
 from data_pipelines.wsv import manifest as records
@@ -31,12 +31,12 @@ RENDERERS = ("wsm", "mujoco")
 LICENCE = "CC0-1.0"
 _MOTION_DT = 1e-2
 _FRAMES_PER_CALL = 12
-"""Frames that are drawn at a time: clips of every length and rate share one compiled program."""
+"""Frames for each call: clips of every length and rate share one compiled program."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """Which scenes are drawn and how long they are; see `scene.draw`."""
+    """Parameters of the scenes and their length; see `scene.draw`."""
 
     seed: int
     seconds: float = 3.0
@@ -64,24 +64,24 @@ class Recipe:
                 f"seconds {self.seconds} at frame_hz {self.frame_hz}: needed two ticks of 1/{TICK_HZ:g} s and two frames"
             )
         if not 0.0 <= self.screen <= 1.0 or (self.stories == ("behind",) and self.screen < 1.0):
-            raise ValueError(f"screen {self.screen}: needed a share in 0..1, and 1 where every object goes behind it")
+            raise ValueError(f"screen {self.screen}: needed a number in 0..1, and 1 if every object goes behind it")
         if self.moving_stories or not self.event_stories:
             draw(np.random.default_rng(0), **self.draws)
         return self
 
     @property
     def event_stories(self) -> tuple[str, ...]:
-        """The stories in which waves come and go; see story.py."""
+        """Stories in which waves appear or disappear; see story.py."""
         return tuple(name for name in self.stories if name in story.STORIES)
 
     @property
     def moving_stories(self) -> tuple[str, ...]:
-        """The other stories."""
+        """Stories with a constant number of waves."""
         return tuple(name for name in self.stories if name not in story.STORIES)
 
     @property
     def slots(self) -> int:
-        """Slots of every core: what the longest story needs."""
+        """Slots of every core: the most that one of the stories needs."""
         return max(SLOTS, story.slots_of(self.event_stories))
 
     @property
@@ -92,10 +92,10 @@ class Recipe:
 
 
 def make_scene(recipe: Recipe, index: int) -> tuple[Scene, Trajectory, np.random.Generator]:
-    """Scene `index` of a recipe, what it does, and the generator that words its captions.
+    """Scene `index` of a recipe, its trajectory, and the random generator of its captions.
 
-    Whether there is a screen, and the kind of camera path, is settled before anything is rejected, so that their shares are
-    as asked. Raises RuntimeError when a hundred draws give no acceptable scene.
+    The screen and the kind of camera path are drawn before any scene is rejected, so that their shares are as requested.
+    Raises RuntimeError if a hundred draws give no acceptable scene.
     """
     rng = np.random.default_rng([recipe.seed, index])
     settled = {
@@ -110,11 +110,11 @@ def make_scene(recipe: Recipe, index: int) -> tuple[Scene, Trajectory, np.random
             continue
         if rejection(scene, trajectory, recipe) is None:
             return scene, trajectory, rng
-    raise RuntimeError(f"scene {index} of seed {recipe.seed}: none of 100 draws could be used; relax {recipe.draws}")
+    raise RuntimeError(f"scene {index} of seed {recipe.seed}: none of 100 draws is acceptable; relax {recipe.draws}")
 
 
 def rejection(scene: Scene, trajectory: Trajectory, recipe: Recipe) -> str | None:
-    """Why a scene cannot be used, or None.
+    """Reason for which a scene is rejected, or None.
 
     Every centre stays in the arena; every object is in the first picture, and in view and not behind the screen in half of
     the frames (three tenths where the camera leaves).
@@ -137,10 +137,10 @@ def rejection(scene: Scene, trajectory: Trajectory, recipe: Recipe) -> str | Non
     return None
 
 
-def record(recipe: Recipe, index: int) -> tuple[Scene, Trajectory | story.Told, WSV]:
+def record(recipe: Recipe, index: int) -> tuple[Scene, Trajectory | story.PlayedStory, WSV]:
     """Scene `index` with its clip: core, camera, captions and events, without pictures.
 
-    Of a recipe with stories of both kinds, each story has the same share.
+    In a recipe with stories of both kinds, each story has the same share.
     """
     told = recipe.event_stories
     if told and np.random.default_rng([recipe.seed, index, 1]).random() < len(told) / len(recipe.stories):
@@ -156,7 +156,7 @@ def record(recipe: Recipe, index: int) -> tuple[Scene, Trajectory | story.Told, 
 
 
 @functools.partial(jax.jit, static_argnums=(4, 5))
-def _pictures(waves: Waves, camera: Camera, later: Camera, style: Style, height: int, width: int) -> dict[str, Array]:
+def _pictures(waves: Waves, camera: Camera, later: Camera, style: SceneStyle, height: int, width: int) -> dict[str, Array]:
     """All channels [T H W C] of frames: one compiled call, frame after frame (small arrays stay in the cache)."""
 
     def frame(inputs: tuple[Waves, Camera, Camera]) -> dict[str, Array]:
@@ -168,7 +168,7 @@ def _pictures(waves: Waves, camera: Camera, later: Camera, style: Style, height:
 
 
 def render(
-    scene: Scene, trajectory: Trajectory | story.Told, frame_time: Float[np.ndarray, " T"], height: int, width: int
+    scene: Scene, trajectory: Trajectory | story.PlayedStory, frame_time: Float[np.ndarray, " T"], height: int, width: int
 ) -> dict[str, np.ndarray]:
     """Every channel [T H W C] of a scene by our ray caster, physical units."""
     duration = float(frame_time[-1])
@@ -182,13 +182,13 @@ def render(
         pick = np.minimum(np.arange(first, first + _FRAMES_PER_CALL), len(frame_time) - 1)
         parts.append(_pictures(waves[pick], camera[pick], later[pick], style, height, width))
     channels = jax.tree.map(lambda *x: np.concatenate(x)[: len(frame_time)], *parts)
-    # the caster numbers the waves that it was given; the channel numbers slots
+    # the renderer numbers the waves of its input; the channel numbers slots
     channels["instance"] = np.array([0, *(cast + 1)], np.float32)[np.rint(channels["instance"]).astype(np.int64)]
     return {name: channels[name] for name in STORED if name in channels}
 
 
 def _cast_slots(presence: Float[np.ndarray, " N"]) -> np.ndarray:
-    """The present slots, in order, filled up with empty ones to one of few counts (each is compiled once)."""
+    """The present slots, in order, padded with empty ones to one of few counts (each is compiled once)."""
     present = np.flatnonzero(presence > 0.5)
     count = next(n for n in (3, 5, SLOTS, len(presence)) if n >= len(present))
     return np.sort(np.concatenate([present, np.flatnonzero(presence <= 0.5)[: count - len(present)]]))
@@ -227,11 +227,11 @@ def simulate(
 ) -> dict[str, Any]:
     """Builds the dataset of scenes first_scene .. first_scene + scenes - 1 of `seed` at `out`; returns its manifest.
 
-    `pixels` False writes cores, cameras and captions alone; `frames_per_chunk` None: those of a second. A build that was
-    stopped goes on where it stood when it is called again with the same arguments (`workers` may differ), and one that is
-    finished stays as it is. Workers are spawned processes, one shard at a time; 1 works in this process. `runner` is
-    `workers.run`, or what `beam.runner` gives. Raises ValueError before anything is written for arguments that make no sense
-    or a renderer that cannot run here, and what `format.create` raises.
+    `pixels` False writes cores, cameras and captions alone; `frames_per_chunk` None: one second. A build that was
+    stopped is resumed when it is called again with the same arguments (`workers` may differ); a finished one is not changed.
+    Workers are spawned processes with one shard at a time; 1 runs in this process. `runner` is `workers.run` or the result of
+    `beam.runner`. Raises ValueError before anything is written for invalid arguments or a renderer that cannot run here, and
+    the errors of `wsv.create`.
     """
     recipe = Recipe(seed, seconds, frame_hz, objects, screen, stories, cameras).check()
     if renderer not in RENDERERS:
@@ -280,16 +280,16 @@ def simulate(
 
 
 def _variables(renderer: str | None) -> dict[str, str]:
-    """What the processes of a renderer need in their environment. Raises ValueError where it cannot run.
+    """Environment variables of the processes of a renderer. Raises ValueError if it cannot run.
 
-    MuJoCo takes its graphics library from there when it is first imported: its renderer always runs in workers.
+    MuJoCo reads them when it is first imported, so its renderer always runs in workers.
     """
     return {"MUJOCO_GL": mujoco_renderer.gl_library()} if renderer == "mujoco" else {}
 
 
 @dataclasses.dataclass(frozen=True)
 class Maker:
-    """Makes the clips of the shards of one dataset; travels to the workers."""
+    """Makes the clips of the shards of one dataset; sent to the workers."""
 
     recipe: Recipe
     layout: Layout
@@ -303,14 +303,14 @@ class Maker:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What the processes that call it need in their environment."""
+        """Environment variables of the processes that call it."""
         return _variables(self.renderer)
 
 
 def maker(manifest: dict[str, Any]) -> Maker:
-    """What makes the clips of a simulated dataset again, by its manifest (its head does).
+    """The maker that regenerates the clips of a simulated dataset, from its manifest (the head is enough).
 
-    Raises ValueError for one whose arguments this release does not know.
+    Raises ValueError for a manifest whose arguments this release does not know.
     """
     build: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in manifest["build"].items()}
     try:
@@ -327,7 +327,7 @@ def maker(manifest: dict[str, Any]) -> Maker:
 
 @dataclasses.dataclass(frozen=True)
 class _Task:
-    """Makes and writes one shard; travels to the workers."""
+    """Makes and writes one shard; sent to the workers."""
 
     writer: Writer
     make: Maker

@@ -1,12 +1,12 @@
-"""Scenes in which waves come and go, by a small grammar, played by our own physics.
+"""Scenes in which waves appear and disappear, by a small grammar, simulated by wsm_jax.core.physics.
 
     story    := shatters | merges | appears | vanishes
-    shatters := a thing is dropped; at the tick after it meets the floor it is in pieces that fly apart
+    shatters := a thing is dropped; at the tick after it hits the floor it breaks into pieces that fly apart
     thing    := a box, drum or cushion, cut across one of its axes into two or three slabs | a cup, which is a set of waves, a
                 bottom and six sides: they are the pieces
     merges   := two balls of one colour move towards each other; at the tick at which they touch they are one ball
-    appears  := a thing of one wave rests; at some tick a ball is there in the air above it and falls
-    vanishes := a ball rolls along; at some tick it is no more
+    appears  := a thing of one wave rests; at some tick a ball appears in the air above it and falls
+    vanishes := a ball rolls; at some tick it disappears
 
 Breaking and merging conserve mass, momentum, angular momentum and volume (core/physics/event.py).
 """
@@ -39,13 +39,13 @@ _G = 9.81
 
 
 def slots_of(stories: tuple[str, ...]) -> int:
-    """How many slots the scenes of these stories need."""
+    """Number of slots of the scenes of these stories."""
     return _CUP[-1] + 1 if "shatters" in stories else SLOTS
 
 
 @dataclasses.dataclass(frozen=True)
-class Told:
-    """A story that was played: the core at its ticks, in the form that `simulate.render` asks a trajectory for."""
+class PlayedStory:
+    """The core of a simulated story at its ticks, with the interface of `Trajectory` that `simulate.render` uses."""
 
     core: Waves
     """[K N]"""
@@ -53,7 +53,7 @@ class Told:
 
     @property
     def waves(self) -> Waves:
-        """The first tick, with every slot present that is so at any tick."""
+        """The first tick, with the largest presence of each slot over all ticks."""
         return self.core[0].replace(presence=np.asarray(self.core.presence).max(0))  # type: ignore[attr-defined]
 
     def at(self, time: Float[np.ndarray, " T"]) -> Waves:
@@ -69,10 +69,10 @@ def record_story(
     frame_time: Float[np.ndarray, " T"],
     cameras: tuple[str, ...],
     slots: int,
-) -> tuple[Scene, Told, WSV]:
-    """Story `index`: what it begins with, what it does, and its clip without pictures; its core has `slots` slots.
+) -> tuple[Scene, PlayedStory, WSV]:
+    """Story `index`: its first scene, its core, and its clip without pictures; the core has `slots` slots.
 
-    Raises ValueError for kinds that are none of STORIES, RuntimeError when a hundred draws come to no event in time.
+    Raises ValueError for kinds that are not in STORIES, RuntimeError if none of a hundred draws reaches its event in time.
     """
     if not kinds or set(kinds) - set(STORIES):
         raise ValueError(f"events {kinds}; needed some of {', '.join(STORIES)}")
@@ -89,19 +89,18 @@ def record_story(
         if np.all((np.abs(np.asarray(core.centre)[:, FIRST_OBJECT:, :2]) < half).all(-1) | ~there):
             break
     else:
-        raise RuntimeError(
-            f"story {index} of seed {seed}: none of 100 draws of {kind!r} came to its event; give it more seconds"
-        )
-    watching = tuple(name for name in cameras if not name.endswith("return")) or cameras  # one that leaves may miss the event
+        raise RuntimeError(f"story {index} of seed {seed}: none of 100 draws of {kind!r} reached its event; use more seconds")
+    # a camera that turns away may miss the event
+    watching = tuple(name for name in cameras if not name.endswith("return")) or cameras
     camera = draw_camera(rng, (watching[rng.integers(len(watching))],))
     columns = {name: np.asarray(getattr(properties, name)) for name in ("mass", "friction", "rolling", "restitution")}
     scene = Scene(waves, **columns, camera=camera, style=draw_style(rng, waves.scale))
     path = camera.cameras(frame_time, float(frame_time[-1]))
-    return scene, Told(core, core_time), WSV({}, frame_time, path, core, core_time, (text,), happened)
+    return scene, PlayedStory(core, core_time), WSV({}, frame_time, path, core, core_time, (text,), happened)
 
 
 def _event(rng: np.random.Generator, kind: str, waves: Waves, properties: Matter, last: int) -> tuple[int, Change | None]:
-    """The tick at which the story comes to its event, and the event; none where it does not by tick `last`."""
+    """Tick and change of the event of the story; None for the change if it is not reached by tick `last`."""
     if kind in ("appears", "vanishes"):
         tick = int(rng.integers(1, last + 1))
         return tick, _born(rng, waves) if kind == "appears" else remove(FIRST_OBJECT)
@@ -148,7 +147,7 @@ def _sherds(rng: np.random.Generator, waves: Waves) -> Change:
 
 
 def _born(rng: np.random.Generator, waves: Waves) -> Change:
-    """A ball, in the air above the first object, of the colour that stands in the spare slot."""
+    """A ball in the air above the first object, with the colour of the spare slot."""
     slot = FIRST_OBJECT + 1
     here = np.arange(waves.count) == slot
     place = np.asarray(waves.centre)[FIRST_OBJECT] + np.array([*rng.uniform(-0.2, 0.2, 2), rng.uniform(0.7, 1.0)])
@@ -194,7 +193,7 @@ def _put_cup(rng: np.random.Generator, waves: Waves, colour: str, radius: float)
 
 
 def _throw(rng: np.random.Generator, waves: Waves, slots: list[int]) -> None:
-    """Waves about the origin, as one, in the air: turned, moving and turning."""
+    """Move waves around the origin, as one rigid body, into the air, with a random rotation and velocity."""
     turn, spin = Rotation.random(rng=rng), rng.normal(size=3)
     arm = turn.apply(np.asarray(waves.centre)[slots])
     waves.centre[slots] = arm + np.array([*rng.uniform(-0.5, 0.5, 2), rng.uniform(0.8, 1.4)])
@@ -218,7 +217,7 @@ def _to_shatter(rng: np.random.Generator, slots: int) -> tuple[Waves, Matter, st
 
 
 def _to_merge(rng: np.random.Generator, slots: int) -> tuple[Waves, Matter, str]:
-    """Two balls on their way to each other."""
+    """Two balls that roll towards each other."""
     waves = _floor(rng, slots)
     colour, heading = str(rng.choice(list(COLOURS))), rng.uniform(-np.pi, np.pi)
     way = np.array([np.cos(heading), np.sin(heading)])
@@ -231,7 +230,7 @@ def _to_merge(rng: np.random.Generator, slots: int) -> tuple[Waves, Matter, str]
 
 
 def _to_appear(rng: np.random.Generator, slots: int) -> tuple[Waves, Matter, str]:
-    """A thing that rests; the ball that is to come stands ready in its slot, absent."""
+    """A thing at rest, and an absent ball in the next slot."""
     waves = _floor(rng, slots)
     shape = str(rng.choice(["box", "cylinder", "cushion"]))
     first, second = (str(name) for name in rng.choice(list(COLOURS), 2, replace=False))
@@ -254,12 +253,12 @@ def _to_vanish(rng: np.random.Generator, slots: int) -> tuple[Waves, Matter, str
 
 
 def _a(word: str) -> str:
-    """The word with its article."""
+    """The word with its indefinite article."""
     return f"an {word}" if word[0] in "aeiou" else f"a {word}"
 
 
 def _roll(rng: np.random.Generator, waves: Waves, slot: int, from_m: float, way: np.ndarray) -> None:
-    """The ball of a slot, on the floor `from_m` (m) along `way` from the middle, rolling towards it."""
+    """The ball of a slot, on the floor `from_m` (m) along `way` from the middle, rolling towards the middle."""
     radius, speed = float(waves.scale[slot, 0]), rng.uniform(0.5, 1.0)
     waves.centre[slot] = (*(from_m * way), radius)
     waves.velocity[slot] = (*(-np.sign(from_m) * speed * way), 0)

@@ -1,4 +1,4 @@
-"""What a picture has and the core has not: light, background, and the textures of the waves."""
+"""Light, background and textures: what a picture shows beside the core."""
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +13,8 @@ _FLOOR_PATTERNS = ("plain", "checker", "stripes")
 
 
 @pytree
-class Style:
-    """The look of a scene of N slots; a tree of arrays, so that one compiled function draws every scene.
+class SceneStyle:
+    """Light, background and textures of a scene of N slots; a tree of arrays, so that one compiled function draws all scenes.
 
     A texture is a product of square waves in wave-local coordinates: `frequency` cycles per semi-axis along each local
     axis (one axis that is not 0 gives stripes, two or three a checker), `tint` the second tone (-1 black, 0 plain, 1 white).
@@ -25,7 +25,7 @@ class Style:
     light_colour: Float[NpOrJax, "3"]
     """Linear, about 1."""
     ambient: Float[NpOrJax, ""]
-    """Share of the light that comes from everywhere, linear."""
+    """Share of ambient light, linear."""
     sky: Float[NpOrJax, "2 3"]
     """sRGB of the background at the top and at the bottom of the picture."""
     frequency: Float[NpOrJax, "N 3"]
@@ -53,7 +53,7 @@ class Style:
         light = jnp.maximum(normal @ jnp.asarray(self.light), 0.0)
         if shadows:
             point = origin + surface["depth"] * direction + 2e-3 * normal
-            # light comes from above, so the floor stands in nobody's light
+            # light comes from above, so the floor casts no shadow
             casters = jax.tree.map(lambda x: x[1:], waves)
             light = light * visible(casters, point.reshape(-1, 3), self.light).reshape(height, width)
         lit = albedo * (self.ambient + (1 - self.ambient) * light[..., None] * jnp.asarray(self.light_colour))
@@ -86,7 +86,7 @@ class Style:
         return 0.5 - 0.5 * jnp.prod(tone, -1, keepdims=True)
 
 
-def draw_style(rng: np.random.Generator, scale: Float[NpOrJax, "N 3"]) -> Style:
+def draw_style(rng: np.random.Generator, scale: Float[NpOrJax, "N 3"]) -> SceneStyle:
     """A random style for waves of semi-axes `scale` (m); slot 0 is the floor, slot 1 the screen."""
     scale = np.asarray(scale)
     count = len(scale)
@@ -111,7 +111,7 @@ def draw_style(rng: np.random.Generator, scale: Float[NpOrJax, "N 3"]) -> Style:
     top = np.array([0.55, 0.66, 0.82]) + 0.08 * warmth * np.array([1, 0, -1]) + rng.uniform(-0.06, 0.06, 3)
     bottom = top + rng.uniform(0.04, 0.14)
     light = np.array([np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)])
-    return Style(
+    return SceneStyle(
         light=light.astype(np.float32),
         light_colour=(1.05 * (1.0 + 0.09 * warmth * np.array([1, 0.2, -1]))).astype(np.float32),
         ambient=np.full((), rng.uniform(0.35, 0.55), np.float32),

@@ -5,7 +5,7 @@ from functools import partial
 import jax
 import numpy as np
 
-from data_pipelines.simulation.style import Style
+from data_pipelines.simulation.style import SceneStyle
 from wsm_jax.core.render import SURFACE, surface
 from wsm_jax.snapshot import CAMERA_CHANNELS, FIELDS, Camera, Waves
 from wsm_jax.snapshot.waves import empty
@@ -27,7 +27,7 @@ def _surface(waves: Waves, camera: Camera, later: Camera, dt: np.ndarray, height
 
 
 @partial(jax.jit, static_argnames="shadows")
-def _shade(style: Style, channels: dict[str, Array], waves: Waves, camera: Camera, shadows: bool) -> Array:
+def _shade(style: SceneStyle, channels: dict[str, Array], waves: Waves, camera: Camera, shadows: bool) -> Array:
     return style.shade(channels, waves, camera, shadows)
 
 
@@ -55,7 +55,7 @@ class Snapshots:
         return picture(name, np.asarray(values))
 
     def _padded(self, waves: Waves) -> Waves:
-        """The waves after one empty slot, which `Style.shade` takes as the floor, and padded to the number of slots."""
+        """The waves after one empty slot, which `SceneStyle.shade` takes as the floor, and padded to the number of slots."""
         slots = vars(empty(self._slots))
         for name in FIELDS:
             slots[name][1 : waves.count + 1] = getattr(waves, name)
@@ -63,10 +63,10 @@ class Snapshots:
         return Waves(**slots)
 
 
-def _plain(slots: int) -> Style:
+def _plain(slots: int) -> SceneStyle:
     """Style with a light from the upper left, a pale sky and no textures."""
     light = np.array([-0.4, -0.5, 0.77], np.float32)
-    return Style(
+    return SceneStyle(
         light=light / np.sqrt(np.sum(np.square(light))),
         light_colour=np.ones(3, np.float32),
         ambient=np.full((), 0.45, np.float32),

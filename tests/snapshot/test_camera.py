@@ -134,7 +134,7 @@ def test_look_at_refuses_a_vertical_view(position):
 
 
 def test_look_at_refuses_to_stand_in_its_target():
-    with pytest.raises(ValueError, match="stands in its target"):
+    with pytest.raises(ValueError, match="is at its target"):
         look_at(np.ones(3, np.float32), np.ones(3, np.float32))
 
 

@@ -99,7 +99,7 @@ def _placed_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
 
 def separable(camera: Camera, x: Array, y: Array) -> tuple[Array, Array]:
     """The coordinates of all pixels without what a camera that does not distort repeats: x [1 W] and y [H 1]."""
-    return (x[:1], y[:, :1]) if camera.plain or camera.orthographic else (x, y)
+    return (x[:1], y[:, :1]) if camera.pinhole or camera.orthographic else (x, y)
 
 
 def candidates(waves: Waves, camera: Camera, x: Array, y: Array, side: int, softness: NpOrJax | float = 0.0) -> Seen:

@@ -5,7 +5,7 @@ of an H x W image has canvas coordinates v = (i + 1/2)/H in 0..1 and u = (j + 1/
 
     d = ((u - cx) / f, (v - cy) / f, 1)      in the camera frame (x right, y down, z forward),   cx = W/(2H) + ox, cy = 1/2 + oy
 
-so a point origin + z R d lies at depth z (distance along the optical axis, m). A lens that distorts bends (x, y) of d (see
+so a point origin + z R d lies at depth z (distance along the optical axis, m). A distorting lens changes (x, y) of d (see
 `lens`). An orthographic camera sees along (0, 0, 1) everywhere, from ((u - cx) / f, (v - cy) / f, 0) in its frame.
 """
 
@@ -34,24 +34,24 @@ class Camera:
     focal: Float[NpOrJax, "*lead"]
     """Focal length in image heights; the vertical field of view is 2 atan(1 / (2 focal)).
 
-    Of an orthographic camera, image heights per metre: the picture is 1 / focal metres high.
+    For an orthographic camera, image heights per metre: the picture is 1 / focal metres high.
     """
     offset: Float[NpOrJax, "*lead 2"]
     """(ox, oy): offset of the principal point from the image centre, in image heights."""
     distortion: Float[NpOrJax, "*lead 5"] | None = None
-    """Coefficients (k1, k2, p1, p2, k3) of a perspective lens, OpenCV's order; None is none."""
+    """Coefficients (k1, k2, p1, p2, k3) of a perspective lens, OpenCV's order; None: no distortion."""
     orthographic: bool = static(default=False)
 
     def __getitem__(self, index) -> "Camera":
         """Indexes the leading axes."""
         focal = self.focal[index]
         focal = np.asarray(focal) if isinstance(focal, np.generic) else focal  # NumPy gives a scalar, not an array of shape ()
-        bent = None if self.distortion is None else self.distortion[index]
-        return Camera(self.position[index], self.rotation[index], focal, self.offset[index], bent, self.orthographic)
+        distortion = None if self.distortion is None else self.distortion[index]
+        return Camera(self.position[index], self.rotation[index], focal, self.offset[index], distortion, self.orthographic)
 
     @property
-    def plain(self) -> bool:
-        """Whether it is a pinhole: perspective, without distortion."""
+    def pinhole(self) -> bool:
+        """True for a perspective camera without distortion."""
         return self.distortion is None and not self.orthographic
 
 
@@ -63,14 +63,14 @@ def quaternion_to_matrix(q: Float[NpOrJax, "*lead 4"]) -> Float[Array, "*lead 3 
     """Rotation matrix of a quaternion (w, x, y, z), normalised first."""
     q = jnp.asarray(q)
     q = q / jnp.linalg.norm(q, axis=-1, keepdims=True)
-    # v x . as a matrix K; R = 1 + 2 w K + 2 K K, in few operations, for physics takes it in a hundred places
+    # K is the matrix of the cross product with v; R = 1 + 2 w K + 2 K K, in few operations: physics calls this often
     cross = jnp.sum(q[..., None, None, 1:] * _CROSS, -1)
-    twice = jnp.sum(cross[..., :, :, None] * cross[..., None, :, :], -2)
-    return jnp.eye(3, dtype=q.dtype) + 2.0 * (q[..., :1, None] * cross + twice)
+    square = jnp.sum(cross[..., :, :, None] * cross[..., None, :, :], -2)
+    return jnp.eye(3, dtype=q.dtype) + 2.0 * (q[..., :1, None] * cross + square)
 
 
-def matrix_to_quaternion(matrix: NpOrJax) -> np.ndarray:
-    """Unit quaternion (w, x, y, z), w >= 0, of rotation matrices [*lead 3 3] (NumPy, float32)."""
+def matrix_to_quaternion(matrix: Float[NpOrJax, "*lead 3 3"]) -> Float[np.ndarray, "*lead 4"]:
+    """Unit quaternion (w, x, y, z), w >= 0, of rotation matrices (NumPy, float32)."""
     from scipy.spatial.transform import Rotation
 
     m = np.asarray(matrix, np.float64)
@@ -78,21 +78,21 @@ def matrix_to_quaternion(matrix: NpOrJax) -> np.ndarray:
     return q.reshape(*m.shape[:-2], 4).astype(np.float32)
 
 
-def look_at(position: NpOrJax, target: NpOrJax, fov: float = DEFAULT_FOV) -> Camera:
-    """Cameras at `position` [*lead 3] that look at `target` [*lead 3] with z up; `fov` is vertical, radians.
+def look_at(position: Float[NpOrJax, "*lead 3"], target: Float[NpOrJax, "*#lead 3"], fov: float = DEFAULT_FOV) -> Camera:
+    """Cameras at `position` that look at `target` with z up; `fov` is vertical, radians.
 
-    Raises ValueError where a camera stands in its target, or looks straight up or down.
+    Raises ValueError when a camera is at its target, or looks straight up or down.
     """
     position = np.asarray(position, np.float32)
     forward = np.asarray(target, np.float32) - position
     distance = np.linalg.norm(forward, axis=-1, keepdims=True)
     if not np.all(distance > 1e-6):
-        raise ValueError("look_at: a camera stands in its target (or a coordinate is not finite); move one of them")
+        raise ValueError("look_at: a camera is at its target (or a coordinate is not finite); move one of them")
     forward = forward / distance
     right = np.cross(forward, np.asarray([0.0, 0.0, 1.0], np.float32))
     norm = np.linalg.norm(right, axis=-1, keepdims=True)
     if np.any(norm < 1e-4):
-        raise ValueError("look_at: the view is vertical, so z-up leaves the roll undefined; move the camera sideways a little")
+        raise ValueError("look_at: the view is vertical, so z-up leaves the roll undefined; move the camera to the side")
     right = right / norm
     down = np.cross(forward, right)
     rotation = matrix_to_quaternion(np.stack([right, down, forward], -1))
@@ -135,9 +135,9 @@ def crop(
     rows: float | int,
     columns: float | int,
 ) -> Camera:
-    """The camera [*lead] of `rows` x `columns` pixels of its pictures of `size` (H, W), those from `top` and `left` on.
+    """The camera [*lead] of a crop of its pictures of `size` (H, W): `rows` x `columns` pixels from (`top`, `left`).
 
-    Each kept pixel sees what it saw: f' = f H/rows, o' = (W/2 + ox H - left - columns/2)/rows, likewise for oy. The lens stays.
+    Every kept pixel keeps its ray: f' = f H/rows, o' = (W/2 + ox H - left - columns/2)/rows, likewise for oy.
     """
     height, width = size
     scale = height / rows
@@ -149,7 +149,7 @@ def crop(
 
 
 def pixel_plane(camera: Camera, height: int, width: int) -> tuple[Float[NpOrJax, "*lead H W"], Float[NpOrJax, "*lead H W"]]:
-    """(x, y) of every pixel in the camera frame: its direction (x, y, 1), or of an orthographic camera its start (x, y, 0), m.
+    """(x, y) of every pixel in the camera frame: direction (x, y, 1), or origin (x, y, 0), m, if orthographic.
 
     NumPy stays NumPy. Raises ValueError for an orthographic camera with a distorting lens.
     """
@@ -167,34 +167,34 @@ def _namespace(camera: Camera):
 
 def _undistorted(camera: Camera) -> bool:
     if camera.orthographic and camera.distortion is not None:
-        raise ValueError("Camera: distortion given for an orthographic camera; needed None or a perspective one")
+        raise ValueError("Camera: distortion with an orthographic camera; needed distortion None, or a perspective camera")
     return camera.distortion is None
 
 
 def rays(camera: Camera, height: int, width: int) -> tuple[Float[Array, "*origins 3"], Float[Array, "*lead H W 3"]]:
     """World origin and world directions of the pixel rays; directions have unit depth, so `origin + depth * d` is the point.
 
-    The origin is [*lead 3]; for an orthographic camera, whose pixels start apart, [*lead H W 3].
+    The origin is [*lead 3]; for an orthographic camera, one for each pixel, [*lead H W 3].
     """
     x, y = (jnp.asarray(values) for values in pixel_plane(camera, height, width))
     matrix = quaternion_to_matrix(camera.rotation)
     local = jnp.stack([x, y, (jnp.zeros_like if camera.orthographic else jnp.ones_like)(x)], -1)
-    turned = jnp.einsum("...ij,...hwj->...hwi", matrix, local, precision="highest")
+    directed = jnp.einsum("...ij,...hwj->...hwi", matrix, local, precision="highest")
     position = jnp.asarray(camera.position)
     if camera.orthographic:
-        return position[..., None, None, :] + turned, jnp.broadcast_to(matrix[..., None, None, :, 2], turned.shape)
-    return position, turned
+        return position[..., None, None, :] + directed, jnp.broadcast_to(matrix[..., None, None, :, 2], directed.shape)
+    return position, directed
 
 
 def ground(camera: Camera, height: int, width: int) -> Float[NpOrJax, "*lead H W 2"]:
-    """What a camera says about its pixels: where the plane z = 0 lies, and how steeply each ray looks up.
+    """Inverse depth of the plane z = 0 and elevation of the ray, for every pixel of a camera.
 
-    With d the ray of unit depth, u the world's up and h the height of its start above z = 0 (m), the components are
+    With d the ray of unit depth, u the world's up and h the height of its origin above z = 0 (m), the components are
 
         -(u . d) / h      inverse depth of the plane along the optical axis, 1/m; negative where the ray misses it
         (u . d) / |d|     sine of the elevation of the ray
 
-    Together they give gravity and height, whatever the lens. A start nearer than 1 mm to the plane counts as 1 mm off it.
+    Together they give gravity and height for any lens. An origin within 1 mm of the plane is moved to 1 mm from it.
     NumPy stays NumPy.
     """
     xp = _namespace(camera)
@@ -211,20 +211,20 @@ def ground(camera: Camera, height: int, width: int) -> Float[NpOrJax, "*lead H W
     return xp.stack([-rise / above, rise / length], -1).astype(xp.float32)
 
 
-def level_with(seen: Float[NpOrJax, "H W 2"], like: Camera) -> Camera:
-    """The camera whose `ground` is nearest to the one seen: its height and tilt; heading, lens and place are those of `like`.
+def level_with(observed: Float[NpOrJax, "H W 2"], like: Camera) -> Camera:
+    """The camera whose `ground` is nearest to `observed`: height and tilt are fitted, the rest is that of `like`.
 
     The inverse depth of the plane is linear over the picture, -(u . d)/h, so least squares gives -u/h in the camera frame.
-    Parts beyond 1/m, where the channel clips, do not count. The height is held to 0.2 .. 20 m. Raises ValueError for an
-    orthographic camera, whose depth of the plane is another function.
+    Values near +-1/m, where the channel is clipped, are left out. The height is clipped to 0.2 .. 20 m. Raises ValueError for
+    an orthographic camera, whose depth of the plane is another function.
     """
     if like.orthographic:
         raise ValueError("level_with: got an orthographic camera; needed a perspective one")
-    height, width = seen.shape[:2]
+    height, width = observed.shape[:2]
     x, y = (np.asarray(values, np.float64) for values in pixel_plane(like, height, width))
-    near = np.asarray(seen, np.float64)[..., 0]
-    counts = np.abs(near) < 0.98
-    plane = np.linalg.lstsq(np.stack([x, y, np.ones_like(x)], -1)[counts], near[counts], rcond=None)[0]
+    near = np.asarray(observed, np.float64)[..., 0]
+    valid = np.abs(near) < 0.98
+    plane = np.linalg.lstsq(np.stack([x, y, np.ones_like(x)], -1)[valid], near[valid], rcond=None)[0]
     size = max(float(np.linalg.norm(plane)), 1e-9)
     up = -plane / size
     heading = np.asarray(quaternion_to_matrix(like.rotation), np.float64)[:2, 2]

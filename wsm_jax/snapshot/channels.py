@@ -1,7 +1,7 @@
-"""The channel table: everything a snapshot can hold per pixel, one row each.
+"""The channel table: one row for each quantity that a snapshot can hold per pixel.
 
-A channel has three forms. *Physical*: float32 in the unit of its row. *Stored*: the integer that WSV keeps on disk,
-stored = round(physical / step). *Encoded*: what a model sees, [-1, 1] with a fixed number of components. Each pair of
+A channel has three forms. *Physical*: float32 in the unit of its row. *Stored*: the integer in WSV files,
+stored = round(physical / step). *Encoded*: the input of a model, [-1, 1] with a fixed number of components. Each pair of
 neighbouring forms converts both ways (`store`/`restore`, `encode`/`decode`), within half a storage step.
 A new channel is one new row.
 """
@@ -39,9 +39,9 @@ class Channel:
     decode: Callable[[NpOrJax], NpOrJax]
     """Encoded -> physical; inverse of `encode` on valid values."""
     picture: Callable[[np.ndarray], np.ndarray]
-    """Physical [... C] -> RGB [... 3] in 0..1, for people."""
+    """Physical [... C] -> RGB [... 3] in 0..1, for display."""
     resize: str = "nearest"
-    """"area" (mean of the covered pixels) or "nearest" (labels and directions must not be mixed)."""
+    """"area" (mean of the covered pixels) or "nearest" (for labels and directions, which must not be mixed)."""
     from_camera: Callable[[Camera, int, int], NpOrJax] | None = None
     """(camera [*lead], height, width) -> physical [*lead H W C], where the camera alone determines the channel; not stored."""
     to_camera: Callable[[np.ndarray, Camera], Camera] | None = None
@@ -60,40 +60,40 @@ def _unit(low: int | float, high: int | float) -> tuple[Callable[[NpOrJax], NpOr
     )
 
 
-def _encode_depth(depth: NpOrJax) -> NpOrJax:
+def _encode_depth(depth: Shaped[NpOrJax, "..."]) -> Shaped[NpOrJax, "..."]:
     xp = array_namespace(depth)
     near = xp.where(depth > 0, NEAR_M / xp.maximum(depth, NEAR_M), 0.0)
     return 2.0 * near - 1.0
 
 
-def _decode_depth(code: NpOrJax) -> NpOrJax:
+def _decode_depth(code: Shaped[NpOrJax, "..."]) -> Shaped[NpOrJax, "..."]:
     xp = array_namespace(code)
     near = xp.clip(0.5 * (code + 1.0), 0.0, 1.0)
     return xp.where(near > NEAR_M / 60.0, NEAR_M / xp.maximum(near, 1e-6), 0.0)
 
 
-def _encode_extent(extent: NpOrJax) -> NpOrJax:
+def _encode_extent(extent: Shaped[NpOrJax, "..."]) -> Shaped[NpOrJax, "..."]:
     xp = array_namespace(extent)
     return xp.clip(0.5 * xp.log2(xp.maximum(extent, 1e-3) / 0.4), -1.0, 1.0)
 
 
-def _decode_extent(code: NpOrJax) -> NpOrJax:
+def _decode_extent(code: Shaped[NpOrJax, "..."]) -> Shaped[NpOrJax, "..."]:
     return 0.4 * 2.0 ** (2.0 * code)
 
 
-def _encode_semantic(label: NpOrJax) -> NpOrJax:
+def _encode_semantic(label: Shaped[NpOrJax, "..."]) -> Shaped[NpOrJax, "..."]:
     return 2.0 * (label.astype(np.int32) == np.arange(len(SEMANTIC_CLASSES))) - 1.0
 
 
-def _decode_semantic(code: NpOrJax) -> NpOrJax:
+def _decode_semantic(code: Shaped[NpOrJax, "..."]) -> Shaped[NpOrJax, "..."]:
     return array_namespace(code).argmax(code, -1, keepdims=True).astype(np.float32)
 
 
-def _encode_instance(label: NpOrJax) -> NpOrJax:
+def _encode_instance(label: Shaped[NpOrJax, "..."]) -> Shaped[NpOrJax, "..."]:
     return 2.0 * ((label.astype(np.int32) >> np.arange(4)) & 1) - 1.0
 
 
-def _decode_instance(code: NpOrJax) -> NpOrJax:
+def _decode_instance(code: Shaped[NpOrJax, "..."]) -> Shaped[NpOrJax, "..."]:
     return array_namespace(code).sum((code > 0) * 2.0 ** np.arange(4), -1, keepdims=True)
 
 
@@ -184,31 +184,31 @@ def camera_channels(
     return {name: row.from_camera(camera, height, width) for name, row in CHANNELS.items() if name in names and row.from_camera}
 
 
-def store(name: str, physical: NpOrJax) -> Shaped[np.ndarray, "..."]:
+def store(name: str, physical: Shaped[NpOrJax, "..."]) -> Shaped[np.ndarray, "..."]:
     """Physical -> stored integers, clipped to the range of the dtype."""
     row = channel(name)
     limits = np.iinfo(row.dtype)
     return np.clip(np.rint(np.asarray(physical, np.float64) / row.step), limits.min, limits.max).astype(row.dtype)
 
 
-def restore(name: str, stored: NpOrJax) -> Float[NpOrJax, "..."]:
+def restore(name: str, stored: Shaped[NpOrJax, "..."]) -> Float[NpOrJax, "..."]:
     """Stored integers -> physical float32; NumPy stays NumPy, JAX stays JAX."""
     xp = array_namespace(stored)
     return stored.astype(xp.float32) * xp.float32(channel(name).step)
 
 
-def encode(name: str, physical: NpOrJax) -> Float[Any, "..."]:
+def encode(name: str, physical: Shaped[NpOrJax, "..."]) -> Float[Any, "..."]:
     """Physical -> encoded [-1, 1] in float32, `channel(name).encoded` components; NumPy stays NumPy, JAX stays JAX."""
     return channel(name).encode(array_namespace(physical).asarray(physical, np.float32)).astype(np.float32)
 
 
-def decode(name: str, code: NpOrJax) -> Float[Any, "..."]:
+def decode(name: str, code: Float[NpOrJax, "..."]) -> Float[Any, "..."]:
     """Encoded -> physical float32; NumPy stays NumPy, JAX stays JAX."""
     return channel(name).decode(array_namespace(code).asarray(code, np.float32)).astype(np.float32)
 
 
-def resize(name: str, values: NpOrJax, height: int, width: int) -> np.ndarray:
-    """Resizes physical or stored [*lead H W C] by the channel's rule; "area" keeps the dtype by rounding."""
+def resize(name: str, values: Shaped[NpOrJax, "*lead H W C"], height: int, width: int) -> Shaped[np.ndarray, "*lead h w C"]:
+    """Resize physical or stored values by the channel's rule; "area" keeps the dtype by rounding."""
     values = np.asarray(values)
     rows, columns = values.shape[-3:-1]
     if (rows, columns) == (height, width):

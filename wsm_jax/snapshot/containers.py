@@ -10,10 +10,10 @@ import numpy as np
 from wsm_jax.snapshot.camera import Camera
 from wsm_jax.snapshot.channels import CHANNELS, channel
 from wsm_jax.snapshot.waves import Waves
-from wsm_jax.typing import NpOrJax, pytree, static
+from wsm_jax.typing import NpOrJax, Shaped, pytree, static
 
 
-def _check(channels: dict[str, NpOrJax], lead: tuple[int, ...], kind: str) -> None:
+def _check(channels: dict[str, Shaped[NpOrJax, "..."]], lead: tuple[int, ...], kind: str) -> None:
     """Raises ValueError unless every channel is [*lead H W C] with one common H, W and the C of its row."""
     size: tuple[int, ...] | None = None
     for name, values in channels.items():
@@ -26,14 +26,14 @@ def _check(channels: dict[str, NpOrJax], lead: tuple[int, ...], kind: str) -> No
             raise ValueError(f"{kind}: channel {name!r} is {shape[-3:-1]} pixels, the others {size}; channels are aligned")
 
 
-def _grows(time: NpOrJax) -> bool:
-    """Whether times are numbers that increase strictly."""
+def _grows(time: Shaped[NpOrJax, "..."]) -> bool:
+    """True for finite times that increase strictly."""
     time = np.asarray(time)
     return bool(np.isfinite(time).all() and np.all(np.diff(time) > 0))
 
 
 def check_spans(where: str, spans: Sequence[tuple[float | int, float | int] | None], count: int) -> None:
-    """Raises ValueError, beginning with `where`, unless `count` texts have a span (s) or None each, or none of them has one."""
+    """Raises ValueError, with the prefix `where`, unless `spans` is empty or has `count` entries, None or start < end (s)."""
     if spans and len(spans) != count:
         raise ValueError(f"{where}: {len(spans)} spans for {count} texts; needed one a text (or None), or none at all")
     for span in spans:
@@ -45,9 +45,9 @@ def check_spans(where: str, spans: Sequence[tuple[float | int, float | int] | No
 class WSG:
     """One instant from one camera: aligned channels in physical units, [H W C] each."""
 
-    channels: dict[str, NpOrJax]
+    channels: dict[str, Shaped[NpOrJax, "..."]]
     camera: Camera | None = None
-    time: float | NpOrJax = 0.0
+    time: float | Shaped[NpOrJax, ""] = 0.0
     """Seconds."""
     core: Waves | None = None
     text: str | None = static(default=None)
@@ -60,15 +60,15 @@ class WSG:
 
 @pytree
 class Signal:
-    """Numbers beside the pictures, at times of their own: an action, the pose of a gripper."""
+    """A time series recorded with the pictures, with its own timestamps: an action, the pose of a gripper."""
 
-    time: NpOrJax
+    time: Shaped[NpOrJax, "..."]
     """[S], s, on the clock of the frames, strictly increasing."""
-    values: NpOrJax
+    values: Shaped[NpOrJax, "..."]
     """[S d], float32, in the unit of the recording."""
 
-    def at(self, time: NpOrJax) -> np.ndarray:
-        """The values [F d] that hold at other times [F] (s): the last ones given by then, the first ones before that."""
+    def at(self, time: Shaped[NpOrJax, " F"]) -> Shaped[np.ndarray, "F d"]:
+        """The values at other times (s): those of the last timestamp until then; before the first, the first ones."""
         index = np.searchsorted(np.asarray(self.time), np.asarray(time, np.float64) + 1e-6, side="right") - 1
         return np.asarray(self.values)[np.maximum(index, 0)]
 
@@ -77,18 +77,18 @@ class Signal:
 class WSV:
     """Snapshots over time: channels [T H W C] in physical units at `frame_time`, the core [K N ...] at `core_time` (s)."""
 
-    channels: dict[str, NpOrJax]
-    frame_time: NpOrJax
+    channels: dict[str, Shaped[NpOrJax, "..."]]
+    frame_time: Shaped[NpOrJax, " T"]
     camera: Camera | None = None
     core: Waves | None = None
-    core_time: NpOrJax | None = None
+    core_time: Shaped[NpOrJax, " K"] | None = None
     text: tuple[str, ...] = static(default=())
     events: tuple[dict, ...] = static(default=())
-    """What happens, as {"kind", "time", "instances"}, times in seconds."""
+    """Events, each {"kind", "time", "instances"}, times in seconds."""
     signals: dict[str, Signal] = dataclasses.field(default_factory=dict)
     """Actions, states of a robot, ..., by name."""
     spans: tuple[tuple[float | int, float | int] | None, ...] = static(default=())
-    """(start, end) of each text, s; None: it is of the whole. Empty: none has times."""
+    """(start, end) of each text, s; None: the text describes the whole clip. Empty: no text has times."""
 
     def check(self) -> "WSV":
         """Returns itself; raises ValueError when channels, camera, core, signals or spans do not fit."""
@@ -116,20 +116,20 @@ class WSV:
     def frame(self, index: int) -> WSG:
         """The snapshot at frame `index`, without the core (interpolate it with `wsm_jax.core.interpolate`).
 
-        Its text is the first one that holds then.
+        Its text is the first one whose span includes the frame.
         """
         channels = {name: values[index] for name, values in self.channels.items()}
         camera = None if self.camera is None else self.camera[index]
         time, spans = float(np.asarray(self.frame_time)[index]), self.spans or (None,) * len(self.text)
-        told = (t for t, span in zip(self.text, spans, strict=True) if span is None or span[0] <= time < span[1])
-        return WSG(channels, camera, time, text=next(told, None))
+        texts = (t for t, span in zip(self.text, spans, strict=True) if span is None or span[0] <= time < span[1])
+        return WSG(channels, camera, time, text=next(texts, None))
 
 
 @pytree
 class WSF:
     """Snapshots of one instant over viewpoints: channels [V H W C] in physical units, one camera each."""
 
-    channels: dict[str, NpOrJax]
+    channels: dict[str, Shaped[NpOrJax, "..."]]
     camera: Camera
     core: Waves | None = None
 
@@ -147,14 +147,14 @@ class WSF:
 
 
 def from_snapshots(snapshots: list[WSG]) -> WSV:
-    """Joins snapshots of one world, in order of time, to a WSV; a channel is kept when every one of them has it.
+    """Joins snapshots of one world, in order of time, to a WSV; a channel is kept if every snapshot has it.
 
-    Raises ValueError for no snapshots, or what `WSV.check` refuses.
+    Raises ValueError for no snapshots, cameras of different kinds, or a WSV that `WSV.check` rejects.
     """
     if not snapshots:
         raise ValueError("from_snapshots: no snapshots; needed at least one")
     names = [name for name in CHANNELS if all(name in s.channels for s in snapshots)]
-    channels: dict[str, NpOrJax] = {n: np.stack([np.asarray(s.channels[n]) for s in snapshots]) for n in names}
+    channels: dict[str, Shaped[NpOrJax, ...]] = {n: np.stack([np.asarray(s.channels[n]) for s in snapshots]) for n in names}
     cameras = [s.camera for s in snapshots]
     camera = None
     if all(c is not None for c in cameras):

@@ -14,7 +14,7 @@ TICK_HZ = 8.0
 """Rate of the core in ticks per second."""
 
 SEMANTIC_CLASSES = ("nothing", "floor", "screen", "ball", "box", "cylinder", "cushion", "thing")
-"""Names of `Waves.semantic`; index 0 is what no wave covers, "thing" is an object of unknown shape class."""
+"""Names of `Waves.semantic`; index 0 is background, "thing" is an object of unknown shape."""
 
 COLOURS: dict[str, tuple[float, float, float]] = {
     "red": (0.85, 0.14, 0.12),
@@ -26,7 +26,7 @@ COLOURS: dict[str, tuple[float, float, float]] = {
     "cyan": (0.18, 0.78, 0.82),
     "white": (0.92, 0.92, 0.92),
 }
-"""Colours that have a name -> sRGB; at least 0.32 apart."""
+"""Colour name -> sRGB; at least 0.32 apart."""
 
 FIELDS: dict[str, int] = {
     "presence": 0,
@@ -41,7 +41,7 @@ FIELDS: dict[str, int] = {
     "semantic": 0,
     "instance": 0,
 }
-"""Field name -> number of components (0: one scalar a wave, no trailing axis)."""
+"""Field name -> number of components (0: one scalar for each wave, no trailing axis)."""
 
 
 @pytree
@@ -105,10 +105,10 @@ def empty(count: int, lead: tuple[int, ...] = ()) -> Waves:
     )
 
 
-def to_json(waves: Waves, time: NpOrJax | float | None = None) -> str:
+def to_json(waves: Waves, time: Float[NpOrJax, "*lead"] | float | None = None) -> str:
     """The core as readable JSON: {"format", "version", "tick_hz", "time", "classes", "waves": {field: nested list}}.
 
-    Raises ValueError, as `from_json` does, for values that are no world (not finite, a scale that is not positive, ...).
+    Raises ValueError, as `from_json` does, for invalid values (not finite, a scale that is not positive, ...).
     """
     _check({name: np.asarray(getattr(waves, name)) for name in FIELDS}, "to_json")
     fields = {name: np.asarray(getattr(waves, name)).tolist() for name in FIELDS}
@@ -117,10 +117,10 @@ def to_json(waves: Waves, time: NpOrJax | float | None = None) -> str:
 
 
 def from_json(text: str, source: str = "core JSON") -> tuple[Waves, np.ndarray | None]:
-    """Reads what `to_json` wrote; returns the waves and their tick times (s), if given.
+    """Reads the text of `to_json`; returns the waves and their tick times (s), if it has them.
 
-    Raises ValueError, naming `source`, for text that is no core JSON, a newer version, a missing field, a wrong shape, or
-    values that are no world.
+    Raises ValueError, naming `source`, for text that is not core JSON, a newer version, a missing field, a wrong shape, or
+    invalid values.
     """
     try:
         data = json.loads(text)
@@ -170,24 +170,24 @@ def _numbers(values: Any, what: str, source: str) -> np.ndarray:
 
 
 def _check(arrays: dict[str, np.ndarray], source: str) -> None:
-    """Raises ValueError when the fields hold what no world can be."""
+    """Raises ValueError for values that no state of a world can have."""
     for name, values in arrays.items():
         if not np.isfinite(values).all():
             raise ValueError(f"{source}: field {name!r} holds a value that is not finite")
         if name in _LABELS and np.any((values != np.rint(values)) | (values < 0) | (values > np.iinfo(np.int32).max)):
-            raise ValueError(f"{source}: field {name!r} holds a value that is no label; needed whole numbers from 0")
+            raise ValueError(f"{source}: field {name!r} holds a value that is not a label; needed integers >= 0")
         if name in _SHARES and values.size and (values.min() < -_ROUNDING or values.max() > 1 + _ROUNDING):
             raise ValueError(f"{source}: field {name!r} holds {values.min():g}..{values.max():g}; needed values from 0 to 1")
         if name in ("scale", "exponents") and np.any(values <= 0):
             raise ValueError(f"{source}: field {name!r} holds {values.min()}; needed values above 0")
     if np.any(np.linalg.norm(arrays["rotation"], axis=-1) < 1e-6):
-        raise ValueError(f"{source}: field 'rotation' holds a quaternion of length 0; (1, 0, 0, 0) is no rotation")
+        raise ValueError(f"{source}: field 'rotation' holds a quaternion of length 0; (1, 0, 0, 0) is the identity")
     if np.any(arrays["semantic"] >= len(SEMANTIC_CLASSES)):
         raise ValueError(f"{source}: field 'semantic' holds {arrays['semantic'].max()}; the classes are {SEMANTIC_CLASSES}")
 
 
-def save(waves: Waves, path: str | Path, time: NpOrJax | float | None = None) -> None:
-    """Writes `to_json` to `path`, whole or not at all."""
+def save(waves: Waves, path: str | Path, time: Float[NpOrJax, "*lead"] | float | None = None) -> None:
+    """Writes `to_json` to `path` atomically. Raises ValueError for invalid values."""
     write_file(path, to_json(waves, time))
 
 

@@ -1,4 +1,4 @@
-"""Pictures for people: channels, videos beside each other, loss curves. Pillow, NumPy and matplotlib; no device works here.
+"""Figures: channels, grids of videos, loss curves. Pillow, NumPy and matplotlib on the host; no accelerator is used.
 
 A *picture* is uint8 sRGB [H W 3], a *video* uint8 sRGB [T H W 3].
 """
@@ -18,7 +18,7 @@ from wsm_jax.snapshot import CHANNELS, WSV, channel
 from wsm_jax.typing import NpOrJax, Shaped, UInt8
 
 SHOWN_HEIGHT = 192
-"""Small pictures are enlarged by the largest whole factor that keeps them within this many pixel rows."""
+"""Small pictures are enlarged by the largest integer factor that keeps them within this number of pixel rows."""
 STRIP = 20
 """Pixel rows of a title above a picture."""
 GAP = 4
@@ -30,17 +30,17 @@ Titled = Sequence[tuple[str, np.ndarray]]
 """(title, uint8 video [T H W 3]) pairs."""
 
 NOT_CURVES = ("step", "time", "data_seconds", "grad_norm", "finite")
-"""Keys of metric rows that are no part of a loss."""
+"""Keys of metric rows that are not terms of a loss."""
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#7f7f7f", "#a6761d", "#666600")
 
 NO_METADATA = {"Creator": None, "Date": None, "Format": None, "Type": None}
-"""So that equal curves are equal text, without addresses of the network."""
+"""Omits dates and web addresses, so that equal curves give equal text."""
 
 
 def picture(name: str, values: Shaped[NpOrJax, "*lead H W C"]) -> UInt8[np.ndarray, "*lead H W 3"]:
-    """A channel in physical units as people see it, by the row of the channel table; what is not finite is drawn as 0.
+    """A channel in physical units as colours, by its row of the channel table; values that are not finite are drawn as 0.
 
-    Raises KeyError for an unknown channel, ValueError for another number of components than its row has.
+    Raises KeyError for an unknown channel, ValueError for a wrong number of components.
     """
     row = channel(name)
     values = np.nan_to_num(np.asarray(values, np.float32), posinf=0.0, neginf=0.0)
@@ -50,7 +50,7 @@ def picture(name: str, values: Shaped[NpOrJax, "*lead H W C"]) -> UInt8[np.ndarr
 
 
 def enlarge(video: UInt8[np.ndarray, "*lead H W 3"], height: int) -> UInt8[np.ndarray, "*lead h w 3"]:
-    """Nearest-neighbour resampling to `height` rows, the aspect kept; pixels stay sharp squares when the factor is whole."""
+    """Nearest-neighbour resampling to `height` rows, the aspect kept; pixels stay sharp if the factor is an integer."""
     rows, columns = video.shape[-3:-1]
     if rows == height:
         return video
@@ -61,7 +61,7 @@ def enlarge(video: UInt8[np.ndarray, "*lead H W 3"], height: int) -> UInt8[np.nd
 
 
 def even(video: UInt8[np.ndarray, "*lead H W 3"]) -> UInt8[np.ndarray, "*lead h w 3"]:
-    """The picture with a row and a column of background added where it is odd: video codecs need even sizes."""
+    """Pad a picture of odd height or width with background to an even size, which video codecs need."""
     rows, columns = video.shape[-3:-1]
     if rows % 2 == 0 and columns % 2 == 0:
         return video
@@ -71,21 +71,21 @@ def even(video: UInt8[np.ndarray, "*lead H W 3"]) -> UInt8[np.ndarray, "*lead h 
 
 
 def titled(title: str, video: UInt8[np.ndarray, "T H W 3"]) -> UInt8[np.ndarray, "T h W 3"]:
-    """The video under a strip with its title, which is cut to fit."""
+    """The video below a strip with its title, which is shortened to fit."""
     strip = np.asarray(_strip(title, video.shape[2]))
     return np.concatenate([np.broadcast_to(strip, (len(video), *strip.shape)), video], 1)
 
 
 def side_by_side(videos: Titled) -> UInt8[np.ndarray, "T h w 3"]:
-    """Titled videos in one row, as `grid` with a column for each."""
+    """Titled videos in one row: `grid` with one column for each. Raises ValueError as `grid` does."""
     return grid(videos, len(videos))
 
 
 def grid(videos: Titled, columns: int) -> UInt8[np.ndarray, "T h w 3"]:
-    """Titled videos in rows of `columns`, of even size. All get the height of the tallest, enlarged towards
-    SHOWN_HEIGHT, and the length of the longest: a shorter one holds its last frame.
+    """Titled videos in rows of `columns`, of even size.
 
-    Raises ValueError for no video, an empty one, or what is not uint8 [T H W 3].
+    All get the height of the tallest, enlarged towards SHOWN_HEIGHT, and the length of the longest: a shorter one repeats its
+    last frame. Raises ValueError for no video, an empty one, or one that is not uint8 [T H W 3].
     """
     if not videos or columns < 1:
         raise ValueError(f"grid: {len(videos)} videos in {columns} columns; needed at least one of each")
@@ -99,8 +99,8 @@ def grid(videos: Titled, columns: int) -> UInt8[np.ndarray, "T h w 3"]:
     frames = max(len(video) for _, video in videos)
     cells = []
     for title, video in videos:
-        hold = np.minimum(np.arange(frames), len(video) - 1)
-        cells.append(titled(title, enlarge(video, height))[hold])
+        index = np.minimum(np.arange(frames), len(video) - 1)
+        cells.append(titled(title, enlarge(video, height))[index])
     widths = [max(cell.shape[2] for cell in cells[column::columns]) for column in range(min(columns, len(cells)))]
     left = np.cumsum([GAP, *(width + GAP for width in widths)])
     rows = math.ceil(len(cells) / columns)
@@ -112,7 +112,7 @@ def grid(videos: Titled, columns: int) -> UInt8[np.ndarray, "T h w 3"]:
 
 
 def channel_grid(video: WSV) -> UInt8[np.ndarray, "T h w 3"]:
-    """Every channel of a video in the order of the channel table, rgb first, titled, in a grid about as wide as it is high.
+    """Every channel of a video in the order of the channel table, rgb first, titled, in a grid about as wide as high.
 
     Raises ValueError for a video without channels.
     """
@@ -126,8 +126,8 @@ def channel_grid(video: WSV) -> UInt8[np.ndarray, "T h w 3"]:
 def loss_curves(rows: Sequence[Mapping[str, float | int]]) -> str:
     """An SVG drawing of the loss and its terms over the steps, on a log scale; `rows` as `runtime.metrics.read_metrics` gives.
 
-    A term's name may end in _0 or _1, the end of the flow it belongs to: both have one colour, and level 1 is dashed. Each
-    value is drawn pale, its running mean on top. Values that are not finite and positive are left out.
+    The suffix _0 or _1 of a term is its end of the flow: both have one colour, and level 1 is dashed. Values are drawn in a
+    pale colour, with their running mean on top. Values that are not finite and positive are left out.
     Raises ValueError for no rows, or rows without "loss".
     """
     if not rows or "loss" not in rows[0]:
@@ -154,7 +154,7 @@ def loss_curves(rows: Sequence[Mapping[str, float | int]]) -> str:
 
 
 def _curve(axes: Axes, name: str, points: Sequence[tuple[float | int, float | int]], colour: str) -> None:
-    """One line of `loss_curves`; nothing when no value can be drawn on a log scale."""
+    """Draw one curve of `loss_curves`; draw nothing if no value fits a log scale."""
     values = np.asarray([point for point in points if math.isfinite(point[1]) and point[1] > 0], np.float64)
     if not len(values):
         return
@@ -181,11 +181,11 @@ def _canvas(lead: tuple[int, ...], height: int, width: int) -> np.ndarray:
 
 
 def _strip(title: str, width: int) -> Image.Image:
-    """A title drawn on the background, cut with dots where it is too long."""
+    """A title on the background, shortened with "..." if it is too long."""
     strip = Image.new("RGB", (width, STRIP), BACKGROUND)
-    font, room = ImageFont.load_default(12), width - 4
+    font, available = ImageFont.load_default(12), width - 4
     text = title
-    while text and font.getlength(text) > room:
+    while text and font.getlength(text) > available:
         text = text[: -4 if text.endswith("...") else -1].rstrip(" .") + "..." if len(text) > 4 else ""
     ImageDraw.Draw(strip).text((2, STRIP // 2), text, INK, font, anchor="lm")
     return strip

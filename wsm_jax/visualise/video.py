@@ -15,15 +15,16 @@ from wsm_jax.typing import UInt8
 
 
 def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float | int) -> None:
-    """Writes uint8 [T H W 3] (an array, or any iterable of [H W 3]) as mp4: H.264, yuv420p, BT.709, whole or not at all.
+    """Writes uint8 [T H W 3] (an array, or any iterable of [H W 3]) as mp4 (H.264, yuv420p, BT.709), atomically.
 
-    4:2:0 needs even sizes, so an odd last row or column is doubled. Raises ValueError for no frame, a wrong dtype or shape.
+    4:2:0 needs even sizes, so an odd last row or column is repeated. Raises ValueError for a name that does not end in .mp4, a
+    frame rate that is not positive, no frame, or a wrong dtype or shape.
     """
     path = Path(path)
     if path.suffix.lower() != ".mp4":
-        raise ValueError(f"{path}: needed a name that ends in .mp4")
+        raise ValueError(f"{path}: needed a file name that ends in .mp4")
     if not fps > 0:
-        raise ValueError(f"{path}: frame rate {fps:g} Hz; needed a positive one")
+        raise ValueError(f"{path}: frame rate {fps:g} Hz; needed a positive number")
     frames = iter(frames)
     first = next(frames, None)
     if first is None:

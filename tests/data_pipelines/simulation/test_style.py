@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.simulation.scene import draw
-from data_pipelines.simulation.style import Style, draw_style
+from data_pipelines.simulation.style import SceneStyle, draw_style
 from wsm_jax.core.render import surface
 from wsm_jax.snapshot import Camera, Waves, look_at
 from wsm_jax.snapshot.waves import empty
@@ -14,10 +14,10 @@ from wsm_jax.snapshot.waves import empty
 SIZE = 24
 
 see = jax.jit(lambda waves, camera: surface(waves, camera, SIZE, SIZE))
-shade = jax.jit(Style.shade, static_argnums=4)
+shade = jax.jit(SceneStyle.shade, static_argnums=4)
 
 
-def flat_style(count: int, **changes) -> Style:
+def flat_style(count: int, **changes) -> SceneStyle:
     """White light from straight above, no texture, a mid-grey background."""
     zeros = np.zeros((count, 3), np.float32)
     fields = {
@@ -29,7 +29,7 @@ def flat_style(count: int, **changes) -> Style:
         "phase": zeros,
         "tint": zeros[:, 0],
     }
-    return Style(**(fields | changes))
+    return SceneStyle(**(fields | changes))
 
 
 @pytest.fixture(scope="module")
