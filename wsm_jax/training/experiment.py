@@ -182,6 +182,7 @@ def run_stage(
         dashboards=list(experiment.dashboards.values()),
         encode_video=encode_video,
         may_differ=free_keys(experiment, config, name),
+        step_flops=stage.objective.flops(stage.batch_size),
         label=name,
         progress=progress,
     )

@@ -89,6 +89,23 @@ def _begin(
     return TrainState(**trees["train"], ema=trees[EMA])
 
 
+class _Speed:
+    """Rates between two rows of metrics; the first row has none, for its time went to compiling."""
+
+    def __init__(self, step_flops: int) -> None:
+        self._flops = step_flops
+        self._last: tuple[int, float] | None = None
+
+    def until(self, step: int) -> dict[str, float]:
+        """The rates since the row before."""
+        now, last = time.perf_counter(), self._last
+        self._last = (step, now)
+        if last is None or step == last[0]:
+            return {}
+        rate = (step - last[0]) / (now - last[1])
+        return {"steps_per_s": rate} | ({"gflops_per_s": rate * self._flops / 1e9} if self._flops else {})
+
+
 def _no_video(path: Path, frames: UInt8[np.ndarray, "T H W 3"], fps: float) -> None:
     """Leaves out videos where the caller brings no encoder."""
 
@@ -106,13 +123,15 @@ def train(
     dashboards: Sequence[Dashboard] = (),
     encode_video: EncodeVideo = _no_video,
     may_differ: Collection[str] = (),
+    step_flops: int = 0,
     label: str = "train",
     progress: bool = True,
 ) -> TrainState:
     """Trains to `stage.steps` updates and returns the final state; goes on by itself from the newest checkpoint of `workdir`.
 
     Checkpoints every `checkpoint_every` updates, at the end and on SIGTERM (then raises `Preempted`); metrics rows every
-    `log_every` updates. `frozen` are placed arrays. `encode_video` writes the videos of hooks as mp4. Keys of `config` in
+    `log_every` updates. `frozen` are placed arrays. `encode_video` writes the videos of hooks as mp4. Rows tell
+    steps_per_s, and with the model FLOPs of a step gflops_per_s. Keys of `config` in
     `may_differ` may change between runs in one workdir; others make it another experiment's. Raises ValueError for that, for
     parameters or batches that do not fit the mesh and for a damaged checkpoint, OSError for a full disk, FloatingPointError
     when loss or gradient is not finite: the checkpoints before it stand.
@@ -132,6 +151,7 @@ def train(
             closing(Watchdog(folder / "hang.log", stage.hang_seconds)) as watchdog,
             _StopSignal(checkpoints) as stop,
         ):
+            speed = _Speed(step_flops)
 
             def finish(step: int, metrics: Mapping[str, Array], extra: Mapping[str, float]) -> None:
                 """Waits for a step that was dispatched before, checks and reports it."""
@@ -145,7 +165,7 @@ def train(
                     )
                 bar.update({"loss": values["loss"]})
                 if step % stage.log_every == 0 or step == steps or extra.keys() - {"data_seconds"}:
-                    writer.write(step, {**values, **extra})
+                    writer.write(step, {**values, **extra, **speed.until(step)})
 
             pending: tuple[int, Mapping[str, Array], Mapping[str, float]] | None = None
             while done < steps:

@@ -29,7 +29,7 @@ INK = (226, 226, 230)
 Titled = Sequence[tuple[str, np.ndarray]]
 """(title, uint8 video [T H W 3]) pairs."""
 
-NOT_CURVES = ("step", "time", "data_seconds", "grad_norm", "finite")
+NOT_CURVES = ("step", "time", "data_seconds", "grad_norm", "finite", "steps_per_s", "gflops_per_s")
 """Keys of metric rows that are not terms of a loss."""
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#7f7f7f", "#a6761d", "#666600")
 
@@ -132,7 +132,7 @@ def loss_curves(rows: Sequence[Mapping[str, float | int]]) -> str:
     """
     if not rows or "loss" not in rows[0]:
         raise ValueError(f"loss curves: {len(rows)} rows of metrics; needed at least one, with 'step' and 'loss'")
-    names = ["loss", *(name for name in dict.fromkeys(n for row in rows for n in row) if name not in (*NOT_CURVES, "loss"))]
+    names = ["loss", *(name for name in dict.fromkeys(n for row in rows for n in row) if _is_term(name))]
     style: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "wsm", "font.family": "sans-serif", "font.size": 9}
     with rc_context(style):
         figure = Figure(figsize=(6.2, 3.3), layout="constrained")
@@ -168,6 +168,11 @@ def _curve(axes: Axes, name: str, points: Sequence[tuple[float | int, float | in
     marker = "o" if len(values) == 1 else ""
     mean = (total[high] - total[low]) / (high - low)
     axes.plot(values[:, 0], mean, linestyle=dashed, marker=marker, color=colour, linewidth=wide, label=name)
+
+
+def _is_term(name: str) -> bool:
+    """True for a term of the loss, and for the loss on held-out batches; other results of evaluators are no curves."""
+    return name == "validation/loss" or (name not in (*NOT_CURVES, "loss") and "/" not in name)
 
 
 def _stem(name: str) -> str:
