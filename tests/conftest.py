@@ -17,6 +17,9 @@ os.environ["XLA_FLAGS"] = " ".join(
     [os.environ.get("XLA_FLAGS", ""), "--xla_backend_optimization_level=0"]
     + ["--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"] * version("jaxlib").startswith("0.10.")
 )
+# In the environment, for the processes that tests start, too.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(__file__).parents[1] / ".jax_cache")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import jax
 import numpy as np
@@ -27,8 +30,6 @@ from jaxtyping import install_import_hook
 install_import_hook(["wsm_jax", "data_pipelines"], "beartype.beartype")
 
 jax.config.update("jax_num_cpu_devices", 8)
-jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".jax_cache"))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 MEMORY_BYTES = 2 * 2**30
 """Resident memory of a test process above which it frees its compiled programs; else a worker grows to 7 GB."""
