@@ -58,7 +58,7 @@ class PointObjective:
         params = jax.eval_shape(lambda: meta.unbox(self.init(jax.random.key(0))))
         base = PointObjective(self.base) if self.base else self
         frozen = {"base": jax.eval_shape(lambda: meta.unbox(base.init(jax.random.key(0))))}
-        return training_flops(lambda p, b: self.loss(p, b, jax.random.key(0), frozen)[0], params, self.batch(rows))
+        return training_flops(lambda *a: self.loss(*a)[0], params, self.batch(rows), jax.random.key(0), frozen)
 
 
 @dataclasses.dataclass(frozen=True)

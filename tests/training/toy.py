@@ -109,7 +109,20 @@ def stage(steps, objective=None, **changes):
     return Stage(objective or Regression(), Data(), Fixed(), steps=steps, **{**settings, **changes})
 
 
-def run(workdir, steps, objective=None, batches=None, mesh=None, config=CONFIG, seed=3, hooks=(), frozen=None, **changes):
+def run(
+    workdir,
+    steps,
+    objective=None,
+    batches=None,
+    mesh=None,
+    config=CONFIG,
+    seed=3,
+    hooks=(),
+    frozen=None,
+    may_differ=(),
+    progress=False,
+    **changes,
+):
     """A training with the settings of these tests, and `changes` of its stage."""
     return train(
         stage(steps, objective, **changes),
@@ -120,7 +133,8 @@ def run(workdir, steps, objective=None, batches=None, mesh=None, config=CONFIG, 
         seed=seed,
         frozen=frozen or {},
         hooks=hooks,
-        progress=False,
+        may_differ=may_differ,
+        progress=progress,
     )
 
 
