@@ -73,7 +73,7 @@ class BridgeDraws:
         core = core & (jax.random.bernoulli(keys[3], self.remainder, (rows, 1)) | is_other)
         return core * exists[0], pixel * exists[1], self._levels(keys[4:7], kind[:, 0])
 
-    def _levels(self, keys: Key, kind: Array) -> Array:
+    def _levels(self, keys: Array, kind: Array) -> Array:
         """Levels [B*T], leaning to the end that the kind of row gives."""
         rows = kind.shape
         level, lean = self.levels.sample(keys[0], rows), jax.random.uniform(keys[1], rows)
