@@ -93,7 +93,7 @@ def test_batches_that_do_not_divide_over_the_mesh_are_refused(tmp_path):
 
 def test_data_that_lack_what_the_objective_reads_are_named():
     stage = open_experiment(load(QUICKSTART, {"stages.bridge.data.channels": ("rgb", "base_colour")})).stages["bridge"]
-    with pytest.raises(ValueError, match=r"stages\.bridge: the objective reads channels/coverage, uint8 .*the data give none"):
+    with pytest.raises(ValueError, match=r"stages\.bridge: the objective reads channels/centre, int16 .*the data give none"):
         check_stage("bridge", stage, single())
 
 
