@@ -1,10 +1,10 @@
-"""Tasks over many items as an Apache Beam pipeline, for builds that a machine does not suffice for.
+"""A task over many items as an Apache Beam pipeline, for builds too large for one machine.
 
-    Create(items) | Reshuffle | a task an item
+    Create(items) | Reshuffle | task per item
 
-The tasks write what they make, so nothing is sent back: the folder they write to, and the recordings they read, must be within
-reach of every worker, under the same path. A worker of Beam hands its items to a process of its own, as `workers.run` does: it
-sees no accelerator, has its environment before anything is imported, and takes nothing else along when it dies.
+Tasks write their results themselves and return nothing: the output folder and the recordings must have the same path on every
+worker. A Beam worker runs its items in a separate process, as `workers.run` does: the process sees no accelerator, has its
+environment before any import, and a crash of it loses nothing else.
 """
 
 import base64
@@ -24,36 +24,36 @@ from typing import Any
 
 import jax
 
-from data_pipelines.workers import Died, Item, Result, Run, begin
+from data_pipelines.workers import Executor, Item, Result, WorkerCrash, configure_worker
 from wsm_jax.extras import extra
 
 _MARK = "::wsm-error::"
 
 
-def runner(options: Sequence[str] = ()) -> Run:
-    """What runs tasks as `workers.run` does, in a pipeline with Beam's options, as ["--runner=DataflowRunner", ...].
+def runner(options: Sequence[str] = ()) -> Executor:
+    """Executor that runs a task as a pipeline with Beam's options, such as ["--runner=DataflowRunner", ...].
 
-    The number of workers is Beam's affair; the items come when the last of them is done, each with None. A task that raises,
-    or whose process dies, ends the run with its own error once Beam has given up.
+    Beam chooses the number of workers. All items are yielded, each with None, after the last one is done. An exception or crash
+    of a task ends the run with the task's own error, after the retries of Beam.
 
-    Raises ModuleNotFoundError without the extra `beam`, ValueError for options or a runner that Beam does not take.
+    Raises ModuleNotFoundError without the extra `beam`, ValueError for options or a runner that Beam does not accept.
     """
     beam = extra("apache_beam", "beam")
     for before, word in zip(["", *options], options):
         if not word.startswith("--") and (not before.startswith("--") or "=" in before):
-            raise ValueError(f"{word!r} is no option of Apache Beam; needed --NAME=VALUE")  # it would be passed over
-    with contextlib.redirect_stderr(io.StringIO()) as said:
+            raise ValueError(f"{word!r} is no option of Apache Beam; needed --NAME=VALUE")  # Beam would ignore it
+    with contextlib.redirect_stderr(io.StringIO()) as stderr:
         try:
-            given = beam.options.pipeline_options.PipelineOptions(list(options))
-            given.get_all_options()  # parses every one
+            parsed = beam.options.pipeline_options.PipelineOptions(list(options))
+            parsed.get_all_options()  # parses every option
         except SystemExit as error:
-            reason = said.getvalue().strip().rpartition("error: ")[2]
+            reason = stderr.getvalue().strip().rpartition("error: ")[2]
             raise ValueError(f"Apache Beam does not take {' '.join(options)}: {reason}") from error
-    debug = given.view_as(beam.options.pipeline_options.DebugOptions)
-    # tasks are large: more parallelism is more processes, not a dozen tasks in the memory of each
+    debug = parsed.view_as(beam.options.pipeline_options.DebugOptions)
+    # tasks need much memory: parallelism comes from processes, not from a dozen threads in each
     debug.number_of_worker_harness_threads = debug.number_of_worker_harness_threads or 1
-    beam.Pipeline(options=given)  # raises for a runner that is not known, or lacks options
-    return functools.partial(_run, given)
+    beam.Pipeline(options=parsed)  # raises for an unknown runner, or one that lacks options
+    return functools.partial(_run, parsed)
 
 
 def _run(
@@ -81,34 +81,40 @@ def _run(
 
 
 def _step(task: bytes, environment: dict[str, str], compilations: str | None) -> Any:
-    """The transform that does the task."""
+    """Transform that applies the task to each item."""
     beam = extra("apache_beam", "beam")
-    # a class that is made here travels as what it holds, and its functions as their names in this module
-    held = {"setup": _setup, "process": _process, "teardown": _teardown, "task": task, "given": (environment, compilations)}
-    return beam.ParDo(type("Task", (beam.DoFn,), held)())
+    # a class made here is pickled by value, its functions by their names in this module
+    members = {
+        "setup": _setup,
+        "process": _process,
+        "teardown": _teardown,
+        "task": task,
+        "setup_arguments": (environment, compilations),
+    }
+    return beam.ParDo(type("Task", (beam.DoFn,), members)())
 
 
 def _setup(self: Any) -> None:
-    self.own = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _begin, self.given)
+    self.process_pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _start_worker, self.setup_arguments)
 
 
 def _teardown(self: Any) -> None:
-    self.own.shutdown(cancel_futures=True)
+    self.process_pool.shutdown(cancel_futures=True)
 
 
 def _process(self: Any, item: Any) -> None:
-    """Raises RuntimeError from which `_unpacked` makes the error of the task again."""
+    """Run the task on one item. Raises RuntimeError that `_unpacked` turns back into the error of the task."""
     try:
-        self.own.submit(_do, self.task, item).result()
+        self.process_pool.submit(_do, self.task, item).result()
     except BrokenProcessPool as error:
-        raise RuntimeError(_packed(Died(f"the process that worked at {item} died"))) from error
+        raise RuntimeError(_packed(WorkerCrash(f"the process that worked at {item} died"))) from error
     except Exception as error:
         raise RuntimeError(_packed(error)) from error
 
 
-def _begin(environment: dict[str, str], compilations: str | None) -> None:
+def _start_worker(environment: dict[str, str], compilations: str | None) -> None:
     os.environ.update(environment)
-    begin(1, 1, compilations)  # runners start a worker a core
+    configure_worker(1, 1, compilations)  # runners start one worker per core
 
 
 def _do(task: bytes, item: Any) -> None:
@@ -121,7 +127,7 @@ def _loaded(task: bytes) -> Callable[[Any], Any]:
 
 
 def _packed(error: Exception) -> str:
-    """An error as text that survives whatever a runner wraps it in: its message, then the same as a word of base64."""
+    """Error as text that survives any wrapping by a runner: its message, then its type and arguments in base64."""
     _, values, *_ = error.__reduce__()
     values = values if all(isinstance(value, str | int) for value in values) else (str(error),)
     word = base64.b64encode(json.dumps([type(error).__name__, *values]).encode()).decode()
@@ -129,14 +135,14 @@ def _packed(error: Exception) -> str:
 
 
 def _unpacked(text: str) -> Exception | None:
-    """The error within a runner's message, of its own kind where that is built in; None where there is none."""
-    # base64 of JSON, never of a pickle: a message may quote the recording, and that is not to be trusted
-    found = re.findall(f"{_MARK}([A-Za-z0-9+/=]+){_MARK}", text)
+    """Error inside a runner's message, of its original type where that is built in; None if there is no error in it."""
+    # base64 of JSON, never of a pickle: a message may quote the recording, which is not trusted
+    words = re.findall(f"{_MARK}([A-Za-z0-9+/=]+){_MARK}", text)
     try:
-        name, *values = json.loads(base64.b64decode(found[-1], validate=True))
+        name, *values = json.loads(base64.b64decode(words[-1], validate=True))
     except (IndexError, ValueError):
         return None
-    kind = {"Died": Died}.get(name, getattr(builtins, str(name), None))
+    kind = {"WorkerCrash": WorkerCrash}.get(name, getattr(builtins, str(name), None))
     try:
         if isinstance(kind, type) and issubclass(kind, Exception):
             return kind(*values)

@@ -1,4 +1,4 @@
-"""Tasks over many items, in processes of their own: any number of them, and none that dies takes the others' work along."""
+"""A task over many items in separate processes; a process that crashes does not lose the work of the others."""
 
 import concurrent.futures
 import contextlib
@@ -18,18 +18,16 @@ import jax
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-Run = Callable[..., Iterable[tuple[Any, Any]]]
-"""What works at tasks: `run`, or what `beam.runner` gives."""
+Executor = Callable[..., Iterable[tuple[Any, Any]]]
+"""Maps a task over items and yields (item, result): `run`, or a result of `beam.runner`."""
 
 
-class Died(RuntimeError):
-    """A process ended while it worked at an item: killed by the system (memory), by a fault of compiled code, or in the end by
-    us, for it did not come to one.
-    """
+class WorkerCrash(RuntimeError):
+    """A worker process ended during an item: out of memory, a fault in compiled code, or stopped by us after a time limit."""
 
 
 _task: Any = None
-"""What this process works at: it is sent once, for it may hold what is known of 100,000 recordings."""
+"""Task of this process; sent once, because it may describe 100,000 recordings."""
 
 
 def run(
@@ -39,18 +37,19 @@ def run(
     environment: dict[str, str] | None = None,
     *,
     limit_s: float | None = None,
-) -> Iterator[tuple[Item, Result | Died]]:
-    """(item, result) as they are done, in `workers` spawned processes; 1 works in this process, unless it has a limit.
+) -> Iterator[tuple[Item, Result | WorkerCrash]]:
+    """Yield (item, result) in the order of completion, from `workers` spawned processes; one worker without a time limit runs
+    in this process.
 
-    A process that is at one item for more than `limit_s` seconds is ended, whatever it is doing.
-    What a task raises is raised here. Where a process dies, what it may have been at is tried again, one after the other; the
-    item that its process dies at again comes with `Died`. Processes end with the one that started them.
+    A process that needs more than `limit_s` seconds for one item is stopped. Raises what a task raises. After a crash the items
+    that were in progress are retried one at a time; an item that crashes again is yielded with a `WorkerCrash`. Processes end
+    with their parent.
     """
     if workers == 1 and not environment and limit_s is None:
         yield from ((item, task(item)) for item in items)
         return
     left = dict(enumerate(items))
-    with _environment({} if environment is None else environment):
+    with _environment_variables({} if environment is None else environment):
         while left:
             try:
                 for index, result in _pooled(task, left, workers, limit_s):
@@ -64,11 +63,11 @@ def run(
 def _pooled(
     task: Callable[[Item], Result], items: Mapping[int, Item], workers: int, limit_s: float | None
 ) -> Iterator[tuple[int, Result]]:
-    """Index and result as they are done. Raises BrokenProcessPool where a process dies."""
+    """Yield (index, result) in the order of completion. Raises BrokenProcessPool after a crash."""
     pool = concurrent.futures.ProcessPoolExecutor(
         max(min(workers, len(items)), 1),
         multiprocessing.get_context("spawn"),
-        _begin,
+        _start_worker,
         (task, os.cpu_count() or 1, workers, jax.config.jax_compilation_cache_dir),  # type: ignore[attr-defined]
     )
     try:
@@ -76,7 +75,7 @@ def _pooled(
         broken: BrokenProcessPool | None = None
         for future in concurrent.futures.as_completed(list(futures)):
             index, error = futures.pop(future), future.exception()
-            if isinstance(error, BrokenProcessPool):  # it comes for all that are left; what is done may come after it
+            if isinstance(error, BrokenProcessPool):  # every unfinished future gets it; finished ones may follow
                 broken = error
             else:
                 yield index, future.result()
@@ -88,8 +87,8 @@ def _pooled(
 
 def _one_by_one(
     task: Callable[[Item], Result], items: Mapping[int, Item], limit_s: float | None
-) -> Iterator[tuple[int, Result | Died]]:
-    """As `_pooled`, one at a time, so that it is known which one a process dies at."""
+) -> Iterator[tuple[int, Result | WorkerCrash]]:
+    """`_pooled` with one worker, so that the item that crashes is known."""
     left = dict(items)
     while left:
         try:
@@ -99,18 +98,18 @@ def _one_by_one(
         except BrokenProcessPool:
             index = next(iter(left))
             late = "" if limit_s is None else f", or was ended after {limit_s:g} s"
-            yield index, Died(f"the process that worked at {left.pop(index)} died{late}")
+            yield index, WorkerCrash(f"the process that worked at {left.pop(index)} died{late}")
 
 
 def _work(item: Any, limit_s: float | None) -> Any:
-    if limit_s is not None:  # by a thread of its own that needs no interpreter, for a decoder may hold that
-        faulthandler.dump_traceback_later(limit_s, exit=True, file=_nowhere())
+    if limit_s is not None:  # a C thread, because a decoder may hold the interpreter lock
+        faulthandler.dump_traceback_later(limit_s, exit=True, file=_null_file())
     try:
         return _task(item)
     except Exception as error:
         try:
             pickle.loads(pickle.dumps(error))
-        except Exception:  # it would break the pool on its way back, as if the process had died
+        except Exception:  # an error that cannot be pickled would break the pool like a crash
             raise RuntimeError(f"{type(error).__name__}: {error}") from None
         raise
     finally:
@@ -118,33 +117,33 @@ def _work(item: Any, limit_s: float | None) -> Any:
 
 
 @functools.cache
-def _nowhere() -> IO[str]:
-    """Where the place that a process hung at is told: nobody would know what it is."""
+def _null_file() -> IO[str]:
+    """File for the traceback of a stopped process, which is of no use to the caller."""
     return open(os.devnull, "w")
 
 
-def _begin(task: Any, cores: int, workers: int, compilations: str | None) -> None:
-    """Takes the task into a worker, once for all its items; the worker ends with its parent."""
+def _start_worker(task: Any, cores: int, workers: int, compilations: str | None) -> None:
+    """Store the task in a worker, once for all its items; the worker ends with its parent."""
     global _task
     _task = task
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    begin(cores, workers, compilations)
+    configure_worker(cores, workers, compilations)
 
 
-def begin(cores: int, workers: int, compilations: str | None) -> None:
-    """Keeps a worker off accelerators, and, where the workers fill the machine, to one thread of its own.
+def configure_worker(cores: int, workers: int, compilations: str | None) -> None:
+    """Hide accelerators from a worker, and limit it to one thread where there are at least as many workers as cores.
 
-    What the workers before it have compiled it finds in the folder `compilations`.
+    `compilations` is the folder of JAX's compilation cache, shared by all workers.
     """
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_compilation_cache_dir", compilations)
     if workers >= cores:
-        given = [os.environ["XLA_FLAGS"]] if "XLA_FLAGS" in os.environ else []
-        os.environ["XLA_FLAGS"] = " ".join([*given, "--xla_cpu_multi_thread_eigen=false"])
+        flags = [os.environ["XLA_FLAGS"]] if "XLA_FLAGS" in os.environ else []
+        os.environ["XLA_FLAGS"] = " ".join([*flags, "--xla_cpu_multi_thread_eigen=false"])
 
 
 def _end_with_parent() -> None:
-    """Ends this process when the one that started it is gone: nobody else would, and what it writes would meet a new run's."""
+    """End this process when its parent has ended; otherwise its writes could collide with those of a new run."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -152,8 +151,8 @@ def _end_with_parent() -> None:
 
 
 @contextlib.contextmanager
-def _environment(changes: dict[str, str]) -> Iterator[None]:
-    """Sets environment variables for the processes that are started inside."""
+def _environment_variables(changes: dict[str, str]) -> Iterator[None]:
+    """Set environment variables for the processes that start in this context."""
     before = {key: os.environ[key] for key in changes if key in os.environ}
     os.environ.update(changes)
     try:

@@ -9,7 +9,7 @@ import pytest
 from flax import linen as nn
 
 from wsm_jax import config as configs
-from wsm_jax.config import BOUND_LATER, CLASS, as_config, build, from_json, load, node, override, packages, to_json
+from wsm_jax.config import BOUND_LATER, CLASS, as_config, build, from_json, node, override, packages, to_json
 from wsm_jax.flow import LevelMix
 from wsm_jax.layers.transformer import Transformer
 from wsm_jax.training.experiment import open_experiment

@@ -1,4 +1,4 @@
-"""Sizes, rates and lengths that clips come in."""
+"""Buckets: size, rate and length of clips."""
 
 import dataclasses
 import math
@@ -11,7 +11,7 @@ _FORM = re.compile(r"(\d{1,6})x(\d{1,6})@(\d+\.?\d*|\.\d+)x(\d+\.?\d*|\.\d+)")
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Bucket:
-    """Clips of one size, rate and length."""
+    """Size, rate and length of clips."""
 
     height: int
     width: int
@@ -20,14 +20,14 @@ class Bucket:
 
     @classmethod
     def parse(cls, text: str) -> "Bucket":
-        """Of HEIGHTxWIDTH@HZxSECONDS, as 256x256@8x2. Raises ValueError."""
+        """Bucket from HEIGHTxWIDTH@HZxSECONDS, as 256x256@8x2. Raises ValueError."""
         match = _FORM.fullmatch(text.strip())
         if not match:
             raise ValueError(f"bucket {text!r}; needed HEIGHTxWIDTH@HZxSECONDS, as 256x256@8x2")
         return cls(int(match[1]), int(match[2]), float(match[3]), float(match[4])).check()
 
     def check(self) -> "Bucket":
-        """Returns itself; raises ValueError for what is no whole number of frames."""
+        """Return itself. Raises ValueError for numbers that are not positive, or no whole number of frames."""
         if not (0 < self.frame_hz < math.inf and 0 < self.seconds < math.inf and min(self.height, self.width) > 0):
             raise ValueError(
                 f"ingest: {self.frame_hz:g} frames a second, clips of {self.seconds:g} s, {self.height} x {self.width} pixels; "
@@ -48,15 +48,15 @@ class Bucket:
 
     @property
     def name(self) -> str:
-        """As a folder is called."""
+        """Name of the folder of its clips."""
         return f"{self.height}x{self.width}_{self.frame_hz:g}hz_{self.seconds:g}s"
 
 
-def fitting(buckets: tuple[Bucket, ...], height: int, width: int | float, frame_hz: float | int) -> list[Bucket]:
-    """The buckets for pictures of a size and rate, longest first: those of the aspect nearest to theirs, and of these the
-    largest that does not enlarge them (the smallest where all do), at the highest rate that they have.
+def best_buckets(buckets: tuple[Bucket, ...], height: int, width: int | float, frame_hz: float | int) -> list[Bucket]:
+    """Buckets for pictures of a size and rate, longest first.
 
-    Empty where all rates are higher than theirs by more than 1 %: frames would be repeated, motion invented.
+    They have the aspect nearest to the pictures', then the largest size that does not enlarge them (else the smallest size),
+    then the highest rate that the pictures reach. Empty if all rates exceed theirs by more than 1 %: frames would be repeated.
     """
     slow = [b for b in buckets if b.frame_hz <= 1.01 * frame_hz]
     if not slow:

@@ -1,7 +1,7 @@
-"""Real recordings -> WSV datasets: find, scan, plan, cut; in processes and on hosts, all of which come to the same bytes.
+"""Real recordings -> WSV datasets: find, scan, plan, cut; the bytes do not depend on the number of processes and hosts.
 
-Recordings of one form (over time or views, with the same channels, cameras, signals) and one bucket make one dataset. Where
-all are of one, the dataset is at `out`; else each is in a folder below it, and `out` is a collection: see collection.py.
+Recordings with the same channels, cameras and signals (over time or views) and one bucket make one dataset. A single dataset is
+at `out`; several are in folders below it, and `out` is a collection: see collection.py.
 """
 
 import dataclasses
@@ -15,12 +15,12 @@ import numpy as np
 from data_pipelines import wsv
 from data_pipelines.ingest import frame
 from data_pipelines.ingest.bucket import Bucket
-from data_pipelines.ingest.caption import Cue, checked, shown
-from data_pipelines.ingest.crew import Crew
-from data_pipelines.ingest.find import Candidate, Rejection, find_masked
-from data_pipelines.ingest.plan import MEASURES, Cut, Filters, Found, plan
-from data_pipelines.ingest.scan import Reading, Scans, reopened
-from data_pipelines.workers import Died, Run, run
+from data_pipelines.ingest.caption import Cue, drop_late_cues, match_captions
+from data_pipelines.ingest.find import Candidate, Rejection, find_with_masks
+from data_pipelines.ingest.plan import MEASURES, Filters, PlannedClip, ScannedRecording, plan_clips
+from data_pipelines.ingest.scan import ReaderOptions, ScanTask, reopen
+from data_pipelines.ingest.scheduler import Scheduler
+from data_pipelines.workers import WorkerCrash
 from data_pipelines.wsv import collection
 from data_pipelines.wsv import manifest as records
 from data_pipelines.wsv.clip import Clip
@@ -28,123 +28,130 @@ from data_pipelines.wsv.folder import Folder
 from wsm_jax.snapshot import channel
 
 SHARD_BYTES = 64 * 2**20
-"""Pixels of a shard, at most (or one clip): what a worker holds in memory, a few times, and loses when it is killed."""
+"""Most bytes of pixels in a shard (at least one clip): a worker holds a few times this in memory, and a crash loses it."""
 
 REJECTED = "rejected.jsonl"
-_RUN = 8
-"""Frames that are kept together at most, where nobody says how many: windows that begin anywhere read up to so many more."""
+_CHUNK = 8
+"""Default of the most frames per chunk; a window that begins inside a chunk reads up to that many more."""
 _RATED = ("frames", "rlds", "redwood")
+"""Kinds of recordings that may have no times."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class IngestOptions:
+    """Content of a dataset of recordings: the same options and inputs give the same bytes."""
+
+    name: str
+    """Name of the dataset."""
+    licence: str
+    """Licence of the recordings."""
+    buckets: Sequence[Bucket]
+    """Sizes, rates and lengths of the clips."""
+    codec: str = "jpeg"
+    """Storage of rgb: "jpeg", "h264" or "array"."""
+    frames_per_chunk: int | None = None
+    """Frames stored together; None: 8, or those of a second if fewer."""
+    derive: tuple[str, ...] = ()
+    """Channels to compute where depth and cameras are known: "normal", "motion"."""
+    captions: Mapping[str, Sequence[str | Cue]] = dataclasses.field(default_factory=dict)
+    """Name of a recording -> its captions."""
+    masks: str | Path | None = None
+    """Folder of instance masks."""
+    reader: ReaderOptions = dataclasses.field(default_factory=ReaderOptions)
+    filters: Filters = dataclasses.field(default_factory=Filters)
+    strict: bool = False
+    """Raise for an unusable recording, before anything is written, instead of leaving it out."""
+
+    def check(self) -> "IngestOptions":
+        """Return itself. Raises ValueError that names the option with an invalid value."""
+        for key, value in (("name", self.name), ("licence", self.licence)):
+            if not value.strip():
+                raise ValueError(f"ingest: {key} is empty; every dataset states its {key}")
+        if not self.buckets:
+            raise ValueError("ingest: no buckets; needed one size, rate and length of clips at least")
+        if self.frames_per_chunk is not None and self.frames_per_chunk < 1:
+            raise ValueError(f"ingest: frames_per_chunk {self.frames_per_chunk}; needed 1 or more, or None")
+        for part in (*self.buckets, self.filters):
+            part.check()
+        return self
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What became of the recordings."""
+    """Result of a build."""
 
     manifests: dict[str, dict[str, Any]]
-    """Folder below `out` ("": itself) -> manifest, of every dataset."""
+    """Folder of a dataset below `out` ("": `out` itself) -> its manifest."""
     rejected: tuple[Rejection, ...]
-    """What was left out, and why."""
+    """Recordings, and parts of them, that were left out, with reasons."""
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """The one manifest. Raises ValueError where there are several."""
+        """The only manifest. Raises ValueError if there are several."""
         if len(self.manifests) != 1:
             raise ValueError(f"{len(self.manifests)} datasets were made: {', '.join(self.manifests)}; needed one")
         return next(iter(self.manifests.values()))
 
 
-def ingest(
-    inputs: Sequence[str | Path],
-    out: str | Path,
-    *,
-    name: str,
-    licence: str,
-    buckets: Sequence[Bucket],
-    codec: str = "jpeg",
-    frames_per_chunk: int | None = None,
-    derive: tuple[str, ...] = (),
-    captions: Mapping[str, Sequence[str | Cue]] | None = None,
-    masks: str | Path | None = None,
-    how: Reading | None = None,
-    filters: Filters | None = None,
-    strict: bool = False,
-    workers: int = 1,
-    host: int = 0,
-    hosts: int = 1,
-    runner: Run = run,
-    progress: bool = True,
-) -> Report:
-    """Builds the dataset, or the collection of datasets, `out` from recordings of any kind that is known.
+def ingest(inputs: Sequence[str | Path], out: str | Path, options: IngestOptions, scheduler: Scheduler | None = None) -> Report:
+    """Build the dataset, or the collection of datasets, `out` from recordings of any supported kind.
 
-    Every recording is read twice: once to know that it is whole, how sharp it is and where its shots are, and once to cut its
-    clips. Of those over time `frames_per_chunk` frames are kept together (None: 8, or those of a second where they are fewer).
-    What cannot be used is left out, listed with its reason in the report and in rejected.jsonl of every dataset; with `strict`
-    it is an error instead, before anything is written. A build that was stopped goes on when called again with the same
-    arguments, and what is finished stays. Of `hosts` that are called with the same arguments and a `host` each, every one does
-    its share, and waits for the others. One that is called when they have finished reads every recording itself.
+    Every recording is read twice: first to check it and to measure sharpness and shots, then to cut its clips. Unusable
+    recordings are left out and listed with the reason in the report and in rejected.jsonl of every dataset. A build that was
+    stopped continues when called again with the same arguments; finished files stay. With several hosts each one is called with
+    the same arguments and its own index, makes its share, and waits for the others; a host that starts after the others have
+    finished reads every recording itself.
 
-    Raises FileNotFoundError or ValueError before anything is written for arguments that make no sense and where nothing can
-    be used; OSError for a full disk.
+    Raises FileNotFoundError or ValueError before anything is written for invalid arguments, and where no clip can be made;
+    OSError for a full disk.
     """
-    how, filters = how or Reading(), (filters or Filters()).check()
-    chosen = tuple(bucket.check() for bucket in buckets)
-    _check(inputs, name, licence, chosen, frames_per_chunk)
-    crew = Crew(workers, host, hosts, runner, progress).check()
-    candidates, rejected = _candidates(inputs, masks, how)
-    texts = checked([c.name for c in candidates], captions or {})
-    scans = Scans(Folder(f"{str(out).rstrip('/')}.scan"), tuple(candidates), how)
+    if not inputs:
+        raise ValueError("ingest: no inputs; needed at least one recording, as a video (mp4, mov, webm, mkv)")
+    options.check()
+    scheduler = (scheduler or Scheduler()).check()
+    candidates, rejected = _candidates(inputs, options)
+    texts = match_captions([c.name for c in candidates], options.captions)
+    scans = ScanTask(Folder(f"{str(out).rstrip('/')}.scan"), tuple(candidates), options.reader)
     try:
-        results = _scanned(scans, Folder(out), crew)
-        found, cuts, rejected = _planned(results, texts, rejected, chosen, filters, strict)
+        results = _scan_all(scans, Folder(out), scheduler)
+        scanned, planned, rejected = _planned(results, texts, rejected, options)
+        job_options = dataclasses.replace(options, captions={})  # workers have them in `scanned`
         jobs = {
-            folder: _Job(scans.candidates, tuple(found), tuple(members), how, derive)
-            for folder, members in _groups(found, cuts).items()
+            folder: _DatasetJob(scans.candidates, tuple(scanned), tuple(members), job_options)
+            for folder, members in _datasets(scanned, planned).items()
         }
         _check_place(Folder(out), jobs)
         attached = {REJECTED: b"".join(records.dumps(dataclasses.asdict(one)) + b"\n" for one in rejected)}
         manifests = {}
         for folder, job in jobs.items():
-            arguments = {"name": f"{name}/{folder}" if folder else name, "attached": attached}
-            arguments |= {"sources": job.sources(licence), "build": job.build(chosen, filters)}
+            arguments = {"name": f"{options.name}/{folder}" if folder else options.name, "attached": attached}
+            arguments |= {"sources": job.sources(), "build": job.build()}
             path = f"{str(out).rstrip('/')}/{folder}" if folder else out
-            manifests[folder] = _written(path, job.layout(codec, frames_per_chunk), arguments, job, crew)
+            manifests[folder] = _written(path, job.layout(), arguments, job, scheduler)
     except ValueError:
-        if crew.alone:  # another host would wait for them for ever
+        if scheduler.single_host:  # another host would wait for the scans for ever
             scans.clear()
         raise
     if list(manifests) != [""]:
-        collection.write(Folder(out), name, {key: value["counts"]["clips"] for key, value in manifests.items()})
-    scans.clear()  # a host that still looks for them finds that all is done, and makes its own
+        collection.write(Folder(out), options.name, {key: value["counts"]["clips"] for key, value in manifests.items()})
+    scans.clear()  # a host that still needs them sees that the build is finished, and makes its own
     return Report(manifests, tuple(rejected))
 
 
-def _check(inputs: Sequence[Any], name: str, licence: str, buckets: tuple[Bucket, ...], frames_per_chunk: int | None) -> None:
-    if not inputs:
-        raise ValueError("ingest: no inputs; needed at least one recording, as a video (mp4, mov, webm, mkv)")
-    for key, value in (("name", name), ("licence", licence)):
-        if not value.strip():
-            raise ValueError(f"ingest: {key} is empty; every dataset states its {key}")
-    if not buckets:
-        raise ValueError("ingest: no buckets; needed one size, rate and length of clips at least")
-    if frames_per_chunk is not None and frames_per_chunk < 1:
-        raise ValueError(f"ingest: frames_per_chunk {frames_per_chunk}; needed 1 or more, or None")
-
-
-def _candidates(
-    inputs: Sequence[str | Path], masks: str | Path | None, how: Reading
-) -> tuple[list[Candidate], list[Rejection]]:
-    """What may be recordings, and what is none. Raises FileNotFoundError, and ValueError for a rate that is of none of them."""
-    candidates, rejected = find_masked(inputs, masks)
-    if how.fps is not None and not any(c.kind in _RATED for c in candidates):
+def _candidates(inputs: Sequence[str | Path], options: IngestOptions) -> tuple[list[Candidate], list[Rejection]]:
+    """Candidates and rejections of the inputs. Raises FileNotFoundError, and ValueError for a rate that no input needs."""
+    candidates, rejected = find_with_masks(inputs, options.masks)
+    fps = options.reader.fps
+    if fps is not None and not any(c.kind in _RATED for c in candidates):
         raise ValueError(
-            f"ingest: fps={how.fps:g} is the rate of folders of frames, robot episodes and RGB-D frames without times, and no "
+            f"ingest: fps={fps:g} is the rate of folders of frames, robot episodes and RGB-D frames without times, and no "
             "input is one; video files bring their own"
         )
     return candidates, rejected
 
 
 def _check_place(out: Folder, groups: Iterable[str]) -> None:
-    """Raises ValueError where a collection would get other files, or files of another build, among its own."""
+    """Raise ValueError if the folder of a collection holds files that are not of this build."""
     known = {collection.COLLECTION, *groups}
     if "" not in known:
         other = sorted(key for key in out.list() if key.split("/")[0] not in known)
@@ -158,137 +165,140 @@ def _reasons(rejected: Sequence[Rejection]) -> str:
     return "ingest: nothing was made of\n" + "\n".join(lines) + more if rejected else "ingest: no recording was found"
 
 
-def _scanned(scans: Scans, out: Folder, crew: Crew) -> list[list[Found] | Rejection]:
-    """What all recordings hold, in their order. A host may come late, when another has finished `out` and cleared the scans."""
+def _scan_all(scans: ScanTask, out: Folder, scheduler: Scheduler) -> list[list[ScannedRecording] | Rejection]:
+    """Scans of all candidates, in order, also if another host has finished `out` and deleted the scans before."""
 
-    def over() -> bool:
+    def finished() -> bool:
         return any(out.read(key) is not None for key in (records.MANIFEST, collection.COLLECTION))
 
     while True:
-        crew.work(scans, "reading", over)
+        scheduler.work(scans, "reading", finished)
         try:
             return scans.results()
         except ValueError:
-            if crew.alone:
+            if scheduler.single_host:
                 raise
 
 
 def _planned(
-    results: Sequence[list[Found] | Rejection],
+    results: Sequence[list[ScannedRecording] | Rejection],
     texts: Sequence[Sequence[str | Cue]],
     rejected: Sequence[Rejection],
-    buckets: tuple[Bucket, ...],
-    filters: Filters,
-    strict: bool,
-) -> tuple[list[Found], list[Cut], list[Rejection]]:
-    """What the scans found, with the captions given for each candidate, the clips of it, and what is left out in all,
-    `rejected` first.
+    options: IngestOptions,
+) -> tuple[list[ScannedRecording], list[PlannedClip], list[Rejection]]:
+    """Scanned recordings with their captions, the plan of their clips, and all rejections, `rejected` first.
 
-    Raises ValueError where there is no clip, or, if `strict`, where a whole recording is left out, and what `_captioned` does.
+    Raises ValueError if there is no clip, if a whole recording is left out and the build is strict, and as `_with_captions`.
     """
-    found = [_captioned(one, len(some), texts) for some in results if not isinstance(some, Rejection) for one in some]
-    cuts, left = plan(found, buckets, filters)
-    rejected = [*rejected, *(one for one in results if isinstance(one, Rejection)), *left]
+    scanned = [_with_captions(one, len(some), texts) for some in results if not isinstance(some, Rejection) for one in some]
+    planned, left_out = plan_clips(scanned, tuple(options.buckets), options.filters)
+    rejected = [*rejected, *(one for one in results if isinstance(one, Rejection)), *left_out]
     whole = [one for one in rejected if one.start is None]
-    if not cuts or (strict and whole):
+    if not planned or (options.strict and whole):
         raise ValueError(_reasons(whole or rejected))
-    return found, cuts, rejected
+    return scanned, planned, rejected
 
 
-def _captioned(of: Found, count: int, texts: Sequence[Sequence[str | Cue]]) -> Found:
-    """One of the `count` recordings of a candidate, with the captions that are given for that, else with its own.
+def _with_captions(recording: ScannedRecording, count: int, texts: Sequence[Sequence[str | Cue]]) -> ScannedRecording:
+    """One of the `count` recordings of a candidate, with the captions in `texts`; it keeps its own if there are none.
 
-    Raises ValueError for times of what has none, or of several recordings.
+    Raises ValueError for times in captions of views, or of several recordings.
     """
-    given = texts[of.candidate]
-    if not given:
-        return of
-    cue = next((one for one in given if isinstance(one, Cue)), None)
-    if cue is not None and (of.kind == "views" or count > 1):
-        what = "shows one instant" if of.kind == "views" else f"is one of {count} recordings that share these captions"
-        raise ValueError(f"{cue.where}: {cue.text[:40]!r} has times, and {of.name} {what}; leave out start and end")
-    captions, note = shown(given, of.seconds)
-    notes = (*of.notes, note) if note else of.notes
-    return dataclasses.replace(of, text=captions.text, spans=captions.spans, notes=notes)
+    captions = texts[recording.candidate]
+    if not captions:
+        return recording
+    cue = next((one for one in captions if isinstance(one, Cue)), None)
+    views = recording.kind == "views"
+    if cue is not None and (views or count > 1):
+        what = "shows one instant" if views else f"is one of {count} recordings that share these captions"
+        raise ValueError(f"{cue.where}: {cue.text[:40]!r} has times, and {recording.name} {what}; leave out start and end")
+    kept, note = drop_late_cues(captions, recording.seconds)
+    notes = (*recording.notes, note) if note else recording.notes
+    return dataclasses.replace(recording, text=kept.text, spans=kept.spans, notes=notes)
 
 
-def _groups(found: Sequence[Found], cuts: Sequence[Cut]) -> dict[str, list[Cut]]:
-    """Folder -> the clips of one dataset; "" where there is one alone."""
-    groups: dict[tuple[Any, ...], list[Cut]] = {}
-    for cut in cuts:
-        of = found[cut.found]
-        bucket = (cut.bucket.height, cut.bucket.width) if of.kind == "views" else cut.bucket
-        groups.setdefault((bucket, of.form), []).append(cut)
+def _datasets(scanned: Sequence[ScannedRecording], planned: Sequence[PlannedClip]) -> dict[str, list[PlannedClip]]:
+    """Folder -> clips of one dataset; the folder of a single dataset is ""."""
+    groups: dict[tuple[Any, ...], list[PlannedClip]] = {}
+    for clip in planned:
+        recording = scanned[clip.recording]
+        bucket = (clip.bucket.height, clip.bucket.width) if recording.kind == "views" else clip.bucket
+        groups.setdefault((bucket, recording.dataset_key), []).append(clip)
     if len(groups) == 1:
         return {"": next(iter(groups.values()))}
-    named: dict[str, list[Cut]] = {}
+    named: dict[str, list[PlannedClip]] = {}
     for members in groups.values():
-        of, bucket = found[members[0].found], members[0].bucket
-        base = f"{bucket.height}x{bucket.width}_views" if of.kind == "views" else bucket.name
-        parts = [base, *of.channels, *(["camera"] if of.camera else []), *(name for name, _, _ in of.signals)]
-        key = base if len({f for _, f in groups}) == 1 else "_".join(parts)
+        first, bucket = scanned[members[0].recording], members[0].bucket
+        base = f"{bucket.height}x{bucket.width}_views" if first.kind == "views" else bucket.name
+        parts = [base, *first.channels, *(["camera"] if first.camera else []), *(name for name, _, _ in first.signals)]
+        key = base if len({key for _, key in groups}) == 1 else "_".join(parts)
         while key in named:
             key += "_"
         named[key] = members
     return named
 
 
-def _written(path: str | Path, layout: wsv.Layout, arguments: dict[str, Any], job: "_Job", crew: Crew) -> dict[str, Any]:
-    """The manifest of one dataset, which is made if it is not there."""
+def _written(
+    path: str | Path, layout: wsv.Layout, arguments: dict[str, Any], job: "_DatasetJob", scheduler: Scheduler
+) -> dict[str, Any]:
+    """Manifest of one dataset, which is built if it is not finished. Raises ValueError and OSError as the writer."""
     if manifest := wsv.finished(path, layout, **arguments):
         return manifest
     try:
         writer = wsv.create(path, layout, **arguments)
     except ValueError:
-        if not crew.alone and (manifest := wsv.finished(path, layout, **arguments)):
+        if not scheduler.single_host and (manifest := wsv.finished(path, layout, **arguments)):
             return manifest
         raise
-    crew.work(_Shard(writer, job), f"writing {arguments['name']}")
+    scheduler.work(_ShardTask(writer, job), f"writing {arguments['name']}")
     try:
         return writer.finish()
     except ValueError:
-        if not crew.alone and (manifest := wsv.finished(path, layout, **arguments)):
+        if not scheduler.single_host and (manifest := wsv.finished(path, layout, **arguments)):
             return manifest
         raise
 
 
 @dataclasses.dataclass(frozen=True)
-class _Job:
-    """The clips of one dataset, and all that is needed to cut them; travels to the workers."""
+class _DatasetJob:
+    """Clips of one dataset, and all data needed to cut them; pickled for the workers."""
 
     candidates: tuple[Candidate, ...]
-    found: tuple[Found, ...]
-    cuts: tuple[Cut, ...]
-    how: Reading
-    derive: tuple[str, ...]
+    scanned: tuple[ScannedRecording, ...]
+    planned: tuple[PlannedClip, ...]
+    options: IngestOptions
 
     @property
     def numbers(self) -> list[int]:
-        """The recordings, by their numbers in `found`."""
-        return sorted({cut.found for cut in self.cuts})
+        """Indices in `scanned` of the recordings of the dataset."""
+        return sorted({clip.recording for clip in self.planned})
 
     @property
-    def extra(self) -> tuple[str, ...]:
-        """The channels that are worked out."""
-        of = self.found[self.cuts[0].found]
-        return frame.derived(of.channels, of.kind, of.camera, self.derive)
+    def first(self) -> ScannedRecording:
+        """First recording; all have the same channels, cameras and signals."""
+        return self.scanned[self.planned[0].recording]
 
-    def layout(self, codec: str, frames_per_chunk: int | None) -> wsv.Layout:
-        """The layout of the dataset."""
-        of, bucket = self.found[self.cuts[0].found], self.cuts[0].bucket
-        length = max(len(cut.frames) for cut in self.cuts)
-        seconds = 1.0 if of.kind == "views" else float(bucket.seconds)
+    @property
+    def derived(self) -> tuple[str, ...]:
+        """Computed channels."""
+        return frame.derivable(self.first.channels, self.first.kind, self.first.camera, self.options.derive)
+
+    def layout(self) -> wsv.Layout:
+        """Layout of the dataset."""
+        first, bucket = self.first, self.planned[0].bucket
+        length = max(len(clip.frames) for clip in self.planned)
+        video = first.kind == "video"
+        seconds = float(bucket.seconds) if video else 1.0
         steps = {
-            name: max(self.found[cut.found].steps(name, cut.start, cut.start + seconds) for cut in self.cuts)
-            for name, _, _ in of.signals
-            if of.kind != "views"
+            name: max(self.scanned[clip.recording].max_steps(name, clip.start, clip.start + seconds) for clip in self.planned)
+            for name, _, _ in first.signals
+            if video
         }
-        video = of.kind == "video"
-        chunk = (frames_per_chunk or max(1, min(_RUN, round(bucket.frame_hz)))) if video else 1
-        channels = (*of.channels, *self.extra)
+        chunk = (self.options.frames_per_chunk or max(1, min(_CHUNK, round(bucket.frame_hz)))) if video else 1
+        channels = (*first.channels, *self.derived)
         pixel = sum(channel(name).components * np.dtype(channel(name).dtype).itemsize for name in channels)
         return wsv.Layout(
-            clips=len(self.cuts),
+            clips=len(self.planned),
             frames=length,
             height=bucket.height,
             width=bucket.width,
@@ -296,42 +306,42 @@ class _Job:
             ticks=0,
             waves=0,
             channels=tuple(channels),
-            rgb_codec=codec,
+            rgb_codec=self.options.codec,
             clips_per_shard=int(np.clip(SHARD_BYTES // (length * bucket.height * bucket.width * pixel), 1, 64)),
             frames_per_chunk=min(length, chunk),
-            camera=of.camera,
-            captions=any(self.found[number].text for number in self.numbers),
+            camera=first.camera,
+            captions=any(self.scanned[number].text for number in self.numbers),
             over="time" if video else "views",
-            lens=of.lens,
-            ragged=of.kind == "views",
-            signals=tuple((name, parts, steps[name]) for name, parts, _ in of.signals if name in steps),
+            lens=first.lens,
+            ragged=not video,
+            signals=tuple((name, parts, steps[name]) for name, parts, _ in first.signals if name in steps),
             measures=MEASURES,
-            derived=self.extra,
+            derived=self.derived,
         )
 
-    def build(self, buckets: tuple[Bucket, ...], filters: Filters) -> dict[str, Any]:
-        """What the clips were cut by, for the manifest; remake.py plans by it."""
+    def build(self) -> dict[str, Any]:
+        """Options of the build for the manifest; remake.py plans with them."""
         return {
             "verb": "ingest",
-            "buckets": sorted({cut.bucket.name for cut in self.cuts}),
-            "derive": list(self.derive),
-            "chosen": [list(dataclasses.astuple(bucket)) for bucket in buckets],
-            "how": dataclasses.asdict(self.how),
-            "filters": dataclasses.asdict(filters),
+            "buckets": sorted({clip.bucket.name for clip in self.planned}),
+            "derive": list(self.options.derive),
+            "chosen": [list(dataclasses.astuple(bucket)) for bucket in self.options.buckets],
+            "how": dataclasses.asdict(self.options.reader),
+            "filters": dataclasses.asdict(self.options.filters),
         }
 
-    def sources(self, licence: str) -> list[dict[str, Any]]:
-        """Where the clips come from, for the manifest; names no directory."""
-        counts: dict[int, list[Cut]] = {number: [] for number in self.numbers}
-        for cut in self.cuts:
-            counts[cut.found].append(cut)
+    def sources(self) -> list[dict[str, Any]]:
+        """Provenance of the clips for the manifest; names no directory."""
+        clips: dict[int, list[PlannedClip]] = {number: [] for number in self.numbers}
+        for clip in self.planned:
+            clips[clip.recording].append(clip)
         rows = []
-        for number, cuts in counts.items():
-            of = self.found[number]
+        for number, members in clips.items():
+            of = self.scanned[number]
             rows.append(
                 {
                     "name": of.name,
-                    "licence": licence,
+                    "licence": self.options.licence,
                     "sha256": of.sha256,
                     "fps": of.frame_hz if of.kind == "video" else 0.0,
                     "height": of.size[0][0],
@@ -339,42 +349,42 @@ class _Job:
                     "seconds": of.seconds,
                     "frames": len(of.time),
                     "notes": list(of.notes),
-                    "clips": len(cuts),
-                    "seconds_used": sum(float(cut.bucket.seconds) for cut in cuts) if of.kind == "video" else 0.0,
+                    "clips": len(members),
+                    "seconds_used": sum(float(clip.bucket.seconds) for clip in members) if of.kind == "video" else 0.0,
                 }
             )
         return rows
 
 
 @dataclasses.dataclass(frozen=True)
-class _Shard:
-    """Cuts the clips of a shard, and writes it."""
+class _ShardTask:
+    """Task that cuts the clips of a shard and writes it."""
 
     writer: wsv.Writer
-    job: _Job
+    job: _DatasetJob
 
     def __call__(self, shard: int) -> None:
         if self.missing([shard]):
             self.writer.write(shard, self.clips(shard))
 
     def missing(self, among: Iterable[int] | None = None) -> list[int]:
-        """The shards that are not written yet."""
-        left = self.writer.missing()
-        return left if among is None else sorted({*among} & {*left})
+        """Shards (of `among`, or all) that are not written yet."""
+        missing = self.writer.missing()
+        return missing if among is None else sorted({*among} & {*missing})
 
-    def died(self, number: int, error: Died) -> None:
-        """No shard can be left out."""
+    def on_worker_crash(self, number: int, error: WorkerCrash) -> None:
+        """Raise `error`, because no shard can be left out."""
         raise error
 
     def clips(self, shard: int) -> list[Clip]:
-        """The clips of a shard, in order."""
-        job, layout, made = self.job, self.writer.layout, []
+        """Clips of a shard, in order. Raises ValueError or OSError that names a changed recording."""
+        job, layout, clips = self.job, self.writer.layout, []
         numbers = job.numbers
-        cuts = [job.cuts[index] for index in layout.span(shard)]
-        for number, of_one in itertools.groupby(cuts, key=lambda cut: cut.found):
-            of = job.found[number]
-            recording = reopened(job.candidates[of.candidate], job.how, of)
-            members = list(of_one)
-            captions = [of.captions.within(*cut.span) for cut in members]
-            made += frame.clips(recording, members, layout, captions, numbers.index(number))
-        return made
+        planned = [job.planned[index] for index in layout.span(shard)]
+        for number, group in itertools.groupby(planned, key=lambda clip: clip.recording):
+            scanned = job.scanned[number]
+            recording = reopen(job.candidates[scanned.candidate], job.options.reader, scanned)
+            members = list(group)
+            captions = [scanned.captions.crop(*clip.span) for clip in members]
+            clips += frame.cut_clips(recording, members, layout, captions, numbers.index(number))
+        return clips

@@ -1,4 +1,4 @@
-"""Captions that are given for recordings: a mapping by name, or a file of JSON or JSON lines; with times, or without."""
+"""Captions of recordings, with or without times: by name, from a mapping or from a file of JSON or JSON lines."""
 
 import dataclasses
 import difflib
@@ -13,19 +13,19 @@ from wsm_jax.text import CAPTION_BYTES
 _NAMES = ("file", "file_name", "video", "path", "name")
 _TEXTS = ("captions", "caption", "text", "texts")
 _FORM = '{"a.mp4": ["what it shows", {"text": "what it shows then", "start": 1.5, "end": 4}, ...]}'
-_LINE = '{"file": "a.mp4", "caption": "what it shows"}, and perhaps "start" and "end" in seconds'
+_LINE = '{"file": "a.mp4", "caption": "what it shows"}, optionally with "start" and "end" in seconds'
 
 
 @dataclasses.dataclass(frozen=True)
 class Cue:
-    """A caption of a part of a recording. Raises ValueError for times that are none."""
+    """Caption of a part of a recording. Raises ValueError for invalid times."""
 
     text: str
     start: float | int
     """s of the recording."""
     end: float | int
     where: str = "captions"
-    """The file and line that it comes from, without directories."""
+    """File and line of the caption, without directories."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.start < self.end < math.inf:  # nor NaN
@@ -34,22 +34,22 @@ class Cue:
 
 @dataclasses.dataclass(frozen=True)
 class Captions:
-    """What is said of a recording, or of a clip."""
+    """Captions of a recording or of a clip."""
 
     text: tuple[str, ...] = ()
     spans: tuple[tuple[float, float] | None, ...] = ()
-    """(start, end) of each text, s; None: it is of all of it. Empty: none has times."""
+    """(start, end) of each text, s; None: the text describes the whole. Empty: no text has times."""
 
     @classmethod
-    def of(cls, given: Sequence[str | Cue]) -> "Captions":
-        """Of texts and cues, in order."""
-        spans = tuple((float(one.start), float(one.end)) if isinstance(one, Cue) else None for one in given)
-        return cls(tuple(map(text_of, given)), spans if any(spans) else ())
+    def from_list(cls, captions: Sequence[str | Cue]) -> "Captions":
+        """Captions from texts and cues, in order."""
+        spans = tuple((float(one.start), float(one.end)) if isinstance(one, Cue) else None for one in captions)
+        return cls(tuple(map(caption_text, captions)), spans if any(spans) else ())
 
-    def within(self, start: float | int, end: float | int) -> "Captions":
-        """Those of the part from `start` to `end` (s), with times from its start, to the microsecond.
+    def crop(self, start: float | int, end: float | int) -> "Captions":
+        """Captions of the part from `start` to `end` (s); times count from its start, rounded to the microsecond.
 
-        Texts with times belong to the parts that they share time with, and are cut to them; others to every part.
+        A text with times belongs to every part that it overlaps, with its times cropped; other texts belong to all parts.
         """
         kept = []
         for text, span in zip(self.text, self.spans or (None,) * len(self.text), strict=True):
@@ -60,96 +60,98 @@ class Captions:
         return Captions(tuple(text for text, _ in kept), spans if any(spans) else ())
 
 
-def text_of(given: str | Cue) -> str:
-    """The text of a caption with times or without."""
-    return given.text if isinstance(given, Cue) else given
+def caption_text(caption: str | Cue) -> str:
+    """Text of a caption with or without times."""
+    return caption.text if isinstance(caption, Cue) else caption
 
 
-def shown(given: Sequence[str | Cue], seconds: float) -> tuple[Captions, str]:
-    """The captions of a recording of some length (s), and a note on the cues that begin at its end or later, which are left
-    out; empty where there are none."""
+def drop_late_cues(captions: Sequence[str | Cue], seconds: float) -> tuple[Captions, str]:
+    """Captions of a recording of `seconds` (s), and a note on the cues that begin at its end or later, which are left out; the
+    note is empty if there are none."""
     kept: list[str | Cue] = []
     late: list[Cue] = []
-    for one in given:
+    for one in captions:
         if isinstance(one, Cue) and one.start >= seconds:
             late.append(one)
         else:
             kept.append(one)
     if not late:
-        return Captions.of(kept), ""
+        return Captions.from_list(kept), ""
     first = f"the first at {late[0].start:g} s ({late[0].where})"
-    return Captions.of(kept), f"{len(late)} captions begin at its end ({seconds:.3f} s) or later and are left out, {first}"
+    return Captions.from_list(
+        kept
+    ), f"{len(late)} captions begin at its end ({seconds:.3f} s) or later and are left out, {first}"
 
 
-def checked(names: Sequence[str], captions: Mapping[str, Sequence[str | Cue]]) -> list[tuple[str | Cue, ...]]:
-    """The captions of recordings, by their names or the last parts of these.
+def match_captions(names: Sequence[str], captions: Mapping[str, Sequence[str | Cue]]) -> list[tuple[str | Cue, ...]]:
+    """Captions of every recording in `names`; a key of `captions` is a name or its last part.
 
-    Raises KeyError for a name that is none of theirs or of several, ValueError for a text that cannot be a caption.
+    Raises KeyError for a key that matches no name or several, ValueError for a text that cannot be a caption.
     """
     lasts = [Path(name).name for name in names]
     places: dict[str, list[int]] = {}
     for index, last in enumerate(lasts):
         places.setdefault(last, []).append(index)
     places |= {name: [index] for index, name in enumerate(names)}
-    found: list[tuple[str | Cue, ...]] = [()] * len(names)
-    for key, given in captions.items():
+    matched: list[tuple[str | Cue, ...]] = [()] * len(names)
+    for key, texts in captions.items():
         if len(where := places.get(key, [])) != 1:
             near = difflib.get_close_matches(key, lasts, 1)
             hint = f"; is it {near[0]!r}?" if near else ""
             raise KeyError(f"captions: {key!r} names {len(where)} of the inputs, needed 1{hint}")
-        if isinstance(given, str) or not all(isinstance(one, str | Cue) for one in given):
-            raise ValueError(f"captions: {key!r} has {given!r}; needed a list of texts")
-        for text in map(text_of, given):
+        if isinstance(texts, str) or not all(isinstance(one, str | Cue) for one in texts):
+            raise ValueError(f"captions: {key!r} has {texts!r}; needed a list of texts")
+        for text in map(caption_text, texts):
             size = len(text.encode("utf-8", "surrogatepass"))
             if any(0xD800 <= ord(letter) < 0xE000 for letter in text):
                 raise ValueError(f"captions: a text of {key!r} is no Unicode ({text[:40]!r}): it holds half a character")
             if not text.strip() or size > CAPTION_BYTES:
                 raise ValueError(f"captions: a text of {key!r} has {size} bytes ({text[:40]!r}); needed 1 to {CAPTION_BYTES}")
-        found[where[0]] = tuple(given)
-    return found
+        matched[where[0]] = tuple(texts)
+    return matched
 
 
-def decoded(path: Path) -> str:
-    """The text of a file. Raises ValueError that names it and the byte that is no UTF-8."""
+def _read_text(path: Path) -> str:
+    """Text of a file in UTF-8. Raises ValueError that names it and the first byte that is no UTF-8."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: is no text in UTF-8 ({error.reason} at byte {error.start}); fix or remove it") from error
 
 
-def read(path: str | Path) -> dict[str, list[str | Cue]]:
-    """Captions of a file: .json {"a.mp4": ["what it shows", ...]}, or .jsonl with lines {"file": "a.mp4", "caption": "..."}.
+def read_captions(path: str | Path) -> dict[str, list[str | Cue]]:
+    """Captions in a file: .json {"a.mp4": ["what it shows", ...]}, or .jsonl with lines {"file": "a.mp4", "caption": "..."}.
 
-    A text with times, "start" and "end" in seconds of the recording, is an object with "text" in .json, and has them in its
-    line of .jsonl. Raises ValueError that names the file, and the line or the text.
+    Times, "start" and "end" in seconds of the recording, stand in an object with "text" in .json, and in the line in .jsonl.
+    Raises ValueError that names the file, and the line or the text.
     """
     path = Path(path)
-    raw = decoded(path)
+    raw = _read_text(path)
     if path.suffix.lower() == ".jsonl":
         return _lines(path, raw)
     try:
-        found = json.loads(raw)
+        content = json.loads(raw)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: is no JSON ({error}); needed {_FORM}") from error
-    if not isinstance(found, dict) or not all(isinstance(given, list) for given in found.values()):
+    if not isinstance(content, dict) or not all(isinstance(texts, list) for texts in content.values()):
         raise ValueError(f"{path}: needed an object of lists, {_FORM}")
     return {
-        name: [_item(path, f"text {number} of {name!r}", one) for number, one in enumerate(given, 1)]
-        for name, given in found.items()
+        name: [_item(path, f"text {number} of {name!r}", one) for number, one in enumerate(texts, 1)]
+        for name, texts in content.items()
     }
 
 
-def _item(path: Path, place: str, given: Any) -> str | Cue:
-    """A text of a .json file, by itself or as an object."""
-    if isinstance(given, str):
-        return given
-    if not isinstance(given, dict) or not isinstance(given.get("text"), str) or set(given) - {"text", "start", "end"}:
-        raise ValueError(f"{path}: {place} is {json.dumps(given)[:80]}; needed {_FORM}")
-    return _timed(path, place, given["text"], given)
+def _item(path: Path, place: str, item: Any) -> str | Cue:
+    """Caption from an item of a .json file: a text or an object."""
+    if isinstance(item, str):
+        return item
+    if not isinstance(item, dict) or not isinstance(item.get("text"), str) or set(item) - {"text", "start", "end"}:
+        raise ValueError(f"{path}: {place} is {json.dumps(item)[:80]}; needed {_FORM}")
+    return _timed(path, place, item["text"], item)
 
 
 def _timed(path: Path, place: str, text: str, row: Mapping[str, Any]) -> str | Cue:
-    """A text with the times of the object at some place of a file, if that has some."""
+    """Cue with the times in `row`, an object at `place` in the file; the text alone if it has no times."""
     times: list[Any] = [row.get("start"), row.get("end")]
     if times == [None, None]:
         return text
@@ -162,8 +164,8 @@ def _timed(path: Path, place: str, text: str, row: Mapping[str, Any]) -> str | C
 
 
 def _lines(path: Path, raw: str) -> dict[str, list[str | Cue]]:
-    found: dict[str, list[str | Cue]] = {}
-    for number, line in enumerate(raw.split("\n"), 1):  # other ends of lines may stand within a text
+    captions: dict[str, list[str | Cue]] = {}
+    for number, line in enumerate(raw.split("\n"), 1):  # other line separators may stand inside a text
         if not line.strip():
             continue
         try:
@@ -175,5 +177,5 @@ def _lines(path: Path, raw: str) -> dict[str, list[str | Cue]]:
         texts = [texts] if isinstance(texts, str) else texts
         if not isinstance(name, str) or not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
             raise ValueError(f"{path}: line {number}: needed {_LINE}")
-        found.setdefault(name, []).extend(_timed(path, f"line {number}", text, row) for text in texts)
-    return found
+        captions.setdefault(name, []).extend(_timed(path, f"line {number}", text, row) for text in texts)
+    return captions

@@ -1,4 +1,4 @@
-"""The frames of a recording as a clip of a bucket: cut to its aspect, resized, the camera kept right."""
+"""Clips from the frames of a recording: cropped to the bucket's aspect and resized, with the camera adjusted."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -9,51 +9,51 @@ import numpy as np
 from data_pipelines.ingest.bucket import Bucket
 from data_pipelines.ingest.caption import Captions
 from data_pipelines.ingest.derive import motion, normals
-from data_pipelines.ingest.plan import Cut
+from data_pipelines.ingest.plan import PlannedClip
 from data_pipelines.recording.recording import Recording, Signal
 from data_pipelines.wsv.clip import Clip
 from data_pipelines.wsv.manifest import Layout
 from wsm_jax.snapshot import Camera, crop, crop_box, resize, restore, store
 
 DERIVED = ("normal", "motion")
-"""Channels that follow from others: normals from depth, and with cameras and times the motion of what stands still."""
+"""Channels computed from others: normals from depth and cameras, and, over time, the optical flow of a static world."""
 
 
-def derived(channels: tuple[str, ...], kind: str, camera: bool, asked: tuple[str, ...]) -> tuple[str, ...]:
-    """Those of the channels `asked` that can be worked out for recordings with some channels, of a kind."""
-    can = {"normal": "depth" in channels and camera, "motion": "depth" in channels and camera and kind == "video"}
-    return tuple(name for name in DERIVED if name in asked and can[name])
+def derivable(channels: tuple[str, ...], kind: str, camera: bool, requested: tuple[str, ...]) -> tuple[str, ...]:
+    """Channels in `requested` that can be computed for recordings of a kind with some channels."""
+    possible = {"normal": "depth" in channels and camera, "motion": "depth" in channels and camera and kind == "video"}
+    return tuple(name for name in DERIVED if name in requested and possible[name])
 
 
-def clips(
-    recording: Recording, cuts: Sequence[Cut], layout: Layout, captions: Sequence[Captions], source: int
+def cut_clips(
+    recording: Recording, planned: Sequence[PlannedClip], layout: Layout, captions: Sequence[Captions], source: int
 ) -> Iterator[Clip]:
-    """The clips of some cuts of a recording, in order, with the captions of each; `source` is its number in the manifest.
+    """Yield the planned clips of a recording, in order, with their captions; `source` is its number in the manifest.
 
-    Raises what `clip` does.
+    Raises what `cut_clip` raises.
     """
-    # all in one pass: what lies between two key frames is decoded once
-    pictures = recording.pictures([index for cut in cuts for index in cut.frames])
-    for cut, told in zip(cuts, captions, strict=True):
-        made = clip(recording, pictures, cut.frames, cut.start, cut.bucket, layout.derived, layout.encoded == "jpeg")
-        rest = {"measures": cut.measures, "origin": {"source": source, "start": cut.start}}
-        yield dataclasses.replace(made, text=told.text, spans=told.spans, **rest)
+    # one pass over all clips, so that frames between two key frames are decoded once
+    pictures = recording.pictures([index for one in planned for index in one.frames])
+    for one, own in zip(planned, captions, strict=True):
+        clip = cut_clip(recording, pictures, one.frames, one.start, one.bucket, layout.derived, layout.encoded == "jpeg")
+        rest = {"measures": one.measures, "origin": {"source": source, "start": one.start}}
+        yield dataclasses.replace(clip, text=own.text, spans=own.spans, **rest)
 
 
-def clip(
+def cut_clip(
     recording: Recording,
     pictures: Iterator[dict[str, Any]],
     frames: tuple[int, ...],
     start: float,
     bucket: Bucket,
-    extra: tuple[str, ...],
-    keep: bool,
+    derived: tuple[str, ...],
+    keep_jpeg: bool,
 ) -> Clip:
-    """The clip of some frames, the next that `pictures` gives, from `start` (s) on, with the channels `extra` worked out; times
-    count from there.
+    """Clip of the next frames of `pictures`, with the channels `derived` computed; times count from `start` (s).
 
-    Pictures are cut to the bucket's aspect in the middle and resized by the rule of each channel. With `keep`, JPEG pictures
-    of the bucket's own size are kept as they are. Raises what the recording's `pictures` do.
+    Pictures are cropped to the bucket's aspect around the centre and resized by the rule of each channel. With `keep_jpeg`,
+    JPEG pictures of the bucket's size are stored unchanged. Raises ValueError for a missing picture or one of another size,
+    and what the recording's `pictures` raise.
     """
     height, width = bucket.height, bucket.width
     columns: dict[str, list[np.ndarray]] = {name: [] for name in recording.channels}
@@ -61,53 +61,55 @@ def clip(
     cameras: list[Camera] = []
     last: tuple[int, dict[str, Any]] | None = None
     for index in frames:
-        found = next(pictures, None)
+        picture = next(pictures, None)
         size = (int(recording.size[index][0]), int(recording.size[index][1]))
-        if found is None or any(found[name].shape[:2] != size for name in recording.channels):
-            got = "no picture" if found is None else f"pictures of {[found[name].shape for name in recording.channels]}"
+        if picture is None or any(picture[name].shape[:2] != size for name in recording.channels):
+            got = "no picture" if picture is None else f"pictures of {[picture[name].shape for name in recording.channels]}"
             raise ValueError(
                 f"{recording.name}: frame {index} has {got}, needed {size[0]} x {size[1]}; did it change meanwhile?"
             )
         top, left, rows, cols = crop_box(size, height, width, recording.pixel_aspect)
         whole = (rows, cols) == (height, width) == size
-        if last is None or last[0] != index:  # a frame that is shown twice is fitted once
-            part = {name: found[name][top : top + rows, left : left + cols] for name in recording.channels}
+        if last is None or last[0] != index:  # a repeated frame is resized once
+            part = {name: picture[name][top : top + rows, left : left + cols] for name in recording.channels}
             last = index, {name: resize(name, values, height, width) for name, values in part.items()}
         for name, values in last[1].items():
             columns[name].append(values)
-        if keep and whole and "jpeg" in found:
-            kept.append(found["jpeg"])
+        if keep_jpeg and whole and "jpeg" in picture:
+            kept.append(picture["jpeg"])
         if recording.camera is not None:
             aspect = recording.pixel_aspect
             square = (size[0], size[1] * aspect)
             cameras.append(crop(recording.camera[index], square, top, left * aspect, rows, cols * aspect))
     channels = {name: np.stack(values) for name, values in columns.items()}
-    camera = _joined(cameras) if cameras else None
+    camera = _stacked(cameras) if cameras else None
     even = np.arange(len(frames)) / bucket.frame_hz if recording.kind == "video" else np.arange(float(len(frames)))
-    if extra and camera is not None:
+    if derived and camera is not None:
         depth = np.asarray(restore("depth", channels["depth"]))[..., 0]
-        if "normal" in extra:
+        if "normal" in derived:
             channels["normal"] = store("normal", normals(depth, camera))
-        if "motion" in extra:
+        if "motion" in derived:
             time = np.asarray(recording.time, np.float64)[list(frames)]
             channels["motion"] = store("motion", motion(depth, camera, time if np.all(np.diff(time) > 0) else even))
     span = (start, start + len(frames) / bucket.frame_hz)
-    signals = {name: within(signal, *span) for name, signal in recording.signals.items()} if recording.kind == "video" else {}
+    signals = (
+        {name: crop_signal(signal, *span) for name, signal in recording.signals.items()} if recording.kind == "video" else {}
+    )
     if len(kept) == len(frames):
         channels.pop("rgb")
     return Clip(channels, even, camera, signals=signals, pictures=kept if len(kept) == len(frames) else None)
 
 
-def _joined(cameras: list[Camera]) -> Camera:
-    """Cameras [T] of single ones."""
+def _stacked(cameras: list[Camera]) -> Camera:
+    """Cameras [T] from single cameras."""
     names = ("position", "rotation", "focal", "offset")
     fields = [np.stack([np.asarray(getattr(c, name)) for c in cameras]) for name in names]
     bent = [np.asarray(c.distortion) for c in cameras if c.distortion is not None]
     return Camera(*fields, distortion=np.stack(bent) if bent else None)
 
 
-def within(signal: Signal, start: float, end: float) -> Signal:
-    """What is given from `start` to `end` (s), and the last before that, which still holds; times from `start`."""
+def crop_signal(signal: Signal, start: float, end: float) -> Signal:
+    """Steps of a signal from `start` to `end` (s), and the last one before, which is still valid; times count from `start`."""
     time = np.asarray(signal.time)
     first = max(int(np.searchsorted(time, start + 1e-6, side="right")) - 1, 0)
     last = int(np.searchsorted(time, end - 1e-6, side="left"))

@@ -1,6 +1,6 @@
-"""How sharp the frames of a recording are, and how much changes from one to the next: what shots and filters go by.
+"""Sharpness of the frames of a recording, and change from one to the next: the input of shot detection and filters.
 
-Everything is measured on luma (0..255) of HEIGHT rows, so that it means the same for every resolution.
+Both are measured on luma (0..255) of HEIGHT rows, so that they compare across resolutions.
 """
 
 import av
@@ -11,36 +11,36 @@ from PIL import Image
 from wsm_jax.typing import Bool, Float, Shaped
 
 HEIGHT = 144
-"""Rows of the small pictures that are measured."""
-_CUT = 24.0
-"""A cut changes the mean pixel by this, in levels of 255, ..."""
-_JUMP = 3.0
-"""... and by this many times what the frames around it change by."""
+"""Rows of the reduced pictures that are measured."""
+_LEAST_CHANGE = 24.0
+"""Least change of the mean pixel at a shot boundary, levels of 255."""
+_LEAST_RATIO = 3.0
+"""Least ratio of the change at a shot boundary to the median change of the frames around it."""
 _AROUND = 6
 
 
-class Measure:
-    """Collects the measures of frames in order."""
+class FrameStatistics:
+    """Sharpness and change of frames, which are added in order."""
 
     def __init__(self) -> None:
         self.sharpness: list[float] = []
-        """Variance of the Laplacian of the luma, levels^2; a blurred picture has little."""
+        """Variance of the Laplacian of the luma, levels^2; small for a blurred picture."""
         self.change: list[float] = []
-        """Mean absolute change of the luma since the frame before, levels; the first is 0."""
-        self._before: np.ndarray | None = None
+        """Mean absolute change of the luma from the previous frame, levels; the first is 0."""
+        self._previous: np.ndarray | None = None
         self._convert = VideoReformatter()
 
     def add(self, frame: av.VideoFrame | np.ndarray) -> None:
-        """Takes the next frame: a decoded one, or uint8 [H W 3]."""
+        """Add the next frame: a decoded one, or uint8 [H W 3]."""
         grey = self._small(frame).astype(np.float32)
         inner = grey[1:-1, 1:-1]
         bend = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:] - 4.0 * inner
         self.sharpness.append(float(bend.var()) if bend.size else 0.0)
-        before, self._before = self._before, grey
-        if before is None:
+        previous, self._previous = self._previous, grey
+        if previous is None:
             self.change.append(0.0)
         else:  # a picture of another size is another shot
-            self.change.append(float(np.abs(grey - before).mean()) if before.shape == grey.shape else 255.0)
+            self.change.append(float(np.abs(grey - previous).mean()) if previous.shape == grey.shape else 255.0)
 
     def _small(self, frame: av.VideoFrame | np.ndarray) -> Shaped[np.ndarray, "h w"]:
         rows, columns = (frame.height, frame.width) if isinstance(frame, av.VideoFrame) else frame.shape[:2]
@@ -51,11 +51,11 @@ class Measure:
         return np.asarray(Image.fromarray(frame).convert("L").resize((width, height), Image.Resampling.BOX))
 
 
-def cuts(change: Float[np.ndarray, " T"]) -> Bool[np.ndarray, " T"]:
-    """Whether a new shot begins at each frame: the picture changes much, and far more than it does around."""
+def shot_starts(change: Float[np.ndarray, " T"]) -> Bool[np.ndarray, " T"]:
+    """True at each frame that begins a new shot: its change is large, and far above that of the frames around it."""
     change = np.asarray(change, np.float64)
-    found = np.zeros(len(change), bool)
-    for i in np.flatnonzero(change > _CUT):
+    starts = np.zeros(len(change), bool)
+    for i in np.flatnonzero(change > _LEAST_CHANGE):
         around = np.concatenate([change[max(i - _AROUND, 1) : i], change[i + 1 : i + 1 + _AROUND]])
-        found[i] = i > 0 and (not around.size or change[i] > _JUMP * np.median(around))
-    return found
+        starts[i] = i > 0 and (not around.size or change[i] > _LEAST_RATIO * np.median(around))
+    return starts

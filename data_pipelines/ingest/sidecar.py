@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from data_pipelines.ingest.caption import Cue
-from data_pipelines.ingest.find import readable
+from data_pipelines.ingest.find import printable_name
 
 _SUFFIXES = (".txt", ".srt", ".vtt")
 _TIME = r"(?:(\d{1,4}):)?([0-5]?\d):([0-5]?\d)[.,](\d{3})"
@@ -36,7 +36,7 @@ def sidecar_captions(path: Path) -> tuple[tuple[str | Cue, ...], tuple[str, ...]
             try:
                 captions += _lines(sidecar) if sidecar.suffix == ".txt" else subtitles(sidecar)
             except UnicodeDecodeError as error:
-                name = readable(sidecar.name)
+                name = printable_name(sidecar.name)
                 notes.append(f"{name} is left out: no text in UTF-8 or UTF-16 ({error.reason} at byte {error.start})")
     return tuple(captions), tuple(notes)
 
@@ -79,7 +79,7 @@ def _cue(path: Path, number: int, lines: list[str]) -> Cue:
     plain = " ".join(html.unescape(_STYLE.sub("", " ".join(text))).split())
     line = f"line {number + place}"
     try:
-        return Cue(plain, _seconds(*times.groups()[:4]), _seconds(*times.groups()[4:]), f"{readable(path.name)}: {line}")
+        return Cue(plain, _seconds(*times.groups()[:4]), _seconds(*times.groups()[4:]), f"{printable_name(path.name)}: {line}")
     except ValueError as error:
         raise ValueError(f"{path}: {line}: {error}; fix or remove it") from error
 

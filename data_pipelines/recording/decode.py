@@ -1,4 +1,4 @@
-"""The decoder of one video file, from its first frame or from a later time on, and what it promised but does not hold."""
+"""Decoder of one video file, from the first frame or from a later time, with a check that the file is complete."""
 
 import itertools
 import math
@@ -18,26 +18,28 @@ from av.video.reformatter import ColorPrimaries, Colorspace, ColorTrc, Interpola
 from wsm_jax.typing import UInt8
 
 FORMATS = ("mp4", "mov", "webm", "matroska")
-"""Containers that are read, by the names libav gives them."""
+"""Supported containers, by their names in libav."""
 
 WANTED = "needed a video (mp4, mov, webm, mkv) or a folder of jpg/png frames"
 
 _HDR = (int(ColorTrc.SMPTE2084), int(ColorTrc.ARIB_STD_B67))
 _EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
-"""swscale's defaults darken by 1/255 and cost 9 dB on a round trip of smooth colours (35.4 against 44.4 dB, measured)."""
+"""Flags of swscale; its defaults darken by 1/255 and lose 9 dB on a round trip of smooth colours (35.4 against 44.4 dB,
+measured)."""
 
 _UNTAGGED = 2  # AVCOL_SPC_UNSPECIFIED
 
 
-class Reader:
-    """Iterates over (time s, duration s, frame); time counts from the first frame and increases strictly.
+class VideoDecoder:
+    """Iterator over (time s, duration s, frame); time counts from the first frame and increases strictly.
 
-    Afterwards `lost` says what the container promised and did not hold: bytes, packets or seconds, and where a picture is
-    damaged, which ends the video; it is empty for a whole file. `notes` says what was changed or left out. Without `threads`
-    what is noticed follows from the file alone; with them it depends on their number, and with eight once on chance (measured).
-    Not all damage is noticed: of 60 places of an H.264 file, 40 bytes of zeros were in 19.
+    After the iteration `lost` states which bytes, packets or seconds of the container are missing, or where a damaged picture
+    ended the video; it is empty for a complete file. `notes` lists conversions and losses. Without `threads` the detected
+    damage depends on the file alone; with threads on their number, and with eight of them once on chance (measured). Not all
+    damage is detected: 40 bytes of zeros in an H.264 file were in 19 of 60 places.
 
-    Raises FileNotFoundError or ValueError, naming the path, for what is no video in one of `formats`; `wanted` says what is.
+    Raises FileNotFoundError or ValueError, naming the path, for a file that is no video in one of `formats`; `wanted` ends the
+    message.
     """
 
     def __init__(self, path: Path, threads: bool = True, formats: Sequence[str] = FORMATS, wanted: str = WANTED):
@@ -47,9 +49,9 @@ class Reader:
         self._threads = threads
         self.lost = ""
         self.late = 0.0
-        """When the first frame is shown, s from the start of the stream: later, where those before it need what is cut off."""
+        """Time of the first frame, s from the start of the stream; above 0 if the frames before it depend on a part cut off."""
         self.size = self.promised = 0
-        """Bytes that the file has, and that its container promises; 0 where that does not say."""
+        """Bytes of the file, and bytes according to its container; 0 if unknown."""
         self._dropped = 0
         self._first: av.VideoFrame | None = None
         try:
@@ -59,7 +61,7 @@ class Reader:
             raise ValueError(f"{path}: cannot be read ({error.strerror}); needed read permission") from error
         except (FFmpegError, OSError) as error:
             raise ValueError(f"{path}: {self._why_not(f'is no video ({error.strerror})')}; {wanted}") from error
-        except UnicodeDecodeError as error:  # of its metadata
+        except UnicodeDecodeError as error:  # in its metadata
             raise ValueError(f"{path}: {self._why_not('is damaged: its text is none')}; {wanted}") from error
         try:
             self._stream = self._video_stream()
@@ -71,7 +73,7 @@ class Reader:
         self.height, self.width = int(self._stream.height), int(self._stream.width)
         """Pixels as stored, by the container."""
 
-    def __enter__(self) -> "Reader":
+    def __enter__(self) -> "VideoDecoder":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -85,7 +87,7 @@ class Reader:
         return otherwise
 
     def _video_stream(self) -> Any:
-        # libav also "plays" text files, images and playlists, so the format is checked and not only that it opens.
+        # libav also opens text files, images and playlists, so the format is checked too.
         kind = self._container.format.name
         if not set(kind.split(",")) & set(self._formats):
             raise ValueError(f"{self.path}: is of format {kind!r}; {self._wanted}")
@@ -100,7 +102,7 @@ class Reader:
 
     def __iter__(self) -> Iterator[tuple[float, float, av.VideoFrame]]:
         stream, container = self._stream, self._container
-        # Only mp4 and mov index every packet when opened. Duration counts all streams: sound may outlast the picture.
+        # Only mp4 and mov index every packet on opening. The duration is that of all streams; audio may last longer.
         promised = len(stream.index_entries) if "mp4" in container.format.name else 0
         period = float(1 / stream.average_rate) if stream.average_rate else 0.0
         start, last, count, hidden, end, damage = None, -1.0, 0, 0, 0.0, ""
@@ -114,7 +116,7 @@ class Reader:
                     start, self._first = frame.pts, frame
                     self.late = float((start - (stream.start_time or 0)) * stream.time_base)
                 seconds = float((frame.pts - start) * stream.time_base)
-                if frame.is_corrupt:  # the decoder made up a part of it, and what follows is made of it
+                if frame.is_corrupt:  # the decoder concealed an error, and later frames depend on it
                     damage = f"the picture at {seconds:.3f} s is damaged"
                     return
                 count += 1
@@ -130,7 +132,7 @@ class Reader:
                     end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
                 if packet.stream.index != stream.index:
                     continue
-                if packet.is_corrupt:  # libav marks a packet that the file cuts short
+                if packet.is_corrupt:  # libav marks a truncated packet
                     damage = "its last packet is cut short"
                     break
                 hidden += packet.is_discard
@@ -141,19 +143,18 @@ class Reader:
             damage = f"decoding stops with {error.strerror!r}"
         if damage and "picture" not in damage:
             yield from decoded(None)
-        self.lost = self._judge(promised, count, hidden, end, period, damage)
+        self.lost = self._incompleteness(promised, count, hidden, end, period, damage)
 
     def seek(self, begin: float) -> Iterator[tuple[float, av.VideoFrame]]:
-        """(time s from the start of the stream, frame), from a key frame that is shown at or before `begin` (s) on.
+        """Yield (time s from the start of the stream, frame), from a key frame at or before `begin` (s) on.
 
-        What lies before that is not decoded, and nothing is judged. Raises ValueError, naming the path, for what cannot be
-        decoded.
+        Earlier frames are not decoded, and completeness is not checked. Raises ValueError, naming the path.
         """
         stream, container = self._stream, self._container
         start, tick = stream.start_time or 0, Fraction(stream.time_base)
         try:
             first, back = None, 0.0
-            # It may land on a key frame that is decoded before `begin` and shown after it (HEVC): then from further back.
+            # The seek may land on a key frame that is decoded before `begin` but shown after it (HEVC): then seek further back.
             while first is None or first.pts is None or (first.pts - start) * tick > begin:
                 if back > 4 * begin + 4:
                     return
@@ -167,46 +168,46 @@ class Reader:
             raise ValueError(f"{self.path}: cannot be decoded ({error}); get the file again") from error
 
     def packets(self) -> Iterator[tuple[float, Any]]:
-        """(time s from the start of the stream, packet) of what is not decoded yet. Raises as `seek` does."""
+        """Yield (time s from the start of the stream, packet) without decoding. Raises as `seek`."""
         stream = self._stream
         start, tick = stream.start_time or 0, Fraction(stream.time_base)
         try:
             for packet in self._container.demux(stream):
-                if packet.size and (shown := packet.dts if packet.pts is None else packet.pts) is not None:
-                    yield float((shown - start) * tick), packet
+                if packet.size and (instant := packet.dts if packet.pts is None else packet.pts) is not None:
+                    yield float((instant - start) * tick), packet
         except (FFmpegError, OSError, UnicodeError) as error:
             raise ValueError(f"{self.path}: cannot be read ({error}); get the file again") from error
 
     @property
     def codec(self) -> Any:
-        """Of its pictures, as libav describes it."""
+        """Codec of the pictures, as libav describes it."""
         return self._stream.codec_context.codec
 
     @property
     def seconds(self) -> float:
-        """End of the pictures, or of the file, whichever is later, by the container, s; inf where it does not say."""
+        """Later of the ends of the pictures and of the file, according to the container, s; inf if unknown."""
         stream = self._stream
         ends = [stream.duration and float(stream.duration * stream.time_base), self._length]
         return max((end for end in ends if end), default=math.inf)
 
     @property
     def _length(self) -> float:
-        """Of the file, s; 0 where it does not say."""
+        """Length of the file, s; 0 if unknown."""
         return float(self._container.duration or 0) / av.time_base
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was changed or left out of the frames that were given, a line each."""
-        found = [f"{self._dropped} frames that are shown no later than the one before are left out"] * (self._dropped > 0)
+        """Conversions and losses in the frames, one line each."""
+        notes = [f"{self._dropped} frames that are shown no later than the one before are left out"] * (self._dropped > 0)
         if self._first is not None:
             clear = any(part.is_alpha for part in self._first.format.components)
             if clear or self._stream.metadata.get("alpha_mode") == "1":
-                found.append("its transparency is left out")
+                notes.append("its transparency is left out")
             if self._first.color_trc in _HDR:
-                found.append("its colours of high dynamic range are converted to sRGB")
-        return tuple(found)
+                notes.append("its colours of high dynamic range are converted to sRGB")
+        return tuple(notes)
 
-    def _judge(self, promised: int, count: int, hidden: int, end: float, period: float, damage: str) -> str:
+    def _incompleteness(self, promised: int, count: int, hidden: int, end: float, period: float, damage: str) -> str:
         length = self._length
         short = end < length - max(2 * period, 0.1)
         if not (damage or short or self.size < self.promised or count + hidden < promised):
@@ -218,7 +219,7 @@ class Reader:
 
 
 def _flush(stream: Any) -> list[av.VideoFrame]:
-    """The frames that the decoder still holds after the last good packet."""
+    """Frames that the decoder still holds after the last good packet."""
     try:
         return stream.codec_context.decode(None)
     except FFmpegError:
@@ -226,12 +227,12 @@ def _flush(stream: Any) -> list[av.VideoFrame]:
 
 
 def upright(frame: av.VideoFrame, path: Path) -> UInt8[np.ndarray, "H W 3"]:
-    """The picture as it is shown, sRGB: colour matrix, HDR transfer and rotation of the frame's metadata applied."""
+    """Upright sRGB picture: colour matrix, HDR transfer and rotation of the frame's metadata applied. Raises ValueError."""
     hdr = frame.color_trc in _HDR
     picture = frame.reformat(
         format="rgb24",
         interpolation=_EXACT,
-        # Players take untagged pictures for BT.709 from 720 rows on, else for BT.601; swscale alone would always take 601.
+        # Players assume BT.709 for untagged pictures of 720 rows or more, else BT.601; swscale alone always assumes BT.601.
         src_colorspace=Colorspace.ITU709 if frame.colorspace == _UNTAGGED and frame.height >= 720 else None,
         dst_color_trc=ColorTrc.IEC61966_2_1 if hdr else None,
         dst_color_primaries=ColorPrimaries.BT709 if hdr else None,
@@ -240,14 +241,14 @@ def upright(frame: av.VideoFrame, path: Path) -> UInt8[np.ndarray, "H W 3"]:
 
 
 def quarter_turns(frame: av.VideoFrame, path: Path) -> int:
-    """Counter-clockwise quarter turns that make the frame upright. Raises ValueError for any other angle."""
+    """Counter-clockwise quarter turns to the upright frame. Raises ValueError for another angle."""
     if frame.rotation % 90:
         raise ValueError(f"{path}: is rotated by {frame.rotation} degrees; needed a multiple of 90")
     return frame.rotation // 90 % 4
 
 
 def promised_bytes(path: Path) -> tuple[int, int]:
-    """(size of the file, size that the outermost elements of an mp4/mov or webm file add up to; 0 where they do not say).
+    """(size of the file, sum of the sizes of its outermost mp4/mov or webm elements; 0 if unknown).
 
     Layouts: ISO/IEC 14496-12 section 4.2 (boxes), RFC 8794 sections 4 and 6 (EBML).
     """

@@ -1,10 +1,10 @@
 """Robot episodes in the format of LeRobot, version 3.
 
-meta/info.json                            version, frames a second, features, templates of paths
-meta/tasks.parquet                        sentences, and their numbers
-meta/episodes/chunk-000/file-000.parquet  one row an episode: its length, and where its rows and pictures are
-data/chunk-000/file-000.parquet           one row a frame: timestamp, numbers, and pictures of dtype "image"
-videos/<camera>/chunk-000/file-000.mp4    pictures of dtype "video", of many episodes one after the other
+meta/info.json                            version, frames per second, features, templates of paths
+meta/tasks.parquet                        sentences and their numbers
+meta/episodes/chunk-000/file-000.parquet  one row per episode: its length, and the places of its rows and pictures
+data/chunk-000/file-000.parquet           one row per frame: timestamp, numbers, and pictures of dtype "image"
+videos/<camera>/chunk-000/file-000.mp4    pictures of dtype "video" of many episodes in sequence
 """
 
 import dataclasses
@@ -20,12 +20,12 @@ import numpy as np
 
 from data_pipelines.recording.parquet import ParquetFile
 from data_pipelines.recording.recording import Pictures, Recording, Signal
-from data_pipelines.recording.segment import Film, Segment, film
-from data_pipelines.recording.stills import colour_head, pictured
+from data_pipelines.recording.segment import Segment, VideoHead, read_video_head
+from data_pipelines.recording.stills import load_picture, read_colour_head
 from wsm_jax.typing import Float
 
 _TOLERANCE = 0.25
-"""Of the time between two frames, within which a frame counts as at its time."""
+"""Largest error of a frame time, as a fraction of the time between two frames."""
 
 _FLOATS = ("float16", "float32", "float64")
 _PLACES = ("episode_index", "length", "dataset_from_index", "data/chunk_index", "data/file_index")
@@ -34,9 +34,9 @@ _PLACES = ("episode_index", "length", "dataset_from_index", "data/chunk_index", 
 def read_lerobot(folder: str | Path) -> Iterator[Recording]:
     """One recording for every camera of every episode, one episode in memory at a time.
 
-    Times are the dataset's timestamps, from 0; signals its real-valued vectors by name ("action", "state": without the prefix
-    "observation."), in the dataset's units; text the tasks of the episode. Needs the extra `robot` (pyarrow).
-    Raises FileNotFoundError or ValueError, naming the file: at once for the folder, on the way for an episode.
+    Times are the dataset's timestamps, from 0; signals are its real-valued vectors by name ("action", "state": without the
+    prefix "observation."), in the dataset's units; text is the tasks of the episode. Needs the extra `robot` (pyarrow). Raises
+    FileNotFoundError or ValueError, naming the file: at once for the folder, on the way for an episode.
     """
     folder = Path(folder)
     info = _info(folder / "meta" / "info.json")
@@ -48,7 +48,7 @@ def read_lerobot(folder: str | Path) -> Iterator[Recording]:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Info:
+class _DatasetInfo:
     path: Path
     fps: float
     total: int | None
@@ -57,11 +57,11 @@ class _Info:
     videos: tuple[str, ...]
     images: tuple[str, ...]
     signals: dict[str, int]
-    """Feature -> components."""
+    """Feature -> number of components."""
     notes: tuple[str, ...]
 
 
-def _info(path: Path) -> _Info:
+def _info(path: Path) -> _DatasetInfo:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; needed the folder of a LeRobot dataset, which has it")
     try:
@@ -85,7 +85,7 @@ def _info(path: Path) -> _Info:
         kinds = {
             kind: tuple(k for k, f in cameras.items() if f["dtype"] == kind and k not in depth) for kind in ("video", "image")
         }
-        return _Info(
+        return _DatasetInfo(
             path,
             fps,
             None if info.get("total_episodes") is None else int(info["total_episodes"]),
@@ -106,8 +106,8 @@ def _is_depth(feature: dict[str, Any]) -> bool:
     return bool(details.get("is_depth_map") or details.get("video.is_depth_map"))
 
 
-def _episodes(files: Sequence[Path], info: _Info) -> list[dict[str, Any]]:
-    """Rows of meta/episodes in the order of the episodes, checked; without their statistics, which are most of it."""
+def _episodes(files: Sequence[Path], info: _DatasetInfo) -> list[dict[str, Any]]:
+    """Checked rows of meta/episodes in the order of the episodes, without their large statistics. Raises ValueError."""
     stretches = [f"videos/{key}/{end}" for key in info.videos for end in ("chunk_index", "file_index", "from_timestamp")]
     optional = ("tasks", *(f"videos/{key}/to_timestamp" for key in info.videos))
     rows: list[dict[str, Any]] = []
@@ -132,7 +132,7 @@ def _episodes(files: Sequence[Path], info: _Info) -> list[dict[str, Any]]:
 
 
 def _tasks(path: Path) -> dict[int, str]:
-    """Number -> sentence. The sentences are the index of a pandas table: a column that has one name or another."""
+    """Number -> sentence. Sentences are the index of a pandas table, a column with one of two names. Raises ValueError."""
     if not path.is_file():
         return {}
     table = ParquetFile(path)
@@ -142,8 +142,8 @@ def _tasks(path: Path) -> dict[int, str]:
     return {int(row["task_index"] or 0): str(row[names[0]] or "") for row in table.values([names[0], "task_index"])}
 
 
-def _inside(folder: Path, template: str, info: _Info, **places: Any) -> Path:
-    if re.search(r":[^}]*\d{3}", template):  # a width that would fill the memory
+def _inside(folder: Path, template: str, info: _DatasetInfo, **places: Any) -> Path:
+    if re.search(r":[^}]*\d{3}", template):  # a format width that would fill the memory
         raise ValueError(f"{info.path}: the path {template[:80]!r} is none; needed one as in LeRobot v3.0")
     try:
         path = folder / template.format(**places)
@@ -156,7 +156,7 @@ def _inside(folder: Path, template: str, info: _Info, **places: Any) -> Path:
     return path
 
 
-def _recordings(folder: Path, info: _Info, episodes: list[dict[str, Any]], tasks: dict[int, str]) -> Iterator[Recording]:
+def _recordings(folder: Path, info: _DatasetInfo, episodes: list[dict[str, Any]], tasks: dict[int, str]) -> Iterator[Recording]:
     paths = [
         _inside(folder, info.data_path, info, chunk_index=row["data/chunk_index"], file_index=row["data/file_index"])
         for row in episodes
@@ -174,35 +174,35 @@ def _recordings(folder: Path, info: _Info, episodes: list[dict[str, Any]], tasks
 @dataclasses.dataclass(frozen=True)
 class _Episode:
     folder: Path
-    info: _Info
+    info: _DatasetInfo
     row: dict[str, Any]
-    """Of meta/episodes."""
+    """Row of meta/episodes."""
     table: ParquetFile
     start: int
-    """Its first row in the table."""
-    films: dict[Path, Film]
-    """Heads of the video files that were met."""
+    """First row in the table."""
+    films: dict[Path, VideoHead]
+    """Path -> head of a video file; filled on demand."""
 
     @property
     def name(self) -> str:
         return f"episode {self.row['episode_index']:04d}"
 
     def recordings(self, tasks: dict[int, str]) -> Iterator[Recording]:
-        """One a camera. Raises ValueError that names the file."""
-        count, where = self.row["length"], f"{self.table.path}: {self.name}:"
+        """One recording per camera. Raises ValueError that names the file."""
+        count, context = self.row["length"], f"{self.table.path}: {self.name}:"
         numbered = [name for name in ("frame_index", "task_index") if name in self.table.columns]
         columns = ["timestamp", "episode_index", *numbered, *self.info.signals]
         numbers = self.table.numbers(self.start, count, columns)
         if (numbers["episode_index"] != self.row["episode_index"]).any():
             raise ValueError(
-                f"{where} rows {self.start} to {self.start + count - 1} are of other episodes; meta/episodes is wrong"
+                f"{context} rows {self.start} to {self.start + count - 1} are of other episodes; meta/episodes is wrong"
             )
-        begin, time = self._time(numbers["timestamp"], where)
+        begin, time = self._time(numbers["timestamp"], context)
         signals = {}
         for key, width in self.info.signals.items():
             values = numbers[key].astype(np.float32)
             if values.shape != (count, width) or not np.isfinite(values).all():
-                raise ValueError(f"{where} {key} has the shape {values.shape}; needed {(count, width)} finite numbers")
+                raise ValueError(f"{context} {key} has the shape {values.shape}; needed {(count, width)} finite numbers")
             signals[key.removeprefix("observation.")] = Signal(time, values)
         listed = [tasks.get(int(index), "") for index in numbers["task_index"][:, 0]] if "task_index" in numbers else []
         text = tuple(dict.fromkeys(filter(None, map(str.strip, listed or self.row.get("tasks") or ()))))
@@ -223,11 +223,14 @@ class _Episode:
                 notes=self.info.notes + notes,
             )
 
-    def _time(self, stamps: np.ndarray, where: str) -> tuple[float, Float[np.ndarray, " T"]]:
-        """Of the first frame, and of all from it, s. Timestamps are float32: those on the grid of fps are put exactly there."""
+    def _time(self, stamps: np.ndarray, context: str) -> tuple[float, Float[np.ndarray, " T"]]:
+        """Time of the first frame, and times relative to it, s; float32 timestamps near the grid of fps are rounded to it.
+
+        Raises ValueError for times that do not increase.
+        """
         stamps = stamps[:, 0].astype(np.float64)
         if not np.isfinite(stamps).all() or stamps[0] < 0 or np.any(np.diff(stamps) <= 0):
-            raise ValueError(f"{where} timestamps are {stamps[:4]}...; needed seconds that increase from frame to frame")
+            raise ValueError(f"{context} timestamps are {stamps[:4]}...; needed seconds that increase from frame to frame")
         time, grid = stamps - stamps[0], np.arange(len(stamps)) / self.info.fps
         return float(stamps[0]), grid if np.abs(time - grid).max() < min(
             1e-4 + 1e-6 * stamps[-1], 0.1 / self.info.fps
@@ -238,7 +241,7 @@ class _Episode:
         places = {name: row[prefix + name] for name in ("chunk_index", "file_index")}
         path = _inside(self.folder, self.info.video_path, self.info, video_key=key, **places)
         if path not in self.films:
-            self.films[path] = film(path)
+            self.films[path] = read_video_head(path)
         head, begin, tolerance = self.films[path], row[prefix + "from_timestamp"], _TOLERANCE / self.info.fps
         last, end = begin + time[-1], row.get(prefix + "to_timestamp")
         if last + tolerance > head.seconds or (end is not None and not last < end + tolerance):
@@ -249,22 +252,22 @@ class _Episode:
         return Segment(path, begin + time, tolerance), path, (head.rows, head.columns), head.pixel_aspect, ()
 
     def _stored(self, key: str, time: np.ndarray) -> tuple[Pictures, Path, tuple[int, int], float, tuple[str, ...]]:
-        where = f"{self.table.path}: {self.name}: {key} at frame"
-        first = colour_head(_bytes(next(self.table.objects(self.start, 1, key)), f"{where} 0"), f"{where} 0")
-        size = first.shown
-        pictures = _Stored(self.table.path, self.start, len(time), key, where, size)
+        context = f"{self.table.path}: {self.name}: {key} at frame"
+        first = read_colour_head(_bytes(next(self.table.objects(self.start, 1, key)), f"{context} 0"), f"{context} 0")
+        size = first.upright_size
+        pictures = _TablePictures(self.table.path, self.start, len(time), key, context, size)
         return pictures, self.table.path, size, 1.0, ("it is transparent in parts, which are black",) * first.alpha
 
 
 @dataclasses.dataclass(frozen=True)
-class _Stored:
-    """Pictures that are files in the rows of a table."""
+class _TablePictures:
+    """Pictures stored in the rows of a table; a `Pictures`."""
 
     path: Path
     start: int
     count: int
     key: str
-    where: str
+    context: str
     size: tuple[int, int]
 
     def __call__(self, indices: Sequence[int]) -> Iterator[dict[str, Any]]:
@@ -276,18 +279,18 @@ class _Stored:
         times, span = Counter(wanted), wanted[-1] - wanted[0] + 1
         for index, row in enumerate(ParquetFile(self.path).objects(self.start + wanted[0], span, self.key), wanted[0]):
             if times[index]:
-                picture = pictured(_bytes(row, f"{self.where} {index}"), f"{self.where} {index}")
+                picture = load_picture(_bytes(row, f"{self.context} {index}"), f"{self.context} {index}")
                 if picture["rgb"].shape[:2] != self.size:
                     raise ValueError(
-                        f"{self.where} {index} is {picture['rgb'].shape[:2]} pixels; needed {self.size}, as frame 0"
+                        f"{self.context} {index} is {picture['rgb'].shape[:2]} pixels; needed {self.size}, as frame 0"
                     )
                 yield from (picture for _ in range(times[index]))
 
 
-def _bytes(row: Any, where: str) -> bytes:
+def _bytes(row: Any, context: str) -> bytes:
     data = row.get("bytes") if isinstance(row, dict) else row
     if not isinstance(data, bytes):
         raise ValueError(
-            f"{where} is not in the table, only its name; needed the pictures themselves (embed_images of LeRobot)"
+            f"{context} is not in the table, only its name; needed the pictures themselves (embed_images of LeRobot)"
         )
     return data

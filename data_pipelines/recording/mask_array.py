@@ -1,4 +1,4 @@
-"""Masks of instances as one array [T H W] of integers or bool, in an npy file or an npz file, read a frame at a time."""
+"""Instance masks as one array [T H W] of integers or bool in an npy or npz file, read frame by frame."""
 
 import contextlib
 import dataclasses
@@ -20,15 +20,15 @@ _HEADS: dict[tuple[int, int], Callable[[io.BufferedIOBase], tuple[tuple[int, ...
 _LARGEST = 65535
 
 
-def of_file(path: Path) -> "ArrayMasks":
-    """The masks of a file, whose head is read. Raises ValueError, naming it, for what holds no such array."""
-    with _frames(path) as (shape, _):
+def read_array_masks(path: Path) -> "ArrayMasks":
+    """Masks of a file, whose head is read. Raises ValueError, naming it, if it holds no such array."""
+    with _open_frames(path) as (shape, _):
         return ArrayMasks(path, *shape)
 
 
 @dataclasses.dataclass(frozen=True)
 class ArrayMasks:
-    """Masks that are an array; a `Masks`."""
+    """Masks in an array; a `Masks`."""
 
     path: Path
     count: int
@@ -37,18 +37,19 @@ class ArrayMasks:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The one file."""
+        """The single file."""
         return (self.path,)
 
     def __len__(self) -> int:
         return self.count
 
     def head(self, index: int) -> tuple[str, tuple[int, int]]:
-        """The file, and rows and columns of every mask."""
+        """File, and rows and columns of every mask."""
         return str(self.path), (self.rows, self.columns)
 
     def __call__(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
-        with _frames(self.path) as (_, frame):
+        """Yield the masks at `indices`, uint16 [H W 1]. Raises ValueError, naming the file, for an invalid mask."""
+        with _open_frames(self.path) as (_, frame):
             for index in indices:
                 values = frame(index)
                 low, high = int(values.min(initial=0)), int(values.max(initial=0))
@@ -58,8 +59,8 @@ class ArrayMasks:
 
 
 @contextlib.contextmanager
-def _frames(path: Path) -> Iterator[tuple[tuple[int, ...], Callable[[int], np.ndarray]]]:
-    """The shape [T H W], and what gives a frame. Raises ValueError, naming the file, for whatever fails while it is open."""
+def _open_frames(path: Path) -> Iterator[tuple[tuple[int, ...], Callable[[int], np.ndarray]]]:
+    """Shape [T H W], and a function from index to frame. Raises ValueError, naming the file, for any failure while open."""
     try:
         with contextlib.ExitStack() as stack:
             file: Any
@@ -81,14 +82,14 @@ def _frames(path: Path) -> Iterator[tuple[tuple[int, ...], Callable[[int], np.nd
             elif columnwise or not need:
                 yield shape, np.frombuffer(file.read(), dtype).reshape(shape, order=order).__getitem__
             else:
-                yield shape, _Rows(file, begin, shape, dtype)
+                yield shape, _ArchivedFrames(file, begin, shape, dtype)
     except Exception as error:  # zipfile and zlib raise a dozen kinds for damaged files
         why = error if isinstance(error, ValueError) else f"cannot be read as an array ({error}); get the file again"
         raise ValueError(f"{path}: {why}") from error
 
 
 def _head(file: io.BufferedIOBase) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Shape, whether the first index runs fastest, and kind of the values. Raises ValueError for no array of masks."""
+    """Shape, True for Fortran order, and dtype. Raises ValueError if it is no array of masks."""
     read = _HEADS.get(np.lib.format.read_magic(file))
     if read is None:
         raise ValueError(f"holds an array of names; {_WANTED}")
@@ -99,8 +100,8 @@ def _head(file: io.BufferedIOBase) -> tuple[tuple[int, ...], bool, np.dtype]:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Rows:
-    """The frames of an array in an archive, which is unpacked as far as it is needed."""
+class _ArchivedFrames:
+    """Frames of an array in an archive, which is decompressed on demand."""
 
     file: io.BufferedIOBase
     begin: int

@@ -1,4 +1,4 @@
-"""Masks of instances as png pictures, indexed or grey, one a frame; their values are the instances."""
+"""Instance masks as png pictures, indexed or grey, one per frame; the values are the instances."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -7,27 +7,27 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.recording.stills import natural_order, opened, verify
+from data_pipelines.recording.stills import natural_order, open_picture, verify_png
 from wsm_jax.typing import Shaped
 
 _MODES = ("1", "L", "P", "I", "I;16", "I;16B")
 _SPREAD = {"L;2": 85, "L;4": 17}
-"""Pillow spreads grey of 2 and 4 bits over 0..255."""
+"""Factors by which Pillow scales grey of 2 and 4 bits to 0..255."""
 
 
-def of_folder(path: Path) -> "PictureMasks":
-    """The masks of a folder; 2.png comes before 10.png."""
+def folder_masks(path: Path) -> "PictureMasks":
+    """Masks of a folder; 2.png comes before 10.png."""
     files = [file for file in path.iterdir() if file.suffix.lower() == ".png" and not file.name.startswith(".")]
     return PictureMasks(tuple(sorted(files, key=lambda file: natural_order(file.name))))
 
 
-def mask_picture(file: Path | bytes, name: str = "") -> Shaped[np.ndarray, "H W 1"]:
-    """The instances of a frame, of a file or of the bytes of one that is called `name`.
+def read_mask_picture(file: Path | bytes, name: str = "") -> Shaped[np.ndarray, "H W 1"]:
+    """Instances of a frame, from a file or from the bytes of a file called `name`.
 
-    Raises FileNotFoundError or ValueError, naming the file, for what is no whole picture of instances.
+    Raises FileNotFoundError or ValueError, naming the file, for a damaged picture, or one without instances.
     """
-    with opened(file, name) as image:
-        verify(file, image)
+    with open_picture(file, name) as image:
+        verify_png(file, image)
         if image.format != "PNG" or image.mode not in _MODES:
             raise ValueError(f"is a {image.format} of mode {image.mode}; needed a png, indexed or grey without transparency")
         tiles: Any = getattr(image, "tile", ())  # before it is decoded
@@ -38,7 +38,7 @@ def mask_picture(file: Path | bytes, name: str = "") -> Shaped[np.ndarray, "H W 
 
 @dataclasses.dataclass(frozen=True)
 class PictureMasks:
-    """Masks that are pictures; a `Masks`."""
+    """Masks in pictures; a `Masks`."""
 
     files: tuple[Path, ...]
 
@@ -46,9 +46,9 @@ class PictureMasks:
         return len(self.files)
 
     def head(self, index: int) -> tuple[str, tuple[int, int]]:
-        """The file, its rows and columns."""
-        with opened(self.files[index]) as image:
+        """File, and rows and columns of a mask."""
+        with open_picture(self.files[index]) as image:
             return str(self.files[index]), (image.height, image.width)
 
     def __call__(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
-        return (mask_picture(self.files[index]) for index in indices)
+        return (read_mask_picture(self.files[index]) for index in indices)

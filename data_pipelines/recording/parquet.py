@@ -1,4 +1,4 @@
-"""Rows of Parquet files, a few at a time."""
+"""Parquet files, read a few rows at a time."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,13 +11,13 @@ from wsm_jax.extras import extra
 from wsm_jax.typing import Shaped
 
 _BATCH = 64
-"""Rows decoded at once where they hold pictures."""
+"""Rows of pictures decoded at once."""
 
 
 class ParquetFile:
-    """A Parquet file, of which only the foot is read at first.
+    """Parquet file; only its footer is read on opening.
 
-    Raises FileNotFoundError, or ValueError naming the file for what is none; ModuleNotFoundError without the extra `robot`.
+    Raises FileNotFoundError, or ValueError, naming the file, for another format; ModuleNotFoundError without the extra `robot`.
     """
 
     def __init__(self, path: Path):
@@ -58,18 +58,18 @@ class ParquetFile:
             raise ValueError(f"{self.path}: has no column {', '.join(missing)}; it has {', '.join(self.columns)}")
 
     def values(self, columns: Sequence[str]) -> list[dict[str, Any]]:
-        """All rows, as Python objects: for small tables."""
+        """All rows as Python objects, for small tables. Raises ValueError."""
         self._need(columns)
         with self._naming():
             return self._file.read(columns=list(columns)).to_pylist()
 
     def numbers(self, start: int, count: int, columns: Sequence[str]) -> dict[str, Shaped[np.ndarray, "n d"]]:
-        """Rows [n d] of columns of numbers, or of lists of numbers of one length; NumPy."""
+        """Column -> rows [n d], for columns of numbers or of lists of numbers of one length. Raises ValueError."""
         self._need(columns)
         groups = self._groups(start, count)
         key = (*groups, *columns)
         with self._naming():
-            if self._kept[0] != key:  # one group may hold many episodes, which are asked for in turn
+            if self._kept[0] != key:  # one group may hold many episodes, which are read in sequence
                 self._kept = (key, self._file.read_row_groups(groups, columns=list(columns)))
             table = self._kept[1].slice(start - int(self._starts[groups[0]]), count)
             return {name: self._matrix(table.column(name), name) for name in columns}
@@ -91,7 +91,7 @@ class ParquetFile:
         return numbers.reshape(rows, -1)
 
     def objects(self, start: int, count: int, column: str) -> Iterator[Any]:
-        """Rows of one column as Python objects, decoded a few at a time."""
+        """Yield rows of one column as Python objects, decoded a few at a time. Raises ValueError."""
         self._need([column])
         groups = self._groups(start, count)
         at = int(self._starts[groups[0]])

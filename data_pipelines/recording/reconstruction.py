@@ -1,4 +1,4 @@
-"""What the files of all reconstructions need: their JSON, field by field, and the photos that they name."""
+"""Shared by the readers of reconstructions: checked JSON fields, and the files that they name."""
 
 import json
 import math
@@ -14,7 +14,7 @@ from wsm_jax.typing import Float
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file. Raises FileNotFoundError, or ValueError that names it."""
+    """Content of a JSON file. Raises FileNotFoundError, or ValueError that names it."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
@@ -23,48 +23,48 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path}: is no JSON ({error}); is it whole?") from error
 
 
-def table(value: Any, where: str) -> dict[str, Any]:
-    """A JSON object. Raises ValueError that says `where` it should be."""
+def json_object(value: Any, context: str) -> dict[str, Any]:
+    """`value` if it is a JSON object. Raises ValueError that begins with `context`."""
     if not isinstance(value, dict):
-        raise ValueError(f"{where}: got {_short(value)}; needed an object")
+        raise ValueError(f"{context}: got {_short(value)}; needed an object")
     return value
 
 
-def text(value: Any, where: str) -> str:
-    """A text that is not empty. Raises ValueError that says `where` it should be."""
+def json_text(value: Any, context: str) -> str:
+    """`value` if it is a text that is not empty. Raises ValueError that begins with `context`."""
     if not isinstance(value, str) or not value:
-        raise ValueError(f"{where}: got {_short(value)}; needed a text")
+        raise ValueError(f"{context}: got {_short(value)}; needed a text")
     return value
 
 
-def number(value: Any, where: str) -> float:
-    """A finite number. Raises ValueError that says `where` it should be."""
+def json_number(value: Any, context: str) -> float:
+    """`value` if it is a finite number. Raises ValueError that begins with `context`."""
     try:
         if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
             return float(value)
     except OverflowError:
         pass
-    raise ValueError(f"{where}: got {_short(value)}; needed a finite number")
+    raise ValueError(f"{context}: got {_short(value)}; needed a finite number")
 
 
-def numbers(value: Any, shape: tuple[int, ...], where: str) -> Float[np.ndarray, "..."]:
-    """Finite numbers in lists of that shape, float64. Raises ValueError that says `where` they should be."""
+def json_numbers(value: Any, shape: tuple[int, ...], context: str) -> Float[np.ndarray, "..."]:
+    """Array of nested lists of finite numbers of a shape, float64. Raises ValueError that begins with `context`."""
     if not isinstance(value, list) or len(value) != shape[0]:
-        raise ValueError(f"{where}: got {_short(value)}; needed {' x '.join(map(str, shape))} numbers")
+        raise ValueError(f"{context}: got {_short(value)}; needed {' x '.join(map(str, shape))} numbers")
     if len(shape) > 1:
-        return np.stack([numbers(row, shape[1:], where) for row in value])
-    return np.array([number(item, where) for item in value])
+        return np.stack([json_numbers(row, shape[1:], context) for row in value])
+    return np.array([json_number(item, context) for item in value])
 
 
 def _short(value: Any) -> str:
     return "nothing" if value is None else reprlib.repr(value)
 
 
-def named_file(root: Path, name: str, folders: Sequence[str], source: Path) -> Path | None:
-    """The file that `source` names, looked for in `folders` of `root` in turn; None where there is none.
+def find_file(root: Path, name: str, folders: Sequence[str], source: Path) -> Path | None:
+    """First file called `name` in `folders` of `root`, or None.
 
-    A reconstruction may come from anywhere, and must not reach out of the folder of its data: raises ValueError for a name that
-    leads elsewhere. (Links that the folder itself holds are followed.)
+    `source` is the reconstruction that names it. It is not trusted: raises ValueError for a name that leads outside `root`.
+    (Links inside `root` are followed.)
     """
     top = os.path.abspath(root)
     paths = [os.path.abspath(os.path.join(top, folder, name)) for folder in folders]
@@ -81,8 +81,8 @@ def _within(folder: str, path: str) -> bool:
     return os.path.commonpath([folder, path]) == folder
 
 
-def complete(source: Path, root: Path, wanted: int, missing: Sequence[str], allow_missing: bool) -> list[str]:
-    """A note on the photos that are missing. Raises FileNotFoundError, naming the first, unless allowed and some are there."""
+def check_complete(source: Path, root: Path, wanted: int, missing: Sequence[str], allow_missing: bool) -> list[str]:
+    """Notes on missing photos. Raises FileNotFoundError, naming the first, unless allowed and some exist."""
     if missing and (not allow_missing or len(missing) >= wanted):
         raise FileNotFoundError(
             f"{source}: {len(missing)} of its {wanted} photos are not in {root}, first {', '.join(missing[:3])}; add them"
@@ -94,5 +94,5 @@ def complete(source: Path, root: Path, wanted: int, missing: Sequence[str], allo
 
 
 def folder_name(folder: Path) -> str:
-    """What recordings of a folder are called: its own name, without where it lies."""
+    """Name of the recordings of a folder: the folder's name without its path."""
     return folder.resolve().name or "views"

@@ -1,4 +1,4 @@
-"""What a reader makes of one raw recording: its frames on demand, and all that comes with them."""
+"""A raw recording: its frames on demand, with cameras, captions, signals and notes."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
@@ -13,42 +13,42 @@ from wsm_jax.typing import Float, Int
 __all__ = ["Pictures", "Recording", "Signal"]
 
 Pictures = Callable[[Sequence[int]], Iterator[dict[str, Any]]]
-"""Indices of frames, not decreasing -> for each, {channel: stored integers [H W C]}, and, where the picture is a JPEG file that
-shows it upright and in sRGB, {"jpeg": its bytes}. Picklable; raises ValueError or OSError that names the file."""
+"""Indices of frames, not decreasing -> {channel: stored integers [H W C]} of each; an upright sRGB JPEG file also has its bytes
+as "jpeg". Picklable; raises ValueError or OSError that names the file."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Recording:
-    """One raw recording, as far as it is known without decoding its pictures; picklable."""
+    """One raw recording, without its decoded pictures; picklable."""
 
     name: str
-    """Within its input, without directories of the machine: the name of a file, an episode, a camera of it."""
+    """Name within its input, without directories of the machine: of a file, an episode, a camera."""
     kind: Literal["video", "views"]
     """Frames over time, or views of one instant."""
     time: Float[np.ndarray, " T"]
-    """s, from 0, strictly increasing; of views 0, 1, 2, ..."""
+    """s, from 0, strictly increasing; 0, 1, 2, ... for views."""
     seconds: float
-    """End of the last frame, s; of views their number."""
+    """End of the last frame, s; for views their number."""
     size: Int[np.ndarray, "T 2"]
-    """Rows and columns of the pictures as they are shown, upright."""
+    """Rows and columns of the upright pictures."""
     channels: tuple[str, ...]
-    """Of CHANNELS, those that `pictures` yields."""
+    """Names in CHANNELS that `pictures` yields."""
     pictures: Pictures
     files: tuple[Path, ...]
-    """All that it is read from."""
+    """All files that it is read from."""
     camera: Camera | None = None
-    """[T], of whole pictures with square pixels; world in m where the recording is metric, z up where it says what is up."""
+    """[T], of whole pictures with square pixels; world in m if the recording is metric, z up if its up direction is known."""
     pixel_aspect: float = 1.0
-    """Width over height of a pixel as shown."""
+    """Width over height of a pixel of the upright picture."""
     text: tuple[str, ...] = ()
     signals: dict[str, Signal] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    """What was assumed, approximated or lost, a line each, for the manifest."""
+    """Assumptions, approximations and losses, one line each, for the manifest."""
     spans: tuple[tuple[float, float] | None, ...] = ()
-    """(start, end) of each text, s; None: it is of all of it. Empty: none has times."""
+    """(start, end) of each text, s; None: the text describes the whole. Empty: no text has times."""
 
     def __post_init__(self) -> None:
-        """Raises ValueError, naming the recording, for times, sizes, cameras or signals that do not fit together."""
+        """Check the fields. Raises ValueError, naming the recording, for inconsistent times, sizes, cameras or signals."""
 
         def need(ok: bool, what: str) -> None:
             if not ok:

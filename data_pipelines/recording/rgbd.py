@@ -1,8 +1,8 @@
-"""Recordings that carry geometry: folders of RGB-D frames with camera poses, and coloured points with cameras.
+"""Recordings with geometry: folders of RGB-D frames with camera poses, and coloured points with cameras.
 
 An RGB-D folder holds color/ (or colour/, rgb/, image/), depth/ (16-bit PNG in mm), frames paired by name, and trajectory.log:
-for every frame a line of numbers and four lines of a matrix, camera to world. Where it has a folder mask/, its pictures
-hold the instance of every pixel, 1.. (0: unknown), the same for the same thing throughout. A points file is .npz with means3d
+for every frame a line of numbers and four lines of a matrix, camera to world. The optional folder mask/ holds pictures with the
+instance of every pixel, 1.. (0: unknown), consistent over all frames. A points file is .npz with means3d
 [n 3] (m), colors [n 3] (bytes), and, if it has cameras, viewmats [k 4 4] (world to camera), Ks [k 3 3] (pixels), height and
 width.
 """
@@ -22,14 +22,14 @@ from wsm_jax.snapshot.camera import matrix_to_quaternion
 from wsm_jax.typing import Float, Int
 
 STRUCTURED_LIGHT = (525.0, 525.0, 319.5, 239.5)
-"""fx, fy, cx, cy (pixels, of 640 x 480) that PrimeSense sensors are commonly used with, where a recording names none."""
+"""Common fx, fy, cx, cy (pixels of 640 x 480) of PrimeSense sensors, for recordings without intrinsics."""
 _FIELDS = ("means3d", "colors", "viewmats", "Ks", "height", "width")
 _COLOURS = ("color", "colour", "rgb", "image")
 
 
 @dataclasses.dataclass(frozen=True)
 class Frame:
-    """What one RGB-D frame shows."""
+    """One RGB-D frame."""
 
     rgb: Float[np.ndarray, "H W 3"]
     """sRGB, 0..1."""
@@ -42,7 +42,7 @@ class Frame:
 
 @dataclasses.dataclass(frozen=True)
 class Points:
-    """A coloured cloud and the cameras that come with it."""
+    """Coloured point cloud with optional cameras."""
 
     points: Float[np.ndarray, "n 3"]
     """m"""
@@ -52,7 +52,7 @@ class Points:
     """[k]"""
     height: int
     width: int
-    """Of the pictures of the cameras, pixels."""
+    """Size of the pictures of the cameras, pixels."""
 
 
 def read_frames(
@@ -63,9 +63,9 @@ def read_frames(
     shrink: int = 1,
     unit_m: float = 1e-3,
 ) -> list[Frame]:
-    """The frames of an RGB-D folder, at most `most`; every `shrink`-th pixel is kept; `unit_m` is one step of the depth, m.
+    """Frames of an RGB-D folder, at most `most`; every `shrink`-th pixel is kept; `unit_m` is one step of the depth, m.
 
-    Raises FileNotFoundError or ValueError that names the file, for what is missing, does not pair, or is no depth in metres.
+    Raises FileNotFoundError or ValueError that names the file: missing, unpaired, or implausible depth.
     """
     folder = Path(folder)
     colours, depths = colours_and_depths(folder)
@@ -84,7 +84,7 @@ def read_frames(
 
 
 def colours_and_depths(folder: Path) -> tuple[Path, list[Path]]:
-    """The folder of the pictures, and the depth maps in the order of the numbers in their names. Raises FileNotFoundError."""
+    """Folder of the pictures, and the depth maps in natural order. Raises FileNotFoundError."""
     colours = next((folder / name for name in _COLOURS if (folder / name).is_dir()), None)
     if colours is None or not (folder / "depth").is_dir():
         raise FileNotFoundError(f"{folder}: needed the folders depth and one of {', '.join(_COLOURS)}")
@@ -95,7 +95,7 @@ def colours_and_depths(folder: Path) -> tuple[Path, list[Path]]:
 
 
 def _beside(folder: Path, depth: Path) -> Path:
-    """The picture of the same frame. Raises FileNotFoundError."""
+    """Picture of the same frame. Raises FileNotFoundError."""
     picture = next(iter(folder.glob(f"{depth.stem}.*")), None)
     if picture is None:
         raise FileNotFoundError(f"{folder}: no picture {depth.stem}.* for {depth}")
@@ -135,7 +135,7 @@ def _frame(path: Path, picture: Path, pose: np.ndarray, intrinsics: Sequence[flo
 
 
 def read_trajectory(path: str | Path) -> Float[np.ndarray, "K 4 4"]:
-    """The poses, camera to world, of a trajectory.log. Raises FileNotFoundError, or ValueError that names the line."""
+    """Poses, camera to world, of a trajectory.log. Raises FileNotFoundError, or ValueError that names the line."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; needed the camera poses")
@@ -148,8 +148,10 @@ def read_trajectory(path: str | Path) -> Float[np.ndarray, "K 4 4"]:
             pose = np.array([[float(word) for word in line] for line in lines[first + 1 : first + 5]])
         except ValueError as error:
             raise ValueError(f"{path}: lines {first + 2} to {first + 5}: {error}") from error
-        turn = pose[:3, :3]
-        rigid = pose.shape == (4, 4) and np.allclose(turn @ turn.T, np.eye(3), atol=1e-3) and np.linalg.det(turn) > 0
+        rotation = pose[:3, :3]
+        rigid = (
+            pose.shape == (4, 4) and np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-3) and np.linalg.det(rotation) > 0
+        )
         if not rigid or not np.allclose(pose[3], (0, 0, 0, 1)) or not (np.abs(pose[:3, 3]) < 1e6).all():
             raise ValueError(f"{path}: lines {first + 2} to {first + 5} hold no rigid motion of 4 x 4 numbers")
         poses.append(pose)
@@ -157,7 +159,7 @@ def read_trajectory(path: str | Path) -> Float[np.ndarray, "K 4 4"]:
 
 
 def read_points(path: str | Path) -> Points:
-    """A points file. Raises FileNotFoundError or ValueError that names it and what it lacks."""
+    """Read a points file. Raises FileNotFoundError or ValueError that names it and the defect."""
     path = Path(path)
     if path.suffix.lower() != ".npz":
         raise ValueError(f"{path}: needed .npz points or an RGB-D folder; meshes and point clouds: python -m launch.convert")
@@ -187,8 +189,8 @@ def _cameras(data: dict[str, np.ndarray], source: str) -> tuple[Camera, int, int
     if data["height"].size != 1 or data["width"].size != 1 or min(data["height"].min(), data["width"].min()) < 2:
         raise ValueError(f"{source}: height {data['height']}, width {data['width']}; needed two whole numbers of pixels from 2")
     height, width = int(data["height"].item()), int(data["width"].item())
-    turn = views[:, :3, :3]
-    if not np.allclose(turn @ np.swapaxes(turn, 1, 2), np.eye(3), atol=1e-2):
+    rotation = views[:, :3, :3]
+    if not np.allclose(rotation @ np.swapaxes(rotation, 1, 2), np.eye(3), atol=1e-2):
         raise ValueError(f"{source}: viewmats are no rigid motions, world to camera")
     if not (lens[:, 0, 0] > 0).all() or not (lens[:, 1, 1] > 0).all():
         raise ValueError(f"{source}: Ks with focal lengths {lens[:, [0, 1], [0, 1]].min():g} px; needed them above 0")

@@ -1,4 +1,4 @@
-"""What the episodes of an RLDS dataset hold: the `features.json` that TFDS writes, in its present or older layout."""
+"""Features of the episodes of an RLDS dataset: `features.json` of TFDS, in its current or older layout."""
 
 import dataclasses
 import json
@@ -13,24 +13,24 @@ class Feature:
     """One leaf of the tree of features."""
 
     key: str
-    """Its name in a `tf.train.Example`: "steps/observation/image"."""
+    """Name in a `tf.train.Example`: "steps/observation/image"."""
     kind: Literal["image", "text", "tensor", "other"]
     shape: tuple[int, ...]
-    """Of one step; -1 is unknown."""
+    """Shape of one step; -1 is unknown."""
     dtype: str
     encoding: str
-    """Of a tensor: "none", "bytes" or "zlib"."""
+    """Encoding of a tensor: "none", "bytes" or "zlib"."""
     nesting: int
-    """In how many sequences it lies: 0 once an episode, 1 once a step; deeper ones are ragged."""
+    """Number of enclosing sequences: 0 once per episode, 1 once per step; more are ragged."""
 
     @property
     def name(self) -> str:
-        """Its key without the levels that every key has."""
+        """Key without the common prefix."""
         return self.key.removeprefix("steps/").removeprefix("observation/")
 
     @property
     def is_camera(self) -> bool:
-        """Whether it holds a colour or grey picture every step."""
+        """True for a colour or grey picture per step."""
         return (
             self.kind == "image"
             and self.nesting == 1
@@ -40,7 +40,7 @@ class Feature:
 
     @property
     def is_signal(self) -> bool:
-        """Whether it is an action or an observation of real numbers [d]."""
+        """True for an action or observation of real numbers [d]."""
         return (
             self.kind == "tensor"
             and self.nesting == 1
@@ -51,32 +51,32 @@ class Feature:
 
     @property
     def is_instruction(self) -> bool:
-        """Whether it is what the robot was told."""
+        """True for the instruction of the robot."""
         last = self.key.rsplit("/", 1)[-1]
         words = self.kind == "text" or (self.kind == "tensor" and self.dtype in ("string", "object") and self.shape == ())
         return words and self.nesting < 2 and ("instruction" in last or "language" in last)
 
 
 def read_features(path: Path) -> tuple[Feature, ...]:
-    """The leaves of `features.json`. Raises FileNotFoundError, or ValueError naming the file for what is none of RLDS."""
+    """Leaves of `features.json`. Raises FileNotFoundError, or ValueError, naming the file, if it is not of an RLDS dataset."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; {_TFDS} (is the dataset in a folder of its version below?)")
     try:
-        found = tuple(sorted(_leaves(json.loads(path.read_text("utf-8")), "", 0), key=lambda feature: feature.key))
+        features = tuple(sorted(_leaves(json.loads(path.read_text("utf-8")), "", 0), key=lambda feature: feature.key))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
         raise ValueError(f"{path}: describes no features ({type(error).__name__}: {error}); {_TFDS}") from error
-    steps = [feature for feature in found if feature.key.startswith("steps/") and feature.nesting]
+    steps = [feature for feature in features if feature.key.startswith("steps/") and feature.nesting]
     if not steps:
-        names = ", ".join(feature.key for feature in found[:8])
+        names = ", ".join(feature.key for feature in features[:8])
         raise ValueError(f"{path}: is of no RLDS dataset, whose episodes hold a dataset 'steps'; its features are {names}")
     if not any(feature.is_camera for feature in steps):
         names = ", ".join(feature.key for feature in steps[:20])
         raise ValueError(f"{path}: needed 8-bit pictures among the features of a step; they are {names}")
-    return found
+    return features
 
 
 def _leaves(node: dict[str, Any], key: str, nesting: int) -> list[Feature]:
-    old = "type" in node  # until TFDS 4.5; a class of today is named by pythonClassName, its content by what it is
+    old = "type" in node  # until TFDS 4.5; now pythonClassName names the class, and a key of its kind the content
     kind = (node["type"] if old else node["pythonClassName"]).rsplit(".", 1)[-1]
     content = node["content"] if old else next((v for k, v in node.items() if isinstance(v, dict) and k != "description"), {})
     content = json.loads(content) if isinstance(content, str) else content

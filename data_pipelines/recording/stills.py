@@ -1,4 +1,4 @@
-"""Still pictures: jpg, png and webp, as files, as their bytes, or as a folder of frames in the order of their numbers."""
+"""Still pictures: jpg, png and webp, as files, as bytes, or as a folder of numbered frames."""
 
 import contextlib
 import dataclasses
@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 
-from wsm_jax.typing import UInt8
+from wsm_jax.typing import Shaped, UInt8
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-"""Files of a folder that count as its frames; others are left alone."""
+"""Suffixes of the frames of a folder."""
 LIMIT_PIXELS = 2**27
 """Largest picture that is read."""
 _FORMATS = ("JPEG", "PNG", "WEBP")
@@ -22,46 +22,46 @@ _ORIENTATION = 0x0112  # EXIF
 
 
 @dataclasses.dataclass(frozen=True)
-class Head:
-    """What a picture says of itself before it is decoded."""
+class PictureHead:
+    """Properties of a picture that is not decoded yet."""
 
     rows: int
     columns: int
-    """As stored, before any turn."""
+    """As stored, before rotation."""
     orientation: int
-    """EXIF: 1 is upright, 3, 6 and 8 are turned, the others of 2..8 mirrored."""
+    """EXIF: 1 is upright, 3, 6 and 8 are rotated, the others of 2..8 mirrored."""
     mode: str
     """Pillow's name of the stored components."""
     alpha: bool
     deep: bool
-    """Whether it has more than 8 bits a component."""
+    """True if it has more than 8 bits per component."""
     foreign: bool
-    """Whether its colours are of another space than sRGB, by its ICC profile."""
+    """True if its ICC profile states another colour space than sRGB."""
     plain_jpeg: bool
-    """Whether it is a baseline JPEG file of three 8-bit components in sRGB that shows the picture upright."""
+    """True for an upright baseline JPEG file of three 8-bit components in sRGB."""
 
     @property
-    def shown(self) -> tuple[int, int]:
-        """Rows and columns once it stands upright."""
+    def upright_size(self) -> tuple[int, int]:
+        """Rows and columns of the upright picture."""
         return (self.columns, self.rows) if self.orientation >= 5 else (self.rows, self.columns)
 
 
 def folder_files(path: Path) -> tuple[Path, ...]:
-    """The frames of a folder; 2.png comes before 10.png."""
+    """Frames of a folder; 2.png comes before 10.png."""
     files = [file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")]
     return tuple(sorted(files, key=lambda file: natural_order(file.name)))
 
 
 def natural_order(name: str) -> list[tuple[int, int, str]]:
-    """A key by which names sort as people number things: a2 before a10."""
+    """Sort key of names with numbers: a2 before a10."""
     return [(0, int(part[:400]), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]
 
 
 @contextlib.contextmanager
-def opened(file: Path | bytes, name: str = "") -> Iterator[Image.Image]:
-    """The picture of a file, or of the bytes of one that is called `name`, not yet decoded.
+def open_picture(file: Path | bytes, name: str = "") -> Iterator[Image.Image]:
+    """Context of an undecoded picture, from a file or from the bytes of a file called `name`.
 
-    Raises FileNotFoundError or ValueError, naming the file, for whatever fails while it is open.
+    Raises FileNotFoundError or ValueError, naming the file, for any failure while it is open.
     """
     name = name or str(file)
     if isinstance(file, Path) and not file.is_file():  # a pipe would be waited for
@@ -82,14 +82,14 @@ def opened(file: Path | bytes, name: str = "") -> Iterator[Image.Image]:
         raise ValueError(f"{name}: cannot be read as a picture ({error})") from error
 
 
-def picture_head(file: Path | bytes, name: str = "") -> Head:
-    """What a picture is, from its first bytes. Raises ValueError, naming the file, for what is no picture."""
-    with opened(file, name) as image:
+def read_picture_head(file: Path | bytes, name: str = "") -> PictureHead:
+    """Properties of a picture, from its first bytes. Raises FileNotFoundError or ValueError, naming the file."""
+    with open_picture(file, name) as image:
         orientation, foreign = _orientation(image), _profile(image) is not None
         baseline = image.format == "JPEG" and image.mode == "RGB" and not image.info.get("progressive")
         ycbcr = image.info.get("adobe_transform", 1) == 1  # else its components are RGB, which not every decoder knows
         deep = image.mode.startswith("I") or any(";16" in str(tile) for tile in getattr(image, "tile", ()))
-        return Head(
+        return PictureHead(
             image.height,
             image.width,
             orientation,
@@ -101,46 +101,46 @@ def picture_head(file: Path | bytes, name: str = "") -> Head:
         )
 
 
-def colour_head(data: bytes, name: str) -> Head:
-    """As `picture_head`, of a picture that is promised to be a camera's. Raises ValueError also where it may be a depth map."""
-    head = picture_head(data, name)
+def read_colour_head(data: bytes, name: str) -> PictureHead:
+    """`read_picture_head` of a colour picture. Raises ValueError also for a possible depth map."""
+    head = read_picture_head(data, name)
     if head.deep and head.mode.startswith("I"):
         raise ValueError(f"{name}: is one component of {head.mode} (more than 8 bits); needed a colour picture")
     return head
 
 
-def shown_picture(file: Path | bytes, name: str = "") -> UInt8[np.ndarray, "H W 3"]:
-    """A picture, upright (EXIF orientation applied), sRGB. Raises ValueError, naming the file, for what is no whole picture."""
-    with opened(file, name) as image:
-        verify(file, image)
+def load_rgb(file: Path | bytes, name: str = "") -> UInt8[np.ndarray, "H W 3"]:
+    """Upright sRGB picture (EXIF orientation applied). Raises FileNotFoundError or ValueError, naming the file."""
+    with open_picture(file, name) as image:
+        verify_png(file, image)
         image.load()
         return upright(_rgb(image), _orientation(image))
 
 
-def pictured(file: Path | bytes, name: str = "") -> dict[str, Any]:
-    """{"rgb": as `shown_picture`}, and {"jpeg": the bytes} where these show any decoder the same. Raises as that does."""
-    found: dict[str, Any] = {"rgb": shown_picture(file, name)}
-    if picture_head(file, name).plain_jpeg:
-        found["jpeg"] = file if isinstance(file, bytes) else file.read_bytes()
-    return found
+def load_picture(file: Path | bytes, name: str = "") -> dict[str, Any]:
+    """{"rgb": `load_rgb`}, and {"jpeg": bytes} for a plain JPEG, which every decoder shows alike. Raises as `load_rgb`."""
+    picture: dict[str, Any] = {"rgb": load_rgb(file, name)}
+    if read_picture_head(file, name).plain_jpeg:
+        picture["jpeg"] = file if isinstance(file, bytes) else file.read_bytes()
+    return picture
 
 
-def stored_picture(file: Path) -> UInt8[np.ndarray, "H W 3"]:
-    """As `shown_picture`, but the way the file stores it, not turned."""
-    with opened(file) as image:
-        verify(file, image)
+def load_stored_rgb(file: Path) -> UInt8[np.ndarray, "H W 3"]:
+    """`load_rgb` without the rotation by EXIF orientation."""
+    with open_picture(file) as image:
+        verify_png(file, image)
         return _rgb(image)
 
 
-def verify(file: Path | bytes, image: Image.Image) -> None:
-    """Checks the checksums of a png, which Pillow decodes without them. Raises what Pillow does."""
+def verify_png(file: Path | bytes, image: Image.Image) -> None:
+    """Check the checksums of a png, which Pillow ignores when it decodes. Raises what Pillow raises."""
     if image.format == "PNG":
         with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=("PNG",)) as again:
             again.verify()
 
 
-def upright(picture: np.ndarray, orientation: int) -> np.ndarray:
-    """A stored picture [H W ...] as its EXIF orientation, 1..8, says that it is to be shown."""
+def upright(picture: Shaped[np.ndarray, "..."], orientation: int) -> Shaped[np.ndarray, "..."]:
+    """Upright picture from a stored picture [H W ...] and its EXIF orientation, 1..8."""
     if orientation >= 5:
         picture = np.swapaxes(picture, 0, 1)
     if orientation in (2, 3, 6, 7):
@@ -151,13 +151,13 @@ def upright(picture: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _orientation(image: Image.Image) -> int:
-    # The method of the base class: that of png decodes the whole picture in search of a tag behind it.
+    # The method of the base class, because that of png decodes the whole picture to search for a tag after it.
     value = Image.Image.getexif(image).get(_ORIENTATION, 1)
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def _profile(image: Image.Image) -> ImageCms.ImageCmsProfile | None:
-    """The colour space of an RGB picture, where its file names one that can be read and is not sRGB."""
+    """ICC profile of an RGB picture, if it is readable and not sRGB; else None."""
     raw = image.info.get("icc_profile")
     if not raw or image.mode not in ("RGB", "RGBA", "P", "PA"):
         return None
@@ -170,7 +170,7 @@ def _profile(image: Image.Image) -> ImageCms.ImageCmsProfile | None:
 
 
 def _rgb(image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
-    """sRGB: grey repeated, 16 bits scaled to 8, transparency on black."""
+    """sRGB picture: grey repeated, 16 bits scaled to 8, transparency on black."""
     if image.mode.startswith("I"):
         grey = np.rint(np.clip(np.asarray(image), 0, 65535) / 257.0).astype(np.uint8)
         return np.repeat(grey[..., None], 3, -1)

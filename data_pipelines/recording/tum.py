@@ -1,8 +1,8 @@
 """RGB-D sequences in the layout of the TUM benchmark (Sturm et al. 2012): lists of times, and poses by motion capture.
 
-A folder holds rgb.txt and depth.txt (a time in s and the name of a picture, each line), 16-bit depth registered to the colour
+A folder holds rgb.txt and depth.txt (each line a time in s and the name of a picture), 16-bit depth registered to the colour
 pictures, and groundtruth.txt: time, position (m) and quaternion (x y z w) of the colour camera, camera to world. Lines that
-start with # are comments. The three run on one clock, each at its own rate.
+start with # are comments. The three share one clock and have different rates.
 """
 
 import math
@@ -13,34 +13,41 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.transform import Rotation, Slerp
 
-from data_pipelines.recording.depth_camera import Lens, Shot, ShotPictures, checked_size, checked_unit, recorded
+from data_pipelines.recording.depth_camera import (
+    FrameFiles,
+    OpenCVIntrinsics,
+    RGBDPictures,
+    checked_size,
+    checked_unit,
+    rgbd_recording,
+)
 from data_pipelines.recording.recording import Recording
 from data_pipelines.recording.rgbd import STRUCTURED_LIGHT
-from wsm_jax.typing import Float
+from wsm_jax.typing import Bool, Float, Int
 
 DEPTH_APART_S = 0.02
-"""Between a colour picture and its depth, at most."""
+"""Largest time between a colour picture and its depth."""
 POSES_APART_S = 0.1
-"""Between the two poses that a frame lies between, at most."""
+"""Largest time between the two poses around a frame."""
 UNIT_M = 1 / 5000
-"""A step of TUM's depth."""
+"""One step of TUM's depth."""
 LENSES = {
     "freiburg1": (517.3, 516.5, 318.6, 255.3, 0.2624, -0.9531, -0.0054, 0.0026, 1.1633),
     "freiburg2": (520.9, 521.0, 325.1, 249.7, 0.2312, -0.7849, -0.0033, -0.0001, 0.9172),
     "freiburg3": (535.4, 539.2, 320.1, 247.6),
 }
-"""fx fy cx cy (pixels of 640 x 480) and k1 k2 p1 p2 k3 of the benchmark's colour cameras, as it documents them."""
+"""Documented fx fy cx cy (pixels of 640 x 480) and k1 k2 p1 p2 k3 of the benchmark's colour cameras."""
 _TEXT_BYTES = 2**27
 
 
 def read_tum(
     folder: str | Path, *, unit_m: float | int | None = None, intrinsics: Sequence[float | int] | None = None
 ) -> Recording:
-    """A folder in TUM's layout; its frames are the colour pictures that have depth near them and poses around them.
+    """Read a folder in TUM's layout; its frames are the colour pictures with depth and poses near them in time.
 
-    `unit_m` is one step of the depth (m), needed where there is no groundtruth.txt, for then the folder may be of another
-    sensor; with it, 1/5000. `intrinsics` are fx fy cx cy, or these and k1 k2 p1 p2 k3, pixels; without them those documented
-    for freiburg1, 2 or 3, whichever the folder is called, else those of ROS. Without groundtruth.txt there is no camera.
+    `unit_m` is one step of the depth (m), default 1/5000; it is required without groundtruth.txt, because the folder may be of
+    another sensor. `intrinsics` are fx fy cx cy, or these and k1 k2 p1 p2 k3, pixels; the default is that documented for
+    freiburg1, 2 or 3, by the name of the folder, else that of ROS. Without groundtruth.txt there is no camera.
 
     Raises FileNotFoundError or ValueError that names the file and line.
     """
@@ -63,7 +70,7 @@ def read_tum(
         kept = kept & known
     if np.count_nonzero(kept) < 2:
         raise ValueError(f"{folder}: {np.count_nonzero(kept)} frames with colour, depth and pose at one time; needed 2 or more")
-    shots = tuple(Shot(colour[i], depth[nearest[i]]) for i in np.flatnonzero(kept))
+    shots = tuple(FrameFiles(colour[i], depth[nearest[i]]) for i in np.flatnonzero(kept))
     size = checked_size(shots, notes)
     lens = _lens(folder, intrinsics, size, notes)
     if unit_m is None:
@@ -78,11 +85,11 @@ def read_tum(
         notes.append("poses are interpolated between those of groundtruth.txt; z of its world is taken for up")
     time = seen[kept] - seen[kept][0]
     texts = [folder / name for name in ("rgb.txt", "depth.txt")] + [truth] * truth.is_file()
-    return recorded(folder, texts, ShotPictures(shots, size, unit), time, lens, camera, notes)
+    return rgbd_recording(folder, texts, RGBDPictures(shots, size, unit), time, lens, camera, notes)
 
 
 def _rows(path: Path) -> list[tuple[int, float, list[str]]]:
-    """(number of the line, time, other words) of every line. Raises FileNotFoundError, or ValueError that names the line."""
+    """(line number, time, other words) of every line. Raises FileNotFoundError, or ValueError that names the line."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; needed the layout of the TUM benchmark: rgb.txt, depth.txt")
     if path.stat().st_size > _TEXT_BYTES:
@@ -104,8 +111,8 @@ def _rows(path: Path) -> list[tuple[int, float, list[str]]]:
     return rows
 
 
-def _in_order(path: Path, time: np.ndarray, notes: list[str]) -> np.ndarray:
-    """Indices that sort the times, the first of each; says in `notes` what it had to do."""
+def _in_order(path: Path, time: Float[np.ndarray, " n"], notes: list[str]) -> Int[np.ndarray, " m"]:
+    """Indices that sort the times and keep the first of equal ones; adds changes to `notes`."""
     if np.any(np.diff(time) < 0):
         notes.append(f"{path.name} was not in order of time and is sorted")
     order = np.unique(time, return_index=True)[1]  # the first of those at one time
@@ -115,7 +122,7 @@ def _in_order(path: Path, time: np.ndarray, notes: list[str]) -> np.ndarray:
 
 
 def _listed(path: Path, notes: list[str]) -> tuple[Float[np.ndarray, " n"], list[Path]]:
-    """Times, increasing, and files of a list of pictures."""
+    """Increasing times, and files, of a list of pictures. Raises FileNotFoundError or ValueError."""
     rows = _rows(path)
     for number, _, words in rows:
         if len(words) != 1 or Path(words[0]).is_absolute() or ".." in Path(words[0]).parts:
@@ -125,8 +132,10 @@ def _listed(path: Path, notes: list[str]) -> tuple[Float[np.ndarray, " n"], list
     return time[order], [path.parent / rows[i][2][0] for i in order]
 
 
-def _poses(path: Path, at: np.ndarray, notes: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Position [T 3] and rotation (w x y z) [T 4] at the given times, and where they are known; elsewhere they are void."""
+def _poses(
+    path: Path, at: Float[np.ndarray, " T"], notes: list[str]
+) -> tuple[Float[np.ndarray, "T 3"], Float[np.ndarray, "T 4"], Bool[np.ndarray, " T"]]:
+    """Position and rotation (w x y z) at the times `at`, and a mask of the known ones; the others are invalid."""
     rows = _rows(path)
     values = np.empty((len(rows), 7))
     for i, (number, _, words) in enumerate(rows):
@@ -152,8 +161,8 @@ def _poses(path: Path, at: np.ndarray, notes: list[str]) -> tuple[np.ndarray, np
     return position, turned.as_quat(canonical=True, scalar_first=True), known
 
 
-def _nearest(time: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Index of the nearest of increasing times."""
+def _nearest(time: Float[np.ndarray, " n"], at: Float[np.ndarray, " T"]) -> Int[np.ndarray, " T"]:
+    """Index in the increasing `time` nearest to each of `at`."""
     after = np.clip(np.searchsorted(time, at), 1, max(len(time) - 1, 1))
     before, after = after - 1, np.minimum(after, len(time) - 1)
     return np.where(at - time[before] <= time[after] - at, before, after)
@@ -168,9 +177,9 @@ def _count(notes: list[str], lost: np.ndarray, what: str) -> None:
         notes.append(f"{np.count_nonzero(lost)} of {len(lost)} {what}")
 
 
-def _lens(folder: Path, given: Sequence[float | int] | None, size: tuple[int, int], notes: list[str]) -> Lens:
-    if given is not None:
-        return Lens.of(given, size, f"{folder}, as given")
+def _lens(folder: Path, intrinsics: Sequence[float | int] | None, size: tuple[int, int], notes: list[str]) -> OpenCVIntrinsics:
+    if intrinsics is not None:
+        return OpenCVIntrinsics.from_numbers(intrinsics, size, f"{folder}, as given")
     if size != (480, 640):
         raise ValueError(f"{folder}: pictures of {size[0]} x {size[1]} pixels; needed their intrinsics, or TUM's 480 x 640")
     name = re.search(r"freiburg[123]", folder.resolve().name)
@@ -179,4 +188,4 @@ def _lens(folder: Path, given: Sequence[float | int] | None, size: tuple[int, in
         if name
         else "intrinsics are the default of ROS, 525 px without distortion: the folder is not called freiburg1, 2 or 3"
     )
-    return Lens.of(LENSES[name[0]] if name else STRUCTURED_LIGHT, size, str(folder))
+    return OpenCVIntrinsics.from_numbers(LENSES[name[0]] if name else STRUCTURED_LIGHT, size, str(folder))

@@ -20,7 +20,7 @@ from data_pipelines.simulation.camera_path import CAMERA_KINDS
 from data_pipelines.simulation.physics import Trajectory, simulate_physics
 from data_pipelines.simulation.scene import ARENA_M, SLOTS, STORIES, Scene, draw
 from data_pipelines.simulation.style import SceneStyle
-from data_pipelines.workers import Died, Run, run
+from data_pipelines.workers import Executor, WorkerCrash, run
 from data_pipelines.wsv import Layout, Writer, create, finished
 from data_pipelines.wsv import manifest as records
 from wsm_jax.core.render import surface
@@ -222,7 +222,7 @@ def simulate(
     cameras: tuple[str, ...] = CAMERA_KINDS,
     clips_per_shard: int = 16,
     frames_per_chunk: int | None = None,
-    runner: Run = run,
+    runner: Executor = run,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Builds the dataset of scenes first_scene .. first_scene + scenes - 1 of `seed` at `out`; returns its manifest.
@@ -273,7 +273,7 @@ def simulate(
     done = scenes - sum(len(layout.span(shard)) for shard in missing)
     with tqdm(total=scenes, initial=done, unit="scene", desc=f"simulate {name}", disable=not progress) as bar:
         for shard, done in runner(task, missing, workers, variables):
-            if isinstance(done, Died):
+            if isinstance(done, WorkerCrash):
                 raise done
             bar.update(len(layout.span(shard)))
     return writer.finish()

@@ -8,7 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from data_pipelines.workers import Died, run
+from data_pipelines.workers import WorkerCrash, run
 from data_pipelines.wsv import latents
 from data_pipelines.wsv import manifest as records
 from data_pipelines.wsv import shard as shards
@@ -106,7 +106,7 @@ def repair(
     task = _Shard(Writer(folder, records.layout_of(manifest)), make, wanted)
     with tqdm(total=len(wanted), desc=f"repair {manifest['name']}", disable=not progress or not wanted) as bar:
         for shard, done in run(task, sorted(wanted), workers, dict(environment)):
-            results |= dict.fromkeys(wanted[shard], str(done)) if isinstance(done, Died) else done
+            results |= dict.fromkeys(wanted[shard], str(done)) if isinstance(done, WorkerCrash) else done
             bar.update()
     for key in sorted(found):
         said = f"cannot be rebuilt: {results[key]} ({found[key]})" if results[key] else f"rebuilt (was {found[key]})"

@@ -28,7 +28,8 @@ import numpy as np
 
 from data_pipelines import wsv
 from data_pipelines.ingest.bucket import Bucket
-from data_pipelines.ingest.build import ingest
+from data_pipelines.ingest.build import IngestOptions, ingest
+from data_pipelines.ingest.scheduler import Scheduler
 from data_pipelines.loading.clips import Clips
 from data_pipelines.loading.loader import Loader
 from data_pipelines.simulation.simulate import simulate
@@ -63,8 +64,8 @@ def real(path: Path, videos: Sequence[Path], size: int) -> wsv.Dataset:
     """The lossless dataset of real videos at `path`, made where it is not there yet."""
     bucket = Bucket(size, size, _REAL_HZ, EPISODE / _REAL_HZ)
     # the licence is a matter of who hands them on, and these files are deleted, or stay with those who own the videos
-    given = {"name": "real", "licence": "as the videos", "buckets": [bucket], "codec": "array", "progress": False}
-    ingest([str(video) for video in videos], path, **given)
+    options = IngestOptions(name="real", licence="as the videos", buckets=[bucket], codec="array")
+    ingest([str(video) for video in videos], path, options, Scheduler(progress=False))
     return wsv.Dataset(path)
 
 

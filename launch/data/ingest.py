@@ -82,34 +82,31 @@ def ingest(arguments: list[str]) -> int:
     rest = command.parse(COMMAND, values, arguments, ["out", "licence"], positional=True, aliases=_ALIASES)
     height, width = command.size(values.size)
 
-    from data_pipelines.ingest import caption
     from data_pipelines.ingest.bucket import Bucket
+    from data_pipelines.ingest.build import IngestOptions
     from data_pipelines.ingest.build import ingest as build
+    from data_pipelines.ingest.caption import read_captions
     from data_pipelines.ingest.plan import Filters
-    from data_pipelines.ingest.scan import Reading
+    from data_pipelines.ingest.scan import ReaderOptions
+    from data_pipelines.ingest.scheduler import Scheduler
 
     lens = None if values.intrinsics is None else tuple(_number(text, "--intrinsics") for text in values.intrinsics)
     buckets = [Bucket.parse(text) for text in values.buckets] or [Bucket(height, width, values.fps, values.clip_seconds)]
-    report = build(
-        [*values.inputs, *rest],
-        values.out,
+    options = IngestOptions(
         name=values.name or Path(values.out).name,
         licence=values.licence,
         buckets=buckets,
         codec=values.codec,
         frames_per_chunk=values.frames_per_chunk,
         derive=tuple(values.derive),
-        captions=caption.read(values.captions) if values.captions else None,
+        captions=read_captions(values.captions) if values.captions else {},
         masks=values.masks,
-        how=Reading(values.folder_fps, values.allow_truncated, values.allow_missing, values.depth_unit, lens),
+        reader=ReaderOptions(values.folder_fps, values.allow_truncated, values.allow_missing, values.depth_unit, lens),
         filters=Filters(values.shots, values.min_sharpness, values.min_change, values.max_duplicates),
         strict=values.strict,
-        workers=values.workers,
-        host=values.host,
-        hosts=values.hosts,
-        runner=runner.runner(values),
-        progress=values.progress,
     )
+    scheduler = Scheduler(values.workers, values.host, values.hosts, runner.runner(values), values.progress)
+    report = build([*values.inputs, *rest], values.out, options, scheduler)
     _print_report(report, values.out, values.summary_lines)
     return 0
 

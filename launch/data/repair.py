@@ -25,14 +25,14 @@ def repair(arguments: list[str]) -> int:
     flags.DEFINE_bool("progress", True, "progress bars", flag_values=values)
     path, rest = parse_dataset(COMMAND, values, arguments, "RECORDING")
 
-    from data_pipelines.ingest import caption
+    from data_pipelines.ingest.caption import read_captions
     from data_pipelines.wsv import collection
     from data_pipelines.wsv import repair as repair_dataset
     from data_pipelines.wsv import verify as list_problems
     from data_pipelines.wsv.folder import Folder
     from data_pipelines.wsv.repair import head
 
-    inputs, texts = [*values.inputs, *rest], caption.read(values.captions) if values.captions else {}
+    inputs, texts = [*values.inputs, *rest], read_captions(values.captions) if values.captions else {}
     root = Folder(path)
     members = [] if head(root.path) else [root.name(part) for part in collection.below(root)]
     scanned: dict[Any, Any] = {}

@@ -9,7 +9,7 @@ from absl import flags
 from launch.command import Usage
 
 if TYPE_CHECKING:
-    from data_pipelines.workers import Run
+    from data_pipelines.workers import Executor
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -20,7 +20,7 @@ def define_flags(values: flags.FlagValues) -> None:
     )
 
 
-def runner(values: flags.FlagValues) -> "Run":
+def runner(values: flags.FlagValues) -> "Executor":
     """The executor that the flags choose. Raises Usage."""
     from data_pipelines import beam, workers
 

@@ -9,12 +9,12 @@ import pytest
 
 from data_pipelines import beam, wsv
 from data_pipelines.ingest.bucket import Bucket
-from data_pipelines.ingest.build import ingest
 from data_pipelines.ingest.plan import Filters
 from data_pipelines.simulation.simulate import simulate
-from data_pipelines.workers import Died
+from data_pipelines.workers import WorkerCrash
 from launch.command import status
 from launch.data.__main__ import main
+from tests.data_pipelines.ingest.run_ingest import run_ingest
 from wsm_jax.visualise.video import write_video
 
 IN_PROCESS = ("--runner=FnApiRunner",)
@@ -58,7 +58,7 @@ def test_an_ingested_dataset_has_the_same_bytes(installed, importable, tmp_path,
     monkeypatch.setattr("data_pipelines.ingest.build.SHARD_BYTES", 4 * 16 * 16 * 3)  # a clip a shard
     arguments = {"name": "tiny", "licence": "CC0-1.0", "buckets": [Bucket(16, 16, 8, 0.5)], "filters": Filters(shots=False)}
     for path, more in ((tmp_path / "one" / "set", {}), (tmp_path / "other" / "set", {"runner": beam.runner(options)})):
-        report = ingest(films, path, **arguments, **more, progress=False)
+        report = run_ingest(films, path, **arguments, **more, progress=False)
         assert report.manifest["counts"]["clips"] == 6
         assert [one.name for one in report.rejected if one.start is None] == ["d.mp4"]
     dataset = wsv.Dataset(tmp_path / "other" / "set")
@@ -97,7 +97,7 @@ def test_the_error_of_a_task_ends_the_build(installed, importable, options):
     with pytest.raises(FileNotFoundError) as caught:
         list(run(os.stat, ["nowhere/a.mp4"], 2))
     assert (caught.value.errno, caught.value.filename) == (2, "nowhere/a.mp4")
-    with pytest.raises(Died, match=r"^the process that worked at 3 died$"):
+    with pytest.raises(WorkerCrash, match=r"^the process that worked at 3 died$"):
         list(run(os._exit, [3], 2))
 
 
@@ -163,7 +163,7 @@ def test_options_without_beam_are_an_error(tmp_path, capsys):
         ValueError("a.mp4: 3 frames\nneeded 4 'frames' \\ \"x\""),
         OSError(28, "disk full", "there/set"),
         OSError("there: cannot be written"),
-        Died("the process died"),
+        WorkerCrash("the process died"),
         KeyError("core"),
     ],
     ids=lambda error: type(error).__name__,

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from data_pipelines.workers import Died, run
+from data_pipelines.workers import WorkerCrash, run
 
 
 def square(item: int) -> int:
@@ -83,7 +83,7 @@ def test_what_kills_its_process_is_named_and_the_others_finish():
     assert sorted(found) == sorted(items)
     for item, result in found.items():
         if item in deadly:
-            assert isinstance(result, Died)
+            assert isinstance(result, WorkerCrash)
             assert f"worked at {item} died" in str(result)
         else:
             assert result == -item
@@ -93,7 +93,7 @@ def test_what_kills_its_process_is_named_and_the_others_finish():
 def test_what_hangs_is_named_and_the_others_finish(workers):
     found = dict(run(hanging, range(5), workers, limit_s=0.5))
     died = found.pop(2)
-    assert isinstance(died, Died) and "worked at 2 died, or was ended after 0.5 s" in str(died)
+    assert isinstance(died, WorkerCrash) and "worked at 2 died, or was ended after 0.5 s" in str(died)
     assert found == {item: item for item in (0, 1, 3, 4)}
 
 

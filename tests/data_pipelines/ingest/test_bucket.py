@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipelines.ingest.bucket import Bucket, fitting
+from data_pipelines.ingest.bucket import Bucket, best_buckets
 
 SIZES = st.integers(1, 4000)
 BUCKETS = st.lists(
@@ -58,7 +58,7 @@ def test_what_is_no_bucket_is_named(text, message):
 @settings(max_examples=300, deadline=None)
 @given(BUCKETS, SIZES, SIZES, st.floats(0.5, 120))
 def test_the_choice_is_the_nearest_the_largest_and_the_fastest(buckets, height, width, rate):
-    chosen = fitting(buckets, height, width, rate)
+    chosen = best_buckets(buckets, height, width, rate)
     slow = [b for b in buckets if b.frame_hz <= 1.01 * rate]
     assert bool(chosen) == bool(slow), "a recording is left out for its rate alone"
     if not chosen:
@@ -82,8 +82,8 @@ def test_the_choice_is_the_nearest_the_largest_and_the_fastest(buckets, height, 
 
 def test_mixed_rates():
     buckets = tuple(Bucket.parse(text) for text in ("64x64@8x2", "64x64@30x2", "64x64@30x4", "128x128@60x1", "64x128@8x2"))
-    assert [b.name for b in fitting(buckets, 480, 480, 29.97)] == ["64x64_30hz_4s", "64x64_30hz_2s"]
-    assert [b.name for b in fitting(buckets, 480, 480, 59.94)] == ["128x128_60hz_1s"]
-    assert [b.name for b in fitting(buckets, 480, 480, 15)] == ["64x64_8hz_2s"]
-    assert [b.name for b in fitting(buckets, 480, 960, 59.94)] == ["64x128_8hz_2s"]
-    assert fitting(buckets, 480, 480, 7) == []
+    assert [b.name for b in best_buckets(buckets, 480, 480, 29.97)] == ["64x64_30hz_4s", "64x64_30hz_2s"]
+    assert [b.name for b in best_buckets(buckets, 480, 480, 59.94)] == ["128x128_60hz_1s"]
+    assert [b.name for b in best_buckets(buckets, 480, 480, 15)] == ["64x64_8hz_2s"]
+    assert [b.name for b in best_buckets(buckets, 480, 960, 59.94)] == ["64x128_8hz_2s"]
+    assert best_buckets(buckets, 480, 480, 7) == []

@@ -9,12 +9,12 @@ import pytest
 from PIL import Image
 
 from data_pipelines import wsv
-from data_pipelines.ingest import build
 from data_pipelines.ingest.bucket import Bucket
 from data_pipelines.ingest.caption import Cue
 from data_pipelines.ingest.plan import Filters
-from data_pipelines.ingest.scan import Reading
+from data_pipelines.ingest.scan import ReaderOptions
 from data_pipelines.recording.video import frames, sample, scan
+from tests.data_pipelines.ingest.run_ingest import run_ingest
 from wsm_jax.visualise.video import write_video
 
 ARGUMENTS = {"name": "tiny", "licence": "CC0-1.0", "codec": "array", "progress": False}
@@ -22,9 +22,14 @@ TINY = Bucket(16, 16, 8, 0.5)
 
 
 def ingest(inputs, out, bucket=TINY, fps=None, allow_truncated=False, **changes):
-    """`build.ingest` of one bucket; no shots, for the films of these tests are wild."""
-    given = {"buckets": [bucket], "how": Reading(fps, allow_truncated), "filters": Filters(shots=False), "strict": True}
-    return build.ingest(inputs, out, **{**ARGUMENTS, **given, **changes}).manifest
+    """`run_ingest` of one bucket; no shots, for the films of these tests are wild."""
+    given = {
+        "buckets": [bucket],
+        "reader": ReaderOptions(fps, allow_truncated),
+        "filters": Filters(shots=False),
+        "strict": True,
+    }
+    return run_ingest(inputs, out, **{**ARGUMENTS, **given, **changes}).manifest
 
 
 def film(path: Path, count: int, seed: int = 0, fps: float = 24) -> Path:
@@ -221,7 +226,7 @@ SRT = "\n\n".join(
 
 @pytest.mark.parametrize("fps", [4, 8])
 def test_a_caption_with_times_goes_to_the_clips_that_it_shares_time_with(tmp_path, fps):
-    """Cut to each, whatever the rate; what has no times goes to all, and what begins after the end is noted."""
+    """PlannedClip to each, whatever the rate; what has no times goes to all, and what begins after the end is noted."""
     film(tmp_path / "a.mp4", 48)  # 2 s
     (tmp_path / "a.txt").write_text("colours")
     (tmp_path / "a.srt").write_text(SRT)
@@ -269,14 +274,14 @@ def test_times_of_what_has_none_are_refused(tmp_path, monkeypatch, kind):
     from data_pipelines.recording.recording import Recording
     from wsm_jax.snapshot import orbit
 
-    def given(_candidate, _how):
+    def read_candidate(_candidate, _options):
         def pictures(indices):
             yield from ({"rgb": np.full((16, 16, 3), i, np.uint8)} for i in indices)
 
         rest = (np.arange(8.0), 8.0, np.full((8, 2), 16), ("rgb",), pictures, (), orbit(8))
         yield from (Recording(name, kind, *rest) for name in ("r", "s")[: 1 if kind == "views" else 2])
 
-    monkeypatch.setattr(scans, "recordings", given)
+    monkeypatch.setattr(scans, "read_candidate", read_candidate)
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "transforms.json").touch()
     what = "x/r shows one instant" if kind == "views" else "x/r is one of 2 recordings that share these captions"
@@ -300,14 +305,14 @@ def test_a_collection_is_not_laid_among_other_files(tmp_path):
     ingest(inputs[:1], tmp_path / "one")
     for name, other in (("taken", "mine.txt"), ("one", "build.json|channels|manifest.json|rejected.jsonl")):
         with pytest.raises(ValueError, match=rf"{name}: the folder holds other files \(({other})"):
-            build.ingest(inputs, tmp_path / name, **given)
-    report = build.ingest(inputs, tmp_path / "both", **given)
+            run_ingest(inputs, tmp_path / name, **given)
+    report = run_ingest(inputs, tmp_path / "both", **given)
     assert sorted(report.manifests) == ["16x16_8hz_0.5s", "16x28_8hz_0.5s"]
     assert json.loads((tmp_path / "both" / "collection.json").read_bytes())["datasets"] == [
         {"path": "16x16_8hz_0.5s", "clips": 2},
         {"path": "16x28_8hz_0.5s", "clips": 2},
     ]
-    assert build.ingest(inputs, tmp_path / "both", **given).manifests == report.manifests
+    assert run_ingest(inputs, tmp_path / "both", **given).manifests == report.manifests
     assert not list(tmp_path.glob("*.scan"))
     with pytest.raises(ValueError, match="2 datasets were made"):
         print(report.manifest)
@@ -318,7 +323,7 @@ def test_a_burst_of_a_signal_fits(tmp_path, monkeypatch):
     from data_pipelines.ingest import scan as scans
     from data_pipelines.recording.recording import Recording, Signal
 
-    def given(_candidate, _how):
+    def read_candidate(_candidate, _options):
         burst = Signal(np.concatenate([[0.0], 4 + np.arange(1000) * 1e-4]), np.ones((1001, 3), np.float32))
 
         def pictures(indices):
@@ -327,7 +332,7 @@ def test_a_burst_of_a_signal_fits(tmp_path, monkeypatch):
         size = np.full((80, 2), 16)
         yield Recording("r", "video", np.arange(80) / 8, 10.0, size, ("rgb",), pictures, (), signals={"imu": burst})
 
-    monkeypatch.setattr(scans, "recordings", given)
+    monkeypatch.setattr(scans, "read_candidate", read_candidate)
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "transforms.json").touch()
     ingest([tmp_path / "x"], tmp_path / "out")

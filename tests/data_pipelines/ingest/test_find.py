@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from data_pipelines.ingest.find import find, find_masked, kind_of, with_masks
+from data_pipelines.ingest.find import assign_masks, find_candidates, find_with_masks, recording_kind
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -17,11 +17,11 @@ def touch(root: Path, *names: str) -> Path:
 
 
 def found(*inputs) -> list[tuple[str, str]]:
-    return [(one.name, one.kind) for one in find(inputs)[0]]
+    return [(one.name, one.kind) for one in find_candidates(inputs)[0]]
 
 
 def rejections(*inputs) -> dict[str, str]:
-    return {one.name: one.reason for one in find(inputs)[1]}
+    return {one.name: one.reason for one in find_candidates(inputs)[1]}
 
 
 @pytest.mark.parametrize(
@@ -44,9 +44,9 @@ def rejections(*inputs) -> dict[str, str]:
 )
 def test_kinds_of_folders(tmp_path, kind, names):
     touch(tmp_path / "x", *names)
-    assert kind_of(tmp_path / "x") == kind
+    assert recording_kind(tmp_path / "x") == kind
     if kind:
-        (one,) = find([tmp_path / "x"])[0]
+        (one,) = find_candidates([tmp_path / "x"])[0]
         assert (one.kind, one.name) == (kind, "x")
         assert one.path.name == ("reconstruction.json" if kind == "opensfm" else "x")
         assert found(tmp_path) == [(f"{tmp_path.name}/x", kind)]
@@ -65,7 +65,7 @@ def test_kinds_of_folders(tmp_path, kind, names):
 )
 def test_kinds_of_files(tmp_path, name, kind):
     touch(tmp_path, name)
-    assert kind_of(tmp_path / name) == kind
+    assert recording_kind(tmp_path / name) == kind
     assert found(tmp_path) == ([(f"{tmp_path.name}/{name}", kind)] if kind else [])
     assert found(tmp_path / name) == [(name, kind or "video")], "a file that is named is a video, if nothing else"
 
@@ -87,7 +87,7 @@ def test_a_folder_that_holds_nothing_is_named(tmp_path):
     for name in ("in", "empty"):
         assert "holds no recording" in rejections(tmp_path / name)[name]
     with pytest.raises(FileNotFoundError, match=r"gone\.mp4: no such file"):
-        find([tmp_path / "gone.mp4"])
+        find_candidates([tmp_path / "gone.mp4"])
 
 
 def test_pictures_of_no_recording_are_counted(tmp_path):
@@ -122,7 +122,7 @@ def test_loops_of_links_end(tmp_path):
     assert sorted(named) == ["in/b/gone.mp4", "in/b/self.mp4", "in/first", "in/second"]
     assert "Too many levels of symbolic links" in named["in/first"]
     with pytest.raises(FileNotFoundError, match="first: no such file"):
-        find([root / "first"])
+        find_candidates([root / "first"])
 
 
 def test_deep_folders_end(tmp_path):
@@ -137,7 +137,7 @@ def test_deep_folders_end(tmp_path):
     os.close(here)
     touch(root, "b.mp4")
     try:
-        candidates, rejected = find([root])
+        candidates, rejected = find_candidates([root])
         assert [one.name for one in candidates] == ["in/b.mp4"]
         assert len(rejected) == 1
         assert "nested too deeply" in rejected[0].reason or "File name too long" in rejected[0].reason
@@ -153,13 +153,13 @@ def test_deep_folders_end(tmp_path):
 def test_names_are_unique_and_hold_no_directory_of_the_machine(tmp_path, monkeypatch):
     touch(tmp_path, "one/a.mp4", "two/a.mp4", "two/b.mp4")
     inputs = [tmp_path / "one" / "a.mp4", tmp_path / "two" / "a.mp4", tmp_path / "two", tmp_path / "one" / "a.mp4"]
-    names = [one.name for one in find(inputs)[0]]
+    names = [one.name for one in find_candidates(inputs)[0]]
     assert names == ["1/a.mp4", "2/a.mp4", "3/two/a.mp4", "3/two/b.mp4", "4/a.mp4"]
-    assert [one.name for one in find(inputs[1:3])[0]] == ["a.mp4", "two/a.mp4", "two/b.mp4"]
+    assert [one.name for one in find_candidates(inputs[1:3])[0]] == ["a.mp4", "two/a.mp4", "two/b.mp4"]
     monkeypatch.chdir(tmp_path / "two")
-    assert [one.name for one in find(["."])[0]] == ["two/a.mp4", "two/b.mp4"]
-    assert [one.name for one in find(["../one"])[0]] == ["one/a.mp4"]
-    assert find([".."])[0][0].name == f"{tmp_path.name}/one/a.mp4"
+    assert [one.name for one in find_candidates(["."])[0]] == ["two/a.mp4", "two/b.mp4"]
+    assert [one.name for one in find_candidates(["../one"])[0]] == ["one/a.mp4"]
+    assert find_candidates([".."])[0][0].name == f"{tmp_path.name}/one/a.mp4"
     assert "searched before" in rejections(".", tmp_path / "two")["2/two"]
 
 
@@ -203,7 +203,7 @@ def test_many_files_are_listed_and_not_opened(tmp_path, monkeypatch):
 def test_masks_go_to_recordings_by_name(tmp_path):
     touch(tmp_path / "in", "x/a.mp4", "y/a.mp4", "y/b.v2.mp4", "bear/0.png", "y/plain.mp4", "scan/cameras.bin")
     masks = touch(tmp_path / "masks", "x/a/0.png", "y/a/0.png", "b.v2/0.png", "bear/0.png", "lion/0.png", "scan/0.png")
-    candidates, rejected = with_masks(find([tmp_path / "in"])[0], masks)
+    candidates, rejected = assign_masks(find_candidates([tmp_path / "in"])[0], masks)
     assert {one.name: one.masks and str(one.masks.relative_to(masks)) for one in candidates} == {
         "in/bear": "bear",
         "in/scan": None,
@@ -222,9 +222,9 @@ def test_masks_go_to_recordings_by_name(tmp_path):
     (masks / "y" / "a" / "0.png").unlink()
     (masks / "y" / "a").rmdir()
     with pytest.raises(KeyError, match=r"may be of in/x/a\.mp4 and of in/y/a\.mp4"):
-        with_masks(find([tmp_path / "in"])[0], masks)
+        assign_masks(find_candidates([tmp_path / "in"])[0], masks)
     with pytest.raises(FileNotFoundError, match="nowhere: no such folder"):
-        with_masks([], tmp_path / "nowhere")
+        assign_masks([], tmp_path / "nowhere")
 
 
 def test_masks_are_files_too(tmp_path):
@@ -232,7 +232,7 @@ def test_masks_are_files_too(tmp_path):
     touch(tmp_path / "in", "x/a.mp4", "y/a.mp4", "b.v2.mp4", "c.mp4", "bear/0.png", "d.mp4", "e.mp4")
     files = ("x/a.npy", "y/a.npz", "b.v2.mkv", "c.mp4", "bear.avi", "d.mov")
     masks = touch(tmp_path / "masks", *files, "spare.npy", "lion.MKV", "e.webm", "notes.txt", ".hidden.npy")
-    candidates, rejected = find_masked([tmp_path / "in"], masks)
+    candidates, rejected = find_with_masks([tmp_path / "in"], masks)
     assert {one.name: one.masks and str(one.masks.relative_to(masks)) for one in candidates} == {
         "in/b.v2.mp4": "b.v2.mkv",
         "in/bear": "bear.avi",
@@ -247,13 +247,13 @@ def test_masks_are_files_too(tmp_path):
     ]
     touch(masks, "c/0.png")
     with pytest.raises(KeyError, match=r"masks/c and .*masks/c\.mp4 may both be of c; needed one of them"):
-        find_masked([tmp_path / "in"], masks)
+        find_with_masks([tmp_path / "in"], masks)
 
 
 def test_masks_within_the_input_are_no_frames(tmp_path):
     touch(tmp_path / "davis", "JPEGImages/bear/0.jpg", "Annotations/bear/0.png")
-    assert len(find([tmp_path / "davis"])[0]) == 2
-    (one,), rejected = find([tmp_path / "davis"], [tmp_path / "davis" / "Annotations"])
+    assert len(find_candidates([tmp_path / "davis"])[0]) == 2
+    (one,), rejected = find_candidates([tmp_path / "davis"], [tmp_path / "davis" / "Annotations"])
     assert (one.name, rejected) == ("davis/JPEGImages/bear", [])
-    (one,), _ = with_masks([one], tmp_path / "davis" / "Annotations")
+    (one,), _ = assign_masks([one], tmp_path / "davis" / "Annotations")
     assert one.masks == tmp_path / "davis" / "Annotations" / "bear"

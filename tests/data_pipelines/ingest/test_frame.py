@@ -8,7 +8,7 @@ from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from data_pipelines.ingest.bucket import Bucket
-from data_pipelines.ingest.frame import clip, derived, within
+from data_pipelines.ingest.frame import crop_signal, cut_clip, derivable
 from data_pipelines.recording.recording import Recording
 from wsm_jax.snapshot import Camera, Signal, crop_box, project, resize
 
@@ -41,7 +41,7 @@ def recording(pictures: list[dict], *, camera=None, pixel_aspect=1.0, kind="vide
 
 
 def made(of: Recording, height: int, width: int, frames=(0, 1), *, start=0.0, extra=(), keep=True):
-    return clip(of, of.pictures(frames), tuple(frames), start, Bucket(height, width, 10, len(frames) / 10), extra, keep)
+    return cut_clip(of, of.pictures(frames), tuple(frames), start, Bucket(height, width, 10, len(frames) / 10), extra, keep)
 
 
 def dots(size, places, radius: float, pixel_aspect: float) -> np.ndarray:
@@ -102,14 +102,14 @@ def jpeg(picture: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def pictured(size, count=3) -> list[dict]:
+def load_picture(size, count=3) -> list[dict]:
     rng = np.random.default_rng(1)
     raw = [jpeg(rng.integers(0, 256, (*size, 3), dtype=np.uint8)) for _ in range(count)]
     return [{"rgb": np.asarray(Image.open(io.BytesIO(data))), "jpeg": data} for data in raw]
 
 
 def test_jpeg_bytes_are_kept_only_where_nothing_is_changed():
-    pictures = pictured((24, 32))
+    pictures = load_picture((24, 32))
     whole = made(recording(pictures), 24, 32, (0, 2, 2))
     assert whole.pictures == [pictures[i]["jpeg"] for i in (0, 2, 2)]
     assert "rgb" not in whole.channels
@@ -141,22 +141,22 @@ def test_a_picture_that_is_not_what_was_scanned_is_named():
     of = recording([good, good])
     other = iter([good, {"rgb": np.zeros((20, 24, 3), np.uint8)}])
     with pytest.raises(ValueError, match=r"a: frame 1 has pictures of \[\(20, 24, 3\)\], needed 20 x 20"):
-        clip(of, other, (0, 1), 0.0, Bucket(8, 8, 10, 0.2), (), True)
+        cut_clip(of, other, (0, 1), 0.0, Bucket(8, 8, 10, 0.2), (), True)
     with pytest.raises(ValueError, match="a: frame 1 has no picture"):
-        clip(of, iter([good]), (0, 1), 0.0, Bucket(8, 8, 10, 0.2), (), True)
+        cut_clip(of, iter([good]), (0, 1), 0.0, Bucket(8, 8, 10, 0.2), (), True)
 
 
 def test_signals_are_cut_to_the_window_with_times_from_its_start():
     time = np.arange(20) * 0.1 + 0.05
     signal = Signal(time, np.arange(40, dtype=np.float32).reshape(20, 2))
-    cut = within(signal, 0.5, 1.0)
+    cut = crop_signal(signal, 0.5, 1.0)
     # the one of 0.45 s still holds at 0.5 s; that of 1.05 s is beyond
     np.testing.assert_allclose(cut.time, [-0.05, 0.05, 0.15, 0.25, 0.35, 0.45], atol=1e-9)
     np.testing.assert_array_equal(cut.values, signal.values[4:10])
-    exact = within(Signal(np.arange(10) / 10, signal.values[:10]), 0.3, 0.6)
+    exact = crop_signal(Signal(np.arange(10) / 10, signal.values[:10]), 0.3, 0.6)
     np.testing.assert_allclose(exact.time, [0, 0.1, 0.2], atol=1e-9)
-    assert len(within(signal, 0.0, 0.05).time) == 0
-    np.testing.assert_allclose(within(signal, 5.0, 6.0).time, [-3.05])
+    assert len(crop_signal(signal, 0.0, 0.05).time) == 0
+    np.testing.assert_allclose(crop_signal(signal, 5.0, 6.0).time, [-3.05])
     pictures = [{"rgb": np.zeros((8, 8, 3), np.uint8)}] * 8
     found = made(recording(pictures, signals={"pose": signal}), 8, 8, (3, 4, 5), start=0.3)
     np.testing.assert_allclose(found.signals["pose"].time, [-0.05, 0.05, 0.15, 0.25], atol=1e-9)
@@ -165,8 +165,8 @@ def test_signals_are_cut_to_the_window_with_times_from_its_start():
 
 def test_what_is_derived_needs_depth_and_cameras():
     both = ("normal", "motion")
-    assert derived(("rgb", "depth"), "video", True, both) == both
-    assert derived(("rgb", "depth"), "views", True, both) == ("normal",)
-    assert derived(("rgb", "depth"), "video", False, both) == ()
-    assert derived(("rgb",), "video", True, both) == ()
-    assert derived(("rgb", "depth"), "video", True, ("motion",)) == ("motion",)
+    assert derivable(("rgb", "depth"), "video", True, both) == both
+    assert derivable(("rgb", "depth"), "views", True, both) == ("normal",)
+    assert derivable(("rgb", "depth"), "video", False, both) == ()
+    assert derivable(("rgb",), "video", True, both) == ()
+    assert derivable(("rgb", "depth"), "video", True, ("motion",)) == ("motion",)

@@ -13,15 +13,15 @@ import pytest
 from PIL import Image
 
 from data_pipelines import wsv
-from data_pipelines.ingest import build
 from data_pipelines.ingest.bucket import Bucket
-from data_pipelines.ingest.find import Candidate, Rejection, find
+from data_pipelines.ingest.find import Candidate, Rejection, find_candidates
 from data_pipelines.ingest.plan import Filters
-from data_pipelines.ingest.scan import Reading, reopened, scan
+from data_pipelines.ingest.scan import ReaderOptions, reopen, scan_candidate
 from tests.data_pipelines.ingest.films import encoded, pattern
+from tests.data_pipelines.ingest.run_ingest import run_ingest
 
 FRAMES, SIZE = 8, (16, 16)
-HOW = Reading(fps=8)
+HOW = ReaderOptions(fps=8)
 SHARE = 25
 """Damaged copies of each source, for each kind of damage."""
 
@@ -86,15 +86,15 @@ def doubled(data: bytes, rng) -> bytes:
 DAMAGE = (truncated, flipped, emptied, reheaded, doubled)
 
 
-def shown(candidate: Candidate, how: Reading = HOW) -> np.ndarray | Rejection:
+def shown(candidate: Candidate, how: ReaderOptions = HOW) -> np.ndarray | Rejection:
     """The pictures of a candidate as a build would cut them, or why there are none."""
     found = timed(candidate, how)
     return found if isinstance(found, Rejection) else found[1]
 
 
-def timed(candidate: Candidate, how: Reading = HOW) -> tuple[np.ndarray, np.ndarray] | Rejection:
+def timed(candidate: Candidate, how: ReaderOptions = HOW) -> tuple[np.ndarray, np.ndarray] | Rejection:
     """Times and pictures."""
-    result = scan(candidate, how, 0)
+    result = scan_candidate(candidate, how, 0)
     if isinstance(result, Rejection):
         return result
     (one,) = result
@@ -102,7 +102,7 @@ def timed(candidate: Candidate, how: Reading = HOW) -> tuple[np.ndarray, np.ndar
     assert np.isfinite(one.time).all()
     assert np.all(np.diff(one.time) > 0)
     assert len(one.sharpness) == len(one.change) == len(one.time)
-    found = [picture["rgb"] for picture in reopened(candidate, how, one).pictures(range(len(one.time)))]
+    found = [picture["rgb"] for picture in reopen(candidate, how, one).pictures(range(len(one.time)))]
     assert len(found) == len(one.time)
     assert {picture.shape for picture in found} == {(*one.size[0], 3)}
     return np.asarray(one.time), np.stack(found)
@@ -146,7 +146,7 @@ def test_a_thousand_damaged_recordings(tmp_path, sources, damage):
                 is_named(found, candidate)
                 refused += 1
                 if damage is truncated and kind == "video":
-                    part = timed(candidate, Reading(allow_truncated=True))
+                    part = timed(candidate, ReaderOptions(allow_truncated=True))
                     if not isinstance(part, Rejection):  # what is kept is true, and at its time
                         np.testing.assert_array_equal(part[1], whole[np.rint(8 * part[0]).astype(int)])
                         halves += 1
@@ -200,12 +200,12 @@ def test_a_build_of_damaged_recordings_ends_with_a_summary(tmp_path, sources):
     for name in ("a.mp4", "png"):
         (shutil.copytree if sources[name].is_dir() else shutil.copy)(sources[name], root / f"whole_{name}")
     (root / "zero.mp4").touch()
-    report = build.ingest(
-        [root], tmp_path / "out", name="fuzz", licence="CC0-1.0", buckets=[Bucket(16, 16, 8, 0.5)], how=HOW,
+    report = run_ingest(
+        [root], tmp_path / "out", name="fuzz", licence="CC0-1.0", buckets=[Bucket(16, 16, 8, 0.5)], reader=HOW,
         filters=Filters(shots=False), progress=False,
     )  # fmt: skip
     assert wsv.verify(tmp_path / "out", progress=False) == []
-    candidates = [one.name for one in find([root])[0]]
+    candidates = [one.name for one in find_candidates([root])[0]]
     assert len(candidates) == 43
     sound = {source["name"] for source in report.manifest["sources"]}
     left = {one.name for one in report.rejected if one.start is None}

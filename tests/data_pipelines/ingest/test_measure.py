@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
-from data_pipelines.ingest.measure import Measure, cuts
+from data_pipelines.ingest.measure import FrameStatistics, shot_starts
 from data_pipelines.recording.video import scan
 from wsm_jax.visualise.video import write_video
 
@@ -30,15 +30,15 @@ def pan(seed: int, count: int, step: float) -> list[np.ndarray]:
     return [wide[10 : 10 + SIZE[0], s : s + SIZE[1]] for s in starts]
 
 
-def measured(pictures) -> Measure:
-    measure = Measure()
+def measured(pictures) -> FrameStatistics:
+    measure = FrameStatistics()
     for picture in pictures:
         measure.add(np.rint(picture).astype(np.uint8))
     return measure
 
 
 def shots(pictures) -> list[int]:
-    return np.flatnonzero(cuts(np.asarray(measured(pictures).change))).tolist()
+    return np.flatnonzero(shot_starts(np.asarray(measured(pictures).change))).tolist()
 
 
 def fade(one: np.ndarray, other: np.ndarray, count: int) -> list[np.ndarray]:
@@ -56,9 +56,9 @@ def test_shots_of_an_encoded_film(tmp_path):
     lengths = [14, 9, 20]
     film = [np.rint(picture).astype(np.uint8) for seed, count in enumerate(lengths) for picture in pan(seed, count, 1.5)]
     write_video(tmp_path / "a.mp4", np.stack(film), 24)
-    measure = Measure()
+    measure = FrameStatistics()
     scan(tmp_path / "a.mp4", watch=measure.add)
-    assert np.flatnonzero(cuts(np.asarray(measure.change))).tolist() == [14, 23]
+    assert np.flatnonzero(shot_starts(np.asarray(measure.change))).tolist() == [14, 23]
     from_array = measured(film)
     np.testing.assert_allclose(measure.change, from_array.change, atol=1.5)
 
@@ -96,13 +96,13 @@ def test_a_picture_of_another_size_is_another_shot():
 @given(st.lists(st.floats(0, 255), min_size=1, max_size=60))
 def test_a_cut_changes_much_and_more_than_its_surroundings(change):
     values = np.asarray(change)
-    found = np.flatnonzero(cuts(values))
+    found = np.flatnonzero(shot_starts(values))
     for i in found:
         assert i > 0
         assert values[i] > 24
-    assert not cuts(np.full(len(values), 200.0))[1:].any() or len(values) == 2, "an even change is no cut"
+    assert not shot_starts(np.full(len(values), 200.0))[1:].any() or len(values) == 2, "an even change is no cut"
     alone = np.where(np.arange(len(values)) == len(values) // 2, 100.0, 0.0)
-    assert np.flatnonzero(cuts(alone)).tolist() == ([len(values) // 2] if len(values) > 1 else [])
+    assert np.flatnonzero(shot_starts(alone)).tolist() == ([len(values) // 2] if len(values) > 1 else [])
 
 
 def test_sharpness_falls_with_blur():
@@ -136,7 +136,7 @@ def test_odd_sizes_are_measured(size):
     pictures = [rng.integers(0, 256, (*size, 3)).astype(np.uint8) for _ in range(2)]
     frames = [av.VideoFrame.from_ndarray(picture, format="rgb24") for picture in pictures]
     for given_ in (pictures, frames):
-        measure = Measure()
+        measure = FrameStatistics()
         for picture in given_:
             measure.add(picture)
         assert len(measure.sharpness) == len(measure.change) == 2

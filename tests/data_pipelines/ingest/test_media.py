@@ -12,18 +12,19 @@ import pytest
 from PIL import Image
 
 from data_pipelines import wsv
-from data_pipelines.ingest import build
 from data_pipelines.ingest.bucket import Bucket
+from data_pipelines.ingest.build import Report
 from data_pipelines.ingest.find import Candidate, Rejection
 from data_pipelines.ingest.plan import Filters
-from data_pipelines.ingest.scan import Reading, digest, reopened, scan
+from data_pipelines.ingest.scan import ReaderOptions, digest, reopen, scan_candidate
 from tests.data_pipelines.ingest.films import encoded, pattern
+from tests.data_pipelines.ingest.run_ingest import run_ingest
 from tests.data_pipelines.recording.label_film import label_film
 
 
-def ingest(inputs, out, bucket="16x16@8x0.5", **changes) -> build.Report:
+def ingest(inputs, out, bucket="16x16@8x0.5", **changes) -> Report:
     given = {"buckets": [Bucket.parse(bucket)], "codec": "array", "filters": Filters(shots=False), "progress": False}
-    return build.ingest(inputs, out, name="media", licence="CC0-1.0", **{**given, **changes})
+    return run_ingest(inputs, out, name="media", licence="CC0-1.0", **{**given, **changes})
 
 
 def built(path: Path, out: Path, **changes) -> tuple[np.ndarray, list[str]]:
@@ -103,9 +104,9 @@ def test_transparent_and_deep_frames(tmp_path):
             else:
                 picture = Image.fromarray(np.full((8, 8), 20 * i, np.uint8))
             picture.save(tmp_path / kind / f"{i}.png")
-    how = Reading(fps=8)
+    how = ReaderOptions(fps=8)
     for kind in ("clear", "deep", "grey"):
-        pictures, notes = built(tmp_path / kind, tmp_path / f"{kind}_out", bucket="8x8@8x0.5", how=how)
+        pictures, notes = built(tmp_path / kind, tmp_path / f"{kind}_out", bucket="8x8@8x0.5", reader=how)
         np.testing.assert_array_equal(pictures[:, 0, 0, 0], 20 * np.arange(8))
         assert (notes == ["8 frames are transparent in parts, which are black"]) == (kind == "clear")
         if kind == "clear":
@@ -126,13 +127,13 @@ def test_a_video_that_changes_its_size_is_left_out(tmp_path):
                         packet.stream = stream
                         out.mux(packet)
             at += 1000
-    found = scan(Candidate(tmp_path / "a.mkv", "video", "a.mkv"), Reading(), 0)
+    found = scan_candidate(Candidate(tmp_path / "a.mkv", "video", "a.mkv"), ReaderOptions(), 0)
     assert isinstance(found, Rejection)
     assert "a.mkv: its pictures are 32 x 32 pixels, from 1.000 s on 16 x 48; needed one size" in found.reason
 
 
 def test_frames_late_in_a_video_that_begins_in_the_middle(tmp_path):
-    """Cut without its first key frame, it shows nothing at first: what is sought by time is what was scanned."""
+    """PlannedClip without its first key frame, it shows nothing at first: what is sought by time is what was scanned."""
     film = flat(30 + np.arange(96) * 2)
     whole = encoded(tmp_path / "whole.mkv", film, 12, group=6)
     with av.open(str(whole)) as given, av.open(str(tmp_path / "a.mkv"), "w") as out:
@@ -142,9 +143,9 @@ def test_frames_late_in_a_video_that_begins_in_the_middle(tmp_path):
                 packet.stream = stream
                 out.mux(packet)
     candidate = Candidate(tmp_path / "a.mkv", "video", "a.mkv")
-    result = scan(candidate, Reading(), 0)
+    result = scan_candidate(candidate, ReaderOptions(), 0)
     assert not isinstance(result, Rejection), result
-    recording = reopened(candidate, Reading(), result[0])
+    recording = reopen(candidate, ReaderOptions(), result[0])
     count = len(recording.time)
     every = [float(found["rgb"].mean()) for found in recording.pictures(range(count))]
     late = [float(found["rgb"].mean()) for found in recording.pictures(range(count - 20, count))]
@@ -159,12 +160,12 @@ def test_a_damaged_picture_that_the_decoder_notices_ends_a_video(tmp_path):
     for place in np.linspace(0.3, 0.9, 20):
         at = int(place * len(whole))
         path.write_bytes(whole[:at] + bytes(40) + whole[at + 40 :])
-        found = scan(candidate, Reading(), 0)
-        assert scan(candidate, Reading(), 0) == found
+        found = scan_candidate(candidate, ReaderOptions(), 0)
+        assert scan_candidate(candidate, ReaderOptions(), 0) == found
         if isinstance(found, Rejection) and "is damaged" in found.reason:
             noticed += 1
             assert "a.mp4: ends early" in found.reason
-            kept = scan(candidate, Reading(allow_truncated=True), 0)
+            kept = scan_candidate(candidate, ReaderOptions(allow_truncated=True), 0)
             if not isinstance(kept, Rejection):
                 assert 2 <= len(kept[0].time) < 16
                 assert "is damaged" in kept[0].notes[0]
@@ -179,7 +180,7 @@ def test_times_that_repeat_are_noted(tmp_path):
             for packet in stream.encode(av.VideoFrame.from_ndarray(flat([20 * i])[0], format="rgb24")):
                 packet.pts, packet.dts, packet.time_base = milliseconds, i, Fraction(1, 1000)
                 file.mux(packet)
-    found = scan(Candidate(tmp_path / "a.mkv", "video", "a.mkv"), Reading(), 0)
+    found = scan_candidate(Candidate(tmp_path / "a.mkv", "video", "a.mkv"), ReaderOptions(), 0)
     assert not isinstance(found, Rejection)
     assert len(found[0].time) == 8
     assert found[0].notes == ("2 frames that are shown no later than the one before are left out",)
@@ -217,7 +218,12 @@ def test_masks_are_a_channel(tmp_path):
     for name, count in (("bear", 8), ("a", 8), ("few", 7), ("spare", 2)):
         masked(tmp_path / "masks" / name, count)
     report = ingest(
-        [root], tmp_path / "out", bucket="32x32@8x1", masks=tmp_path / "masks", how=Reading(fps=8), captions={"a.mp4": ["🐻"]}
+        [root],
+        tmp_path / "out",
+        bucket="32x32@8x1",
+        masks=tmp_path / "masks",
+        reader=ReaderOptions(fps=8),
+        captions={"a.mp4": ["🐻"]},
     )
     assert sorted(report.manifests) == ["32x32_8hz_1s_rgb", "32x32_8hz_1s_rgb_instance"]
     assert {one.name: one.reason for one in report.rejected} == {

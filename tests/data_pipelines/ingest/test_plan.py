@@ -9,17 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipelines.ingest.bucket import Bucket
-from data_pipelines.ingest.frame import within
-from data_pipelines.ingest.measure import cuts as shots
-from data_pipelines.ingest.plan import Filters, Found, plan, steps
+from data_pipelines.ingest.frame import crop_signal
+from data_pipelines.ingest.measure import shot_starts as shots
+from data_pipelines.ingest.plan import Filters, ScannedRecording, plan_clips, steps_per_bin
 from wsm_jax.snapshot import Signal
 
 
-def found(time, seconds=None, *, change=None, sharpness=None, name="a.mp4", **changes) -> Found:
+def found(time, seconds=None, *, change=None, sharpness=None, name="a.mp4", **changes) -> ScannedRecording:
     time = tuple(float(t) for t in time)
     count = len(time)
     seconds = time[-1] + (time[-1] / (count - 1) if count > 1 else 1.0) if seconds is None else seconds
-    return Found(
+    return ScannedRecording(
         **{
             **{"candidate": 0, "number": 0, "name": name, "kind": "video", "time": time, "seconds": float(seconds)},
             **{"size": ((480, 640),), "channels": ("rgb",), "camera": False, "lens": False, "pixel_aspect": 1.0},
@@ -31,8 +31,8 @@ def found(time, seconds=None, *, change=None, sharpness=None, name="a.mp4", **ch
     )
 
 
-def planned(recording: Found, *buckets: str, **filters):
-    return plan([recording], tuple(Bucket.parse(text) for text in buckets), Filters(**filters).check())
+def planned(recording: ScannedRecording, *buckets: str, **filters):
+    return plan_clips([recording], tuple(Bucket.parse(text) for text in buckets), Filters(**filters).check())
 
 
 RECORDINGS = st.builds(
@@ -150,8 +150,8 @@ def test_too_short_too_slow_and_twins_are_named():
     assert reasons[1] == [], "the last frame is on screen for a part of its step"
     assert "has 5 frames a second; needed at least the 8" in planned(found(np.arange(50) / 5), "64x64@8x2")[1][0].reason
     one, two = found(np.arange(96) / 24, name="a.mp4"), found(np.arange(96) / 24, name="b.mp4", sha256="a.mp4")
-    clips, rejected = plan([one, two, dataclasses.replace(one, number=1)], (Bucket(64, 64, 8, 2),), Filters())
-    assert [clip.found for clip in clips] == [0, 0, 2, 2], "two episodes of one file are no twins"
+    clips, rejected = plan_clips([one, two, dataclasses.replace(one, number=1)], (Bucket(64, 64, 8, 2),), Filters())
+    assert [clip.recording for clip in clips] == [0, 0, 2, 2], "two episodes of one file are no twins"
     assert [(one.name, one.reason, one.seconds) for one in rejected] == [("b.mp4", "is the same recording as a.mp4", 4.0)]
 
 
@@ -178,9 +178,9 @@ def test_views_are_one_clip_each():
 )
 def test_the_bound_of_steps_holds_and_is_close(times, start, seconds):
     signal = Signal(np.asarray(times), np.zeros((len(times), 2), np.float32))
-    recording = found(np.arange(240) / 24, signals=(("imu", 2, steps(signal, 10.0)),))
-    inside = len(within(signal, start, start + seconds).time)
-    bound = recording.steps("imu", start, start + seconds)
+    recording = found(np.arange(240) / 24, signals=(("imu", 2, steps_per_bin(signal, 10.0)),))
+    inside = len(crop_signal(signal, start, start + seconds).time)
+    bound = recording.max_steps("imu", start, start + seconds)
     assert inside <= bound <= len(times)
     near = [t for t in times if start - 0.126 <= t <= start + seconds + 0.126 or t < 0.125 or t > 9.875 - 0.125]
     assert bound <= len(near) + 1

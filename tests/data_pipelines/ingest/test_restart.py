@@ -15,9 +15,10 @@ from data_pipelines import wsv
 from data_pipelines.ingest import build
 from data_pipelines.ingest.bucket import Bucket
 from data_pipelines.ingest.plan import Filters
-from data_pipelines.ingest.scan import Reading, Scans
+from data_pipelines.ingest.scan import ReaderOptions, ScanTask
 from data_pipelines.wsv.folder import Folder
 from tests.data_pipelines.ingest.films import encoded, pattern
+from tests.data_pipelines.ingest.run_ingest import run_ingest
 
 BUCKETS = [Bucket(16, 24, 8, 0.5), Bucket(16, 16, 8, 0.25)]
 MAIN = '''
@@ -26,7 +27,8 @@ from pathlib import Path
 from data_pipelines.ingest import build
 from data_pipelines.ingest.bucket import Bucket
 from data_pipelines.ingest.plan import Filters
-from data_pipelines.ingest.scan import Reading
+from data_pipelines.ingest.scan import ReaderOptions
+from data_pipelines.ingest.scheduler import Scheduler
 from data_pipelines.wsv.folder import Folder
 
 build.SHARD_BYTES = 2 * 4 * 16 * 24 * 3  # two clips a shard
@@ -34,8 +36,9 @@ build.SHARD_BYTES = 2 * 4 * 16 * 24 * 3  # two clips a shard
 
 def ingest(root, out, **changes):
     buckets = [Bucket(16, 24, 8, 0.5), Bucket(16, 16, 8, 0.25)]
-    given = {"workers": 1, "how": Reading(8), "filters": Filters(shots=False), "progress": False, "name": "t", "licence": "x"}
-    return build.ingest([root], out, buckets=buckets, codec="jpeg", **{**given, **changes})
+    filters = Filters(shots=False)
+    options = build.IngestOptions(name="t", licence="x", buckets=buckets, reader=ReaderOptions(8), filters=filters)
+    return build.ingest([root], out, options, Scheduler(**{"progress": False, **changes}))
 
 
 class Deadly:
@@ -104,8 +107,8 @@ def root(tmp_path_factory) -> Path:
 
 
 def ingest(root: Path, out: Path, **changes) -> build.Report:
-    given = {"workers": 1, "how": Reading(8), "filters": Filters(shots=False), "progress": False, "name": "t", "licence": "x"}
-    return build.ingest([root], out, buckets=BUCKETS, codec="jpeg", **{**given, **changes})
+    given = {"reader": ReaderOptions(8), "filters": Filters(shots=False), "progress": False, "name": "t", "licence": "x"}
+    return run_ingest([root], out, buckets=BUCKETS, codec="jpeg", **{**given, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -208,9 +211,9 @@ def test_scans_that_another_host_takes_away_are_made_again(tmp_path, root, monke
     """Between the last of them and their use, and in the midst of a write; once the dataset is finished, not before."""
     monkeypatch.setattr(build, "SHARD_BYTES", 2 * 4 * 16 * 24 * 3)
     ingest(root, tmp_path / "out")
-    made, results, write, taken, failed = files(tmp_path / "out"), Scans.results, Folder.write, [], []
+    made, results, write, taken, failed = files(tmp_path / "out"), ScanTask.results, Folder.write, [], []
 
-    def late(scans: Scans):
+    def late(scans: ScanTask):
         if len(taken) < 3:
             taken.append(1)
             scans.clear()
@@ -223,7 +226,7 @@ def test_scans_that_another_host_takes_away_are_made_again(tmp_path, root, monke
         failed.append(0)
         return write(folder, given)
 
-    monkeypatch.setattr(Scans, "results", late)
+    monkeypatch.setattr(ScanTask, "results", late)
     monkeypatch.setattr(Folder, "write", removed)
     ingest(root, tmp_path / "out", host=1, hosts=2)
     assert len(taken) == 3 and sum(failed) == 4 * 6
@@ -244,12 +247,12 @@ def test_a_host_whose_neighbour_found_nothing_ends_too(tmp_path, main):
 
                     def helped(seconds, wait=wait):
                         with pytest.raises(ValueError, match=r"in/1\.mp4: is no video"):
-                            ingest(tmp_path / "in", tmp_path / "out", how=Reading(), host=1, hosts=2)
+                            ingest(tmp_path / "in", tmp_path / "out", reader=ReaderOptions(), host=1, hosts=2)
                         wait(0)
 
                     patch.setattr(time, "sleep", helped)
                 with pytest.raises(ValueError, match=r"in/0\.mp4: is no video"):
-                    ingest(tmp_path / "in", tmp_path / "out", how=Reading(), host=host, hosts=2)
+                    ingest(tmp_path / "in", tmp_path / "out", reader=ReaderOptions(), host=host, hosts=2)
     assert not (tmp_path / "out").exists()
 
 
@@ -268,7 +271,7 @@ def test_changed_recordings_are_scanned_again(tmp_path, root, monkeypatch):
     for file in (root / "stills").iterdir():
         (copy / "stills" / file.name).write_bytes(file.read_bytes())
     with monkeypatch.context() as patch:
-        patch.setattr(build, "plan", killed)
+        patch.setattr(build, "plan_clips", killed)
         with pytest.raises(KeyboardInterrupt):
             ingest(copy, tmp_path / "out")
     assert len(list((tmp_path / "out.scan").iterdir())) == 3

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines.recording.mask import masked
+from data_pipelines.recording.mask import with_masks
 from data_pipelines.recording.recording import Recording
-from data_pipelines.recording.video import film, scan
+from data_pipelines.recording.video import scan, video_recording
 from tests.data_pipelines.recording.label_film import label_film
 
 
@@ -18,7 +18,7 @@ def frames(tmp_path) -> Recording:
     folder.mkdir()
     for i in range(12):
         Image.fromarray(np.full((6, 8, 3), 20 * i, np.uint8)).save(folder / f"{i}.png")
-    return film(scan(folder, fps=6), "bear")
+    return video_recording(scan(folder, fps=6), "bear")
 
 
 KINDS = ("", ".npy", ".npz", ".mkv", ".mov")
@@ -44,7 +44,7 @@ def masks(path, count: int, size=(6, 8)):
 
 @pytest.mark.parametrize("suffix", KINDS)
 def test_every_frame_has_its_mask(tmp_path, frames, suffix):
-    both = masked(frames, masks(tmp_path / f"masks{suffix}", 12))
+    both = with_masks(frames, masks(tmp_path / f"masks{suffix}", 12))
     assert both.channels == ("rgb", "instance")
     assert both.files[:12] == frames.files
     assert set(both.files[12:]) == (set((tmp_path / "masks").iterdir()) if not suffix else {tmp_path / f"masks{suffix}"})
@@ -63,12 +63,12 @@ def test_every_frame_has_its_mask(tmp_path, frames, suffix):
 @pytest.mark.parametrize("suffix", KINDS)
 def test_masks_that_do_not_fit_are_named(tmp_path, frames, suffix):
     with pytest.raises(FileNotFoundError, match=r"gone.*: no such folder or file"):
-        masked(frames, tmp_path / f"gone{suffix}")
+        with_masks(frames, tmp_path / f"gone{suffix}")
     kind = suffix[1:] or "png"
     with pytest.raises(ValueError, match=rf"short.*: has 11 masks \({kind}\); needed 12, one for every frame of bear"):
-        masked(frames, masks(tmp_path / f"short{suffix}", 11))
+        with_masks(frames, masks(tmp_path / f"short{suffix}", 11))
     with pytest.raises(ValueError, match=rf"{suffix or '0.png'}: is 6 x 9 pixels; its frame is 6 x 8"):
-        masked(frames, masks(tmp_path / f"wide{suffix}", 12, (6, 9)))
-    both = masked(frames, masks(tmp_path / f"twice{suffix}", 12))
+        with_masks(frames, masks(tmp_path / f"wide{suffix}", 12, (6, 9)))
+    both = with_masks(frames, masks(tmp_path / f"twice{suffix}", 12))
     with pytest.raises(ValueError, match="has instances of its own"):
-        masked(both, tmp_path / f"twice{suffix}")
+        with_masks(both, tmp_path / f"twice{suffix}")

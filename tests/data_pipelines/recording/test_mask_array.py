@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipelines.recording.mask_array import of_file
+from data_pipelines.recording.mask_array import read_array_masks
 
 LABELS = np.random.default_rng(0).integers(0, 9, (7, 5, 6))
 
@@ -29,7 +29,7 @@ def save(path: Path, values: np.ndarray, packed: bool = True) -> Path:
 @pytest.mark.parametrize("dtype", ["bool", "u1", "i1", ">u2", "<u2", "i4", ">i8", "u8"])
 def test_values_are_instances(tmp_path, suffix, packed, order, dtype):
     values = np.asarray(LABELS * (9000 if np.dtype(dtype).itemsize > 2 else 1)).clip(0, 65535).astype(dtype, order=order)
-    masks = of_file(save(tmp_path / f"a{suffix}", values, packed))
+    masks = read_array_masks(save(tmp_path / f"a{suffix}", values, packed))
     assert (len(masks), masks.head(0)[1], masks.files) == (7, (5, 6), (tmp_path / f"a{suffix}",))
     for indices in (range(7), [0], [6], [1, 4, 5], []):
         for again in (masks, pickle.loads(pickle.dumps(masks))):
@@ -41,7 +41,7 @@ def test_values_are_instances(tmp_path, suffix, packed, order, dtype):
 @pytest.mark.parametrize("suffix", [".npy", ".npz"])
 def test_a_frame_is_read_without_the_others(tmp_path, suffix):
     """Of 196 MB no more than a frame and what is unpacked at a time, 16 MiB and a copy, is in memory."""
-    masks = of_file(save(tmp_path / f"a{suffix}", np.ones((1500, 512, 256), np.uint8)))
+    masks = read_array_masks(save(tmp_path / f"a{suffix}", np.ones((1500, 512, 256), np.uint8)))
     tracemalloc.start()
     assert [int(one.sum()) for one in masks([10, 500, 1499])] == [131072] * 3
     peak = tracemalloc.get_traced_memory()[1]
@@ -74,14 +74,14 @@ class Trap:
 def test_arrays_of_no_masks_are_named(tmp_path, suffix, values, message):
     path = save(tmp_path / f"a{suffix}", values)
     with pytest.raises(ValueError, match=rf"{re.escape(str(path))}: {message}"):
-        of_file(path)
+        read_array_masks(path)
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".npz"])
 def test_nothing_is_unpickled(tmp_path, suffix):
     path = save(tmp_path / f"a{suffix}", np.array([[[Trap(tmp_path / "sprung")]]], object))
     with pytest.raises(ValueError, match=r"holds object \[1, 1, 1\]"):
-        of_file(path)
+        read_array_masks(path)
     assert not (tmp_path / "sprung").exists()
 
 
@@ -90,7 +90,7 @@ def test_nothing_is_unpickled(tmp_path, suffix):
 def test_labels_that_do_not_fit_are_named(tmp_path, suffix, value, dtype):
     values = LABELS.astype(dtype)
     values[3, 2, 1] = np.array(value, dtype)
-    masks = of_file(save(tmp_path / f"a{suffix}", values))
+    masks = read_array_masks(save(tmp_path / f"a{suffix}", values))
     assert len(list(masks([0, 1, 2]))) == 3
     with pytest.raises(ValueError, match=rf"a\{suffix}: mask 3 has labels .*{value}.*; needed 0 \.\. 65535, 0 for none"):
         list(masks([3]))
@@ -99,14 +99,14 @@ def test_labels_that_do_not_fit_are_named(tmp_path, suffix, value, dtype):
 def test_archives_of_other_than_one_array_are_named(tmp_path):
     np.savez(tmp_path / "a.npz", x=LABELS, y=LABELS)
     with pytest.raises(ValueError, match=r"a\.npz: holds 2 arrays \(x\.npy, y\.npy\); needed one"):
-        of_file(tmp_path / "a.npz")
+        read_array_masks(tmp_path / "a.npz")
     with zipfile.ZipFile(tmp_path / "b.npz", "w") as archive:
         archive.writestr("a.txt", "no array")
     (tmp_path / "c.npz").write_bytes(b"no archive")
     (tmp_path / "d.npy").write_bytes(b"")
     for name in ("b.npz", "c.npz", "d.npy"):
         with pytest.raises(ValueError, match=re.escape(str(tmp_path / name))):
-            of_file(tmp_path / name)
+            read_array_masks(tmp_path / name)
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".npz"])
@@ -119,7 +119,7 @@ def test_values_that_are_more_than_the_head_says_are_named(tmp_path, suffix):
         with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
             archive.writestr("masks.npy", raw)
     with pytest.raises(ValueError, match=rf"a\{suffix}: has 214 bytes of values, its head says 210"):
-        of_file(tmp_path / f"a{suffix}")
+        read_array_masks(tmp_path / f"a{suffix}")
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".npz"])
@@ -135,9 +135,9 @@ def test_damaged_files_are_named(tmp_path, suffix):
             data[rng.integers(len(raw))] ^= 1 << rng.integers(8)
         path.write_bytes(data)
         with contextlib.suppress(ValueError):
-            found = list(of_file(path)(range(7)))
+            found = list(read_array_masks(path)(range(7)))
             assert not cut
             np.testing.assert_array_equal(np.stack(found)[..., 0], LABELS)
             continue
         with pytest.raises(ValueError, match=re.escape(str(path))):
-            list(of_file(path)(range(7)))
+            list(read_array_masks(path)(range(7)))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines.recording.mask_picture import mask_picture
+from data_pipelines.recording.mask_picture import read_mask_picture
 
 ROWS = np.array([[0, 1, 2, 3, 0], [3, 2, 1, 0, 1]])
 
@@ -32,7 +32,7 @@ def png(values: np.ndarray, depth: int, palette: bool) -> bytes:
 def test_values_are_instances(tmp_path, depth, palette):
     values = (ROWS * {1: 1, 2: 1, 4: 5, 8: 80, 16: 20000}[depth]) % 2**depth
     (tmp_path / "0.png").write_bytes(png(values, depth, palette))
-    found = mask_picture(tmp_path / "0.png")
+    found = read_mask_picture(tmp_path / "0.png")
     assert found.dtype == np.uint16
     np.testing.assert_array_equal(found[..., 0], values)
 
@@ -41,7 +41,7 @@ def test_values_are_instances(tmp_path, depth, palette):
 def test_pictures_that_hold_no_instances_are_named(tmp_path, mode):
     Image.new(mode, (4, 4)).save(tmp_path / "a.png")
     with pytest.raises(ValueError, match=rf"a\.png: .*of mode {mode}; needed a png, indexed or grey"):
-        mask_picture(tmp_path / "a.png")
+        read_mask_picture(tmp_path / "a.png")
 
 
 def test_damaged_masks_are_refused_or_equal(tmp_path):
@@ -50,16 +50,16 @@ def test_damaged_masks_are_refused_or_equal(tmp_path):
     Image.fromarray(rng.integers(0, 5, (20, 20), dtype=np.uint8)).save(buffer, "PNG")
     raw, path = buffer.getvalue(), tmp_path / "a.png"
     path.write_bytes(raw)
-    whole, refused = mask_picture(path), 0
+    whole, refused = read_mask_picture(path), 0
     for _ in range(300):
         data = bytearray(raw[: rng.integers(len(raw))] if rng.random() < 0.3 else raw)
         if len(data) == len(raw):
             data[rng.integers(len(data))] ^= 1 << rng.integers(8)
         path.write_bytes(data)
         with contextlib.suppress(ValueError):
-            np.testing.assert_array_equal(mask_picture(path), whole)
+            np.testing.assert_array_equal(read_mask_picture(path), whole)
             continue
         with pytest.raises(ValueError, match=re.escape(str(path))):
-            mask_picture(path)
+            read_mask_picture(path)
         refused += 1
     assert refused > 250

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageOps
 
-from data_pipelines.recording.photos import Lens, View, recorded
-from data_pipelines.recording.stills import picture_head, shown_picture
+from data_pipelines.recording.photos import PhotoIntrinsics, PosedPhoto, photo_recording
+from data_pipelines.recording.stills import load_rgb, read_picture_head
 from tests.core.exchange.test_scene_file import damaged
 from tests.data_pipelines.recording.posed import BEND, LENS, POINTS, SHIFTS, TURNS, pixels, shown
 from wsm_jax.snapshot import project
@@ -24,8 +24,10 @@ def save(path, array, orientation=1, **options):
     return path
 
 
-def view(path, bend=BEND, lens=LENS, width=COLUMNS, height=ROWS, **layers):
-    return View(path.name, path, Lens(width, height, **lens, bend=tuple(bend.values())), POSE, **layers)
+def view(path, distortion=BEND, lens=LENS, width=COLUMNS, height=ROWS, **layers):
+    return PosedPhoto(
+        path.name, path, PhotoIntrinsics(width, height, **lens, distortion=tuple(distortion.values())), POSE, **layers
+    )
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
@@ -42,7 +44,7 @@ def test_the_camera_turns_with_the_photo(orientation, tmp_path):
         stored[row, column], depth[row, column] = 255, 1234
         photo = save(tmp_path / "p.png", stored, orientation)
         files = {"depth": save(tmp_path / "d.png", depth), "mask": save(tmp_path / "m.png", stored[..., 0])}
-        recording = recorded("r", photo, (), [view(photo, **files)], ())
+        recording = photo_recording("r", photo, (), [view(photo, **files)], ())
         (picture,) = recording.pictures([0])
         assert picture["rgb"].shape[:2] == tuple(recording.size[0]) == ((48, 64) if orientation < 5 else (64, 48))
         np.testing.assert_allclose(shown(recording, 0), np.stack(turned, -1), atol=2e-3)
@@ -57,7 +59,7 @@ def test_the_camera_turns_with_the_photo(orientation, tmp_path):
 def test_a_model_of_the_upright_photo_is_known_by_its_size(tmp_path):
     photo = save(tmp_path / "p.png", np.zeros((COLUMNS, ROWS, 3), np.uint8), 6)
     mask = save(tmp_path / "m.png", np.eye(ROWS, COLUMNS, dtype=np.uint8))
-    recording = recorded("r", photo, (), [view(photo, mask=mask)], ())
+    recording = photo_recording("r", photo, (), [view(photo, mask=mask)], ())
     np.testing.assert_allclose(shown(recording, 0), pixels(0, **LENS, **BEND), atol=2e-3)
     (picture,) = recording.pictures([0])
     np.testing.assert_array_equal(picture["instance"][..., 0], np.eye(ROWS, COLUMNS))
@@ -67,28 +69,28 @@ def test_a_model_of_the_upright_photo_is_known_by_its_size(tmp_path):
 def test_mirrored_photos_are_refused(orientation, tmp_path):
     photo = save(tmp_path / "p.png", np.zeros((ROWS, COLUMNS, 3), np.uint8), orientation)
     with pytest.raises(ValueError, match=rf"p\.png: EXIF orientation {orientation} mirrors it"):
-        recorded("r", photo, (), [view(photo)], ())
+        photo_recording("r", photo, (), [view(photo)], ())
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_orientation_is_that_of_pillow(orientation, tmp_path):
     picture = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
     path = save(tmp_path / "p.png", picture, orientation)
-    np.testing.assert_array_equal(shown_picture(path), np.array(ImageOps.exif_transpose(Image.open(path))))
+    np.testing.assert_array_equal(load_rgb(path), np.array(ImageOps.exif_transpose(Image.open(path))))
 
 
 def test_pictures_keep_their_values(tmp_path):
     grey = np.arange(256, dtype=np.uint16).reshape(16, 16) * 257
     Image.fromarray(grey).save(tmp_path / "deep.png")
-    np.testing.assert_array_equal(shown_picture(tmp_path / "deep.png"), np.repeat((grey // 257)[..., None], 3, -1))
+    np.testing.assert_array_equal(load_rgb(tmp_path / "deep.png"), np.repeat((grey // 257)[..., None], 3, -1))
     Image.fromarray(grey.astype(np.uint8)).save(tmp_path / "grey.png")
-    np.testing.assert_array_equal(shown_picture(tmp_path / "grey.png"), np.repeat(grey.astype(np.uint8)[..., None], 3, -1))
+    np.testing.assert_array_equal(load_rgb(tmp_path / "grey.png"), np.repeat(grey.astype(np.uint8)[..., None], 3, -1))
     clear = np.full((4, 4, 4), 200, np.uint8)
     clear[0, :, 3], clear[1, :, 3] = 0, 51
     Image.fromarray(clear).save(tmp_path / "clear.png")
-    assert shown_picture(tmp_path / "clear.png")[:3, 0, 0].tolist() == [0, 40, 157]
+    assert load_rgb(tmp_path / "clear.png")[:3, 0, 0].tolist() == [0, 40, 157]
     views = [view(tmp_path / f"{name}.png", width=16, height=16) for name in ("deep", "grey", "clear")]
-    recording = recorded("r", tmp_path, (), views, ())
+    recording = photo_recording("r", tmp_path, (), views, ())
     assert {
         "1 of 3 photos are transparent in places: shown on black",
         "1 of 3 photos have more than 8 bits a component: scaled to 8",
@@ -112,15 +114,13 @@ def test_jpeg_files_come_along_where_they_show_the_picture(tmp_path):
         "png": (save(tmp_path / "h.png", rgb), False),
     }
     for path, along in cases.values():
-        recording = recorded("r", path, (), [view(path)], ())
+        recording = photo_recording("r", path, (), [view(path)], ())
         (picture,) = recording.pictures([0])
         assert ("jpeg" in picture) == along
         if along:
             np.testing.assert_array_equal(np.array(Image.open(io.BytesIO(picture["jpeg"]))), picture["rgb"])
         assert any("colour space" in note for note in recording.notes) == (path.name == "c.jpg")
-    np.testing.assert_allclose(
-        shown_picture(tmp_path / "c.jpg").astype(int), shown_picture(tmp_path / "b.jpg")[..., ::-1], atol=3
-    )
+    np.testing.assert_allclose(load_rgb(tmp_path / "c.jpg").astype(int), load_rgb(tmp_path / "b.jpg")[..., ::-1], atol=3)
 
 
 def test_heads_are_read_without_decoding(tmp_path):
@@ -129,14 +129,14 @@ def test_heads_are_read_without_decoding(tmp_path):
     for name in ("a.jpg", "a.png"):
         path = save(tmp_path / name, rgb)
         path.write_bytes(path.read_bytes()[:-1500])
-        recording = recorded("r", path, (), [view(path)], ())
+        recording = photo_recording("r", path, (), [view(path)], ())
         with pytest.raises(ValueError, match=rf"{name}: cannot be read as a picture"):
             list(recording.pictures([0]))
 
 
 def test_views_that_do_not_fit_are_refused(tmp_path):
     path = save(tmp_path / "a.png", np.zeros((ROWS, COLUMNS, 3), np.uint8))
-    recording = recorded("r", path, (), [view(path)], ())
+    recording = photo_recording("r", path, (), [view(path)], ())
     for bad in ([1, 0], [1], [-1]):
         with pytest.raises(ValueError, match=r"a\.png: indices of views must not decrease and lie in 0\.\.0"):
             list(recording.pictures(bad))
@@ -144,20 +144,20 @@ def test_views_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"a\.png: has 48 x 65 pixels, had 48 x 64; it changed meanwhile"):
         list(recording.pictures([0]))
     with pytest.raises(ValueError, match="holds no view"):
-        recorded("r", path, (), [], ())
+        photo_recording("r", path, (), [], ())
 
 
 def test_a_lens_that_folds_within_the_picture_is_noted(tmp_path):
     path = save(tmp_path / "a.png", np.zeros((ROWS, COLUMNS, 3), np.uint8))
     for k1, folds in ((0.1, False), (-0.1, False), (-0.9, True)):
-        recording = recorded("r", path, (), [view(path, {"k1": k1, "k2": 0.0, "p1": 0.0, "p2": 0.0, "k3": 0.0})], ())
+        recording = photo_recording("r", path, (), [view(path, {"k1": k1, "k2": 0.0, "p1": 0.0, "p2": 0.0, "k3": 0.0})], ())
         assert any("folds" in note for note in recording.notes) == folds
 
 
 def test_the_canvas_of_square_pixels_is_that_of_camera(tmp_path):
     """With wide pixels the camera describes the picture stretched to square ones: x counts in them, y as before."""
     path = save(tmp_path / "a.png", np.zeros((ROWS, COLUMNS, 3), np.uint8))
-    recording = recorded("r", path, (), [view(path, dict.fromkeys(BEND, 0.0))], ())
+    recording = photo_recording("r", path, (), [view(path, dict.fromkeys(BEND, 0.0))], ())
     assert recording.pixel_aspect == pytest.approx(54 / 60) and recording.camera.distortion is None
     width = COLUMNS * 54 / 60
     canvas, _ = project(recording.camera[0], POINTS, width / ROWS)
@@ -173,8 +173,8 @@ def test_damaged_photos_are_read_or_refused(name, tmp_path):
         path.write_bytes(damaged(np.random.default_rng(n), whole, n % 4))
         message = None
         try:
-            head = picture_head(path)
-            assert shown_picture(path).shape[:2] == (
+            head = read_picture_head(path)
+            assert load_rgb(path).shape[:2] == (
                 (head.rows, head.columns) if head.orientation < 5 else (head.columns, head.rows)
             )
         except ValueError as error:

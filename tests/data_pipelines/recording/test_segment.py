@@ -10,7 +10,7 @@ import pytest
 from av.stream import Disposition
 from PIL import Image
 
-from data_pipelines.recording.segment import Film, Segment, film
+from data_pipelines.recording.segment import Segment, VideoHead, read_video_head
 from tests.data_pipelines.ingest.films import encoded
 from tests.data_pipelines.recording.painted import numbers_in, painted
 from wsm_jax.visualise.video import write_video
@@ -67,5 +67,5 @@ def test_a_cover_picture_is_not_the_film(tmp_path):
     path.write_bytes(b"".join([data[: at - 8], box(b"moov", data[at : at + head], told, data[at + head :])]))
     with av.open(str(path)) as container:
         assert [bool(s.disposition & Disposition.attached_pic) for s in container.streams.video] == [True, False]
-    assert film(path) == Film(32, 56, 1.0, 4.0)
+    assert read_video_head(path) == VideoHead(32, 56, 1.0, 4.0)
     assert numbers_in(Segment(path, np.arange(15, 30) / 10, 0.025)(range(15))) == list(range(15, 30))

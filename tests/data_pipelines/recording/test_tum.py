@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from data_pipelines.recording.depth_camera import Lens
+from data_pipelines.recording.depth_camera import OpenCVIntrinsics
 from data_pipelines.recording.tum import LENSES, read_tum
 from tests.core.exchange.test_scene_file import damaged
 from wsm_jax.snapshot import project
@@ -173,7 +173,7 @@ def test_intrinsics_go_by_the_name_of_the_folder(tmp_path, name, numbers, words)
 
 def test_a_lens_sees_a_known_point_at_the_pixel_that_opencvs_equations_give():
     fx, fy, cx, cy, k1, k2, p1, p2, k3 = LENSES["freiburg1"]
-    lens = Lens.of(LENSES["freiburg1"], (480, 640), "test")
+    lens = OpenCVIntrinsics.from_numbers(LENSES["freiburg1"], (480, 640), "test")
     camera = lens.cameras(np.zeros((1, 3)), np.array([[1.0, 0, 0, 0]]), (480, 640))[0]
     point = np.array([0.3, -0.2, 1.0])
     x, y = point[:2]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines.recording.mask_film import of_file
+from data_pipelines.recording.mask_video import read_video_masks
 from tests.data_pipelines.recording.label_film import label_film
 from tests.data_pipelines.recording.test_mask_picture import png
 
@@ -49,7 +49,7 @@ def labels(most: int = 255) -> np.ndarray:
 )
 def test_values_are_instances(tmp_path, suffix, codec, pixels):
     values = labels({"gray10le": 1023, "gray16le": 65535, "gray16be": 65535}.get(pixels, 255))
-    masks = of_file(label_film(tmp_path / f"a{suffix}", values, codec, pixels))
+    masks = read_video_masks(label_film(tmp_path / f"a{suffix}", values, codec, pixels))
     assert (len(masks), masks.head(0)[1], masks.files) == (COUNT, SIZE, (tmp_path / f"a{suffix}",))
     for indices in (range(COUNT), [0], [39], [17, 18, 30], [5, 23, 38], []):
         for again in (masks, pickle.loads(pickle.dumps(masks))):
@@ -69,7 +69,7 @@ def test_png_pictures_that_were_put_into_a_film_are_read_as_in_a_folder(tmp_path
             packet = av.Packet(png(picture, depth, palette))
             packet.stream, packet.pts, packet.dts, packet.time_base = stream, number, number, 1 / stream.codec_context.rate
             file.mux(packet)
-    np.testing.assert_array_equal(np.stack(list(of_file(tmp_path / "a.mov")(range(5))))[..., 0], values)
+    np.testing.assert_array_equal(np.stack(list(read_video_masks(tmp_path / "a.mov")(range(5))))[..., 0], values)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_a_lossy_codec_is_refused(tmp_path, name, codec, pixels):
         file.mux(stream.encode())
     message = r": is of codec \w+, which may blur labels into others; needed masks as a film .* lossless codec .*FOLDER/a\.npz"
     with pytest.raises(ValueError, match=re.escape(str(tmp_path / name)) + message):
-        of_file(tmp_path / name)
+        read_video_masks(tmp_path / name)
 
 
 @pytest.mark.parametrize("pixels", ["bgr0", "yuv420p", "ya8"])
@@ -105,14 +105,14 @@ def test_colours_are_refused(tmp_path, pixels):
     with pytest.raises(
         ValueError, match=rf"a\.mkv: its pixels are {pixels}, which are no labels; needed .*gray, gray16 or pal8"
     ):
-        of_file(tmp_path / "a.mkv")
+        read_video_masks(tmp_path / "a.mkv")
 
 
 @pytest.mark.parametrize(("suffix", "codec"), [(".mkv", "ffv1"), (".mov", "png")])
 def test_a_film_that_became_another_is_named(tmp_path, suffix, codec):
     """One of fewer pictures, or of other times, is not taken for what it was."""
     path = tmp_path / f"a{suffix}"
-    masks = of_file(label_film(path, labels(), codec, "gray"))
+    masks = read_video_masks(label_film(path, labels(), codec, "gray"))
     label_film(path, labels()[:30], codec, "gray")
     with pytest.raises(ValueError, match=rf"a\{suffix}: picture 30 is damaged or missing"):
         list(masks(range(COUNT)))
@@ -128,7 +128,7 @@ def test_files_that_are_no_film_are_named(tmp_path):
     (tmp_path / "c.png").rename(tmp_path / "c.mkv")
     for name in ("a.mkv", "b.mp4", "c.mkv"):
         with pytest.raises(ValueError, match=rf"{re.escape(str(tmp_path / name))}.*needed masks as a film"):
-            of_file(tmp_path / name)
+            read_video_masks(tmp_path / name)
 
 
 @pytest.mark.parametrize(("suffix", "codec"), [(".mkv", "ffv1"), (".avi", "rawvideo"), (".mov", "png"), (".mp4", "ffv1")])
@@ -140,9 +140,9 @@ def test_a_film_that_ends_early_gives_no_wrong_mask(tmp_path, suffix, codec):
     for size in rng.integers(1, len(raw) - 1, 25).tolist():
         path.write_bytes(raw[:size])
         with contextlib.suppress(ValueError):
-            masks = of_file(path)
+            masks = read_video_masks(path)
             found = list(masks(range(len(masks))))
             np.testing.assert_array_equal(np.reshape(found, (-1, *SIZE)), values[: len(found)])
             continue
         with pytest.raises(ValueError, match=re.escape(str(path))):
-            list((masks := of_file(path))(range(len(masks))))
+            list((masks := read_video_masks(path))(range(len(masks))))
