@@ -15,7 +15,7 @@ from absl import flags
 from launch.command import Usage, parse, run
 
 if TYPE_CHECKING:
-    from wsm_jax.core.exchange.conversion import Options, Thing
+    from wsm_jax.core.exchange.conversion import Options, Representation
 
 LARGE_M = 200.0
 """Of what is longer, the unit is doubted."""
@@ -99,7 +99,7 @@ def main(arguments: list[str]) -> int | None:
     return None
 
 
-def describe(thing: "Thing") -> str:
+def describe(thing: "Representation") -> str:
     """How much of what a thing is."""
     from wsm_jax.core.exchange.points import PointCloud
     from wsm_jax.core.exchange.splats import Splats
@@ -118,7 +118,7 @@ def describe(thing: "Thing") -> str:
     return f"{'x'.join(map(str, thing.values.shape))} cells of {thing.spacing:.4g} m ({thing.kind})"
 
 
-def compare(before: "Thing", made: "Thing", target: Path, options: "Options", cells: int) -> None:
+def compare(before: "Representation", made: "Representation", target: Path, options: "Options", cells: int) -> None:
     """Prints Chamfer-L1 and IoU between a scene and what the file holds, read again where this release reads its suffix."""
     from wsm_jax.core.exchange import comparison, scene_file
     from wsm_jax.core.exchange.conversion import convert, form
