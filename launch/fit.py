@@ -86,8 +86,8 @@ def fit_frames(source: Path, values: flags.FlagValues) -> tuple["Waves", list[np
     frames = read_frames(source, intrinsics, most=values.frames or None, shrink=values.shrink, unit_m=values.depth_unit)
     clouds = [from_depth(f.depth, f.camera, f.mask, f.rgb, noise=values.depth_noise, limit=values.points) for f in frames]
     start = time.perf_counter()
-    options = {"most_per_object": values.waves_per_object, "plane_extent": values.plane_extent or None}
-    fit = fit_set(clouds[0], most=values.waves, **options)
+    options = {"max_waves_per_object": values.waves_per_object, "plane_extent": values.plane_extent or None}
+    fit = fit_set(clouds[0], max_waves=values.waves, **options)
     seconds = time.perf_counter() - start
     scenery = int(np.sum(fit.instance == 0))
     print(
@@ -95,8 +95,8 @@ def fit_frames(source: Path, values: flags.FlagValues) -> tuple["Waves", list[np
         f"{100 * np.mean(fit.owner < 0):.1f} % of {len(fit.owner)} points belong to no wave"
     )
     first = to_waves(fit, clouds[0])
-    grow = partial(fit_set, most=values.max_entering, **options) if values.enter else None
-    core = track(first, clouds, values.rate, still=np.flatnonzero(fit.instance == 0).tolist(), grow=grow)
+    fit_new = partial(fit_set, max_waves=values.max_entering, **options) if values.enter else None
+    core = track(first, clouds, values.rate, static=np.flatnonzero(fit.instance == 0).tolist(), fit_new=fit_new)
     present = np.asarray(core.presence) > 0.5
     rows = []
     for k, frame in enumerate(frames):
@@ -135,7 +135,9 @@ def fit_points(source: Path, values: flags.FlagValues) -> tuple["Waves", list[np
     recorded = read_points(source)
     cloud = from_points(recorded.points, colour=recorded.colours, limit=values.points)
     start = time.perf_counter()
-    fit = fit_set(cloud, most=values.waves, most_per_object=values.waves_per_object, plane_extent=values.plane_extent or None)
+    fit = fit_set(
+        cloud, max_waves=values.waves, max_waves_per_object=values.waves_per_object, plane_extent=values.plane_extent or None
+    )
     owned = fit.owner >= 0
     print(
         f"{source}: {len(fit.instance)} waves ({np.sum(fit.instance == 0)} of scenery) of {len(cloud.points)} of "

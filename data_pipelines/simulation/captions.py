@@ -15,8 +15,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data_pipelines.simulation.physics import rotation_matrix
 from data_pipelines.simulation.scene import COLOURS, FIRST_OBJECT, FLOOR, SCREEN, SIZE_THRESHOLD_M
+from wsm_jax.core.rotation import matrix64
 from wsm_jax.snapshot import SEMANTIC_CLASSES, Camera, Waves
 
 MOST_WORDS = 40
@@ -123,7 +123,7 @@ def facts(core: Waves, events: Sequence[dict], camera: Camera) -> SceneFacts:
     slots = named_slots(core[0])
     order = list(slots)
     index = {int(core.instance[0, slot]): i for i, slot in enumerate(order)}
-    right, _, forward = rotation_matrix(np.asarray(camera.rotation)[0]).T
+    right, _, forward = matrix64(np.asarray(camera.rotation)[0]).T
     relations = []
     for i, a in enumerate(order):
         for j, b in enumerate(order):

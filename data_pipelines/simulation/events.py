@@ -9,9 +9,10 @@ import functools
 import jax
 import numpy as np
 
-from data_pipelines.simulation.physics import STEP_HZ, Trajectory, rotation_matrix
+from data_pipelines.simulation.physics import STEP_HZ, Trajectory
 from data_pipelines.simulation.scene import FIRST_OBJECT, FLOOR, SCREEN
 from wsm_jax.core import superquadric
+from wsm_jax.core.rotation import matrix64
 from wsm_jax.snapshot import Camera, project
 from wsm_jax.typing import Array, Bool, Float, NpOrJax
 
@@ -165,8 +166,8 @@ def hidden_share(
     state = trajectory.at(frame_time)
     scale, exponents = state.scale[0, slot], state.exponents[0, slot]
     local = np.asarray(_surface_points(scale, exponents, 40))
-    points = state.centre[:, slot, None] + np.einsum("tij,pj->tpi", rotation_matrix(state.rotation[:, slot]), local)
-    turn = rotation_matrix(state.rotation[0, SCREEN])
+    points = state.centre[:, slot, None] + np.einsum("tij,pj->tpi", matrix64(state.rotation[:, slot]), local)
+    turn = matrix64(state.rotation[0, SCREEN])
     half = state.scale[0, SCREEN]
     begin = (np.asarray(camera.position)[:, None] - state.centre[0, SCREEN]) @ turn
     way = (points - state.centre[0, SCREEN]) @ turn - begin

@@ -12,12 +12,12 @@ import dataclasses
 import mujoco
 import numpy as np
 from mujoco import rollout
-from scipy.spatial.transform import Rotation
 
 from data_pipelines.simulation.scene import SCREEN, Scene
 from wsm_jax.core.physics.mjcf import CONTACT_OMEGA, damping_ratio, geom_shape, numbers
+from wsm_jax.core.rotation import matrix64
 from wsm_jax.snapshot import FIELDS, Waves
-from wsm_jax.typing import Bool, Float, NpOrJax
+from wsm_jax.typing import Bool, Float
 
 STEP_HZ = 480
 """Physics steps per second; a multiple of 8, 24, 30 and 60, so ticks and frames fall on steps."""
@@ -63,7 +63,7 @@ def simulate_physics(scene: Scene, seconds: float) -> Trajectory:
     data = mujoco.MjData(model)
     start = scene.waves
     for i, slot in enumerate(slots):
-        matrix = rotation_matrix(start.rotation[slot])
+        matrix = matrix64(start.rotation[slot])
         data.qpos[7 * i : 7 * i + 7] = [*start.centre[slot], *start.rotation[slot]]
         data.qvel[6 * i : 6 * i + 6] = [*start.velocity[slot], *(matrix.T @ start.angular_velocity[slot])]
     mujoco.mj_forward(model, data)
@@ -94,14 +94,8 @@ def _trajectory(scene: Scene, model: mujoco.MjModel, states: np.ndarray, touchin
     fields["centre"][:, slots] = poses[..., :3]
     fields["rotation"][:, slots] = poses[..., 3:]
     fields["velocity"][:, slots] = rates[..., :3]
-    fields["angular_velocity"][:, slots] = np.einsum("snij,snj->sni", rotation_matrix(poses[..., 3:]), rates[..., 3:])
+    fields["angular_velocity"][:, slots] = np.einsum("snij,snj->sni", matrix64(poses[..., 3:]), rates[..., 3:])
     return Trajectory(np.arange(steps) / STEP_HZ, touching=touching, waves=scene.waves, **fields)
-
-
-def rotation_matrix(quaternion: Float[NpOrJax, "*lead 4"]) -> Float[np.ndarray, "*lead 3 3"]:
-    """Rotation matrices of quaternions (w, x, y, z), float64."""
-    flat = np.asarray(quaternion, np.float64).reshape(-1, 4)
-    return Rotation.from_quat(flat, scalar_first=True).as_matrix().reshape(*quaternion.shape[:-1], 3, 3)
 
 
 def _pairs(scene: Scene) -> list[tuple[int, int]]:

@@ -152,13 +152,13 @@ def sets(points: int, max_waves: int) -> dict[str, tuple[float, ...]]:
 
     def measure(name: str, cloud: Cloud, truth: Geometry | Callable, surface: Geometry | np.ndarray, count: int, reach) -> None:
         start = time.perf_counter()
-        fit = fit_set(cloud, most=max_waves, most_per_object=max_waves)
+        fit = fit_set(cloud, max_waves=max_waves, max_waves_per_object=max_waves)
         seconds = time.perf_counter() - start
         floor = chamfer(surface, surface)["l1"] if isinstance(surface, Geometry) else float("nan")
         near = chamfer(fit.geometry, surface)["l1"]
         results[name] = (count, len(fit.instance), seconds, near, floor, iou(fit.geometry, truth, 64, reach))
 
-    fit_set(from_mesh(*torus(), points), most=4)  # compiles
+    fit_set(from_mesh(*torus(), points), max_waves=4)  # compiles
     for name, waves in composites().items():
         seen = surface_samples(waves, 2 * points, 5)
         seen = seen[rng.permutation(len(seen))[:points]]

@@ -81,7 +81,7 @@ def test_no_tile_loses_a_wave_and_most_lose_most():
     for seed in range(4):
         waves, camera = scene(seed), cameras()["pinhole"]
         x, y = (jnp.asarray(v) for v in pixel_plane(camera, SIDE, SIDE))
-        grid = tile.Grid(SIDE, SIDE, 8)
+        grid = tile.TileGrid(SIDE, SIDE, 8)
         every = jnp.arange(grid.rows * grid.columns)
         found = tile.candidates(waves, camera, *tile.separable(camera, x, y), grid.side)
         seen = np.asarray(found.by(every))
@@ -102,7 +102,7 @@ def test_waves_behind_the_camera_are_left_out_of_every_tile():
 
 @pytest.mark.parametrize(("height", "width", "side"), [(20, 27, 8), (16, 8, 4), (3, 5, 8)])
 def test_tiles_make_up_the_picture_in_any_order(height, width, side):
-    grid, picture = tile.Grid(height, width, side), np.random.default_rng(0).random((height, width, 2)).astype(np.float32)
+    grid, picture = tile.TileGrid(height, width, side), np.random.default_rng(0).random((height, width, 2)).astype(np.float32)
     order = jnp.asarray(np.random.default_rng(1).permutation(grid.rows * grid.columns))
     values = jnp.stack([grid.pixels(jnp.asarray(picture[..., c]), order) for c in range(2)], -1)
     assert values.shape == (len(order), side**2, 2)
@@ -123,7 +123,7 @@ def test_tiles_make_up_the_picture_in_any_order(height, width, side):
 
 
 def test_a_column_stands_for_all_that_repeat_it():
-    grid, every = tile.Grid(10, 13, 4), jnp.arange(12)
+    grid, every = tile.TileGrid(10, 13, 4), jnp.arange(12)
     row, column = jnp.arange(13.0)[None], jnp.arange(10.0)[:, None]
     for short in (row, column):
         whole = jnp.broadcast_to(short, (10, 13))

@@ -43,9 +43,9 @@ def columns(rows: Float[Array, "columns ..."]) -> dict[str, list[Array]]:
     return {name: [next(parts)[0] for _ in range(size)] for name, size in _COLUMNS.items()}
 
 
-def frames(wave: dict[str, list[Array]]) -> ray.Frames:
+def frames(wave: dict[str, list[Array]]) -> ray.WaveFrames:
     """Of the columns of waves, what rays are cast by."""
-    return ray.Frames(wave["centre"], wave["scale"], wave["exponents"], wave["turn"])
+    return ray.WaveFrames(wave["centre"], wave["scale"], wave["exponents"], wave["turn"])
 
 
 def _alpha_and_depth(wave: dict[str, list[Array]], rays: ray.LocalRays, filled: Array, softness: float) -> tuple[Array, Array]:

@@ -79,20 +79,3 @@ def inertia(geometry: Geometry, mass: Float[NpOrJax, "*lead"]) -> Float[Array, "
     principal = jnp.asarray(mass)[..., None] * (jnp.sum(square, -1, keepdims=True) - square)
     matrix = quaternion_to_matrix(geometry.rotation)
     return product(matrix * principal[..., None, :], jnp.swapaxes(matrix, -1, -2))
-
-
-def multiply(a: Float[NpOrJax, "*lead 4"], b: Float[NpOrJax, "*lead 4"]) -> Float[Array, "*lead 4"]:
-    """Product of quaternions (w, x, y, z): the turn by b, then by a."""
-    a, b = jnp.asarray(a), jnp.asarray(b)
-    aw, av, bw, bv = a[..., :1], a[..., 1:], b[..., :1], b[..., 1:]
-    real = aw * bw - jnp.sum(av * bv, -1, keepdims=True)
-    return jnp.concatenate([real, aw * bv + bw * av + jnp.cross(av, bv)], -1)
-
-
-def turned(rotation: Float[NpOrJax, "*lead 4"], vector: Float[NpOrJax, "*lead 3"]) -> Float[Array, "*lead 4"]:
-    """The quaternion after a turn by a rotation vector (world, rad); of unit length."""
-    vector = jnp.asarray(vector)
-    half = 0.5 * jnp.sqrt(jnp.sum(vector * vector, -1, keepdims=True) + 1e-20)
-    change = jnp.concatenate([jnp.cos(half), 0.5 * vector * jnp.sinc(half / jnp.pi)], -1)
-    after = multiply(change, rotation)
-    return after / jnp.linalg.norm(after, axis=-1, keepdims=True)

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from wsm_jax.core.geometry import turned
+from wsm_jax.core.rotation import slerp, turned
 from wsm_jax.snapshot import FIELDS, Waves
 from wsm_jax.typing import Array, Float, NpOrJax
 
@@ -37,7 +37,7 @@ def interpolate(core: Waves, core_time: Float[NpOrJax, " K"], time: Float[NpOrJa
     for name in ("scale", "velocity", "angular_velocity"):
         out[name] = (1 - weight[..., None]) * old[name] + weight[..., None] * new[name]
     out["centre"] = _hermite(old, new, weight[..., None], step[..., None, None])
-    out["rotation"] = _slerp(old["rotation"], new["rotation"], weight[..., None])
+    out["rotation"] = slerp(old["rotation"], new["rotation"], weight[..., None])
     return Waves(**out)
 
 
@@ -67,14 +67,3 @@ def _hermite(old: dict[str, Array], new: dict[str, Array], u: Array, step: Array
         + u**2 * (3 - 2 * u) * new["centre"]
         + u**2 * (u - 1) * step * new["velocity"]
     )
-
-
-def _slerp(a: Array, b: Array, u: Array) -> Array:
-    dot = jnp.sum(a * b, -1, keepdims=True)
-    b = jnp.where(dot < 0, -b, b)
-    dot = jnp.clip(jnp.abs(dot), 0.0, 1.0)
-    angle = jnp.arccos(jnp.minimum(dot, 1 - 1e-6))
-    sine = jnp.sin(angle)
-    mixed = (jnp.sin((1 - u) * angle) * a + jnp.sin(u * angle) * b) / sine
-    mixed = jnp.where(dot > 1 - 1e-5, (1 - u) * a + u * b, mixed)
-    return mixed / jnp.linalg.norm(mixed, axis=-1, keepdims=True)

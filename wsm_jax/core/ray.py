@@ -63,11 +63,11 @@ def local_rays(waves: Waves | Geometry, origin: Array, direction: Array) -> Loca
     """Rays [3 ... R] in the frame of each wave [*waves]; the axes between must broadcast against those of the waves."""
     matrix = quaternion_to_matrix(waves.rotation)
     parts = (waves.centre, waves.scale, waves.exponents, matrix.reshape(*matrix.shape[:-2], 9))
-    frames = Frames(*([x[..., i, None] for i in range(x.shape[-1])] for x in map(jnp.asarray, parts)))
+    frames = WaveFrames(*([x[..., i, None] for i in range(x.shape[-1])] for x in map(jnp.asarray, parts)))
     return in_frames(frames, origin, direction)
 
 
-class Frames(NamedTuple):
+class WaveFrames(NamedTuple):
     """Waves by components, of shapes that broadcast with those of the rays."""
 
     centre: list[Array]
@@ -77,7 +77,7 @@ class Frames(NamedTuple):
     """Wave to world, by rows."""
 
 
-def in_frames(frames: Frames, origin: Array, direction: Array) -> LocalRays:
+def in_frames(frames: WaveFrames, origin: Array, direction: Array) -> LocalRays:
     """`local_rays` in frames that are known."""
     centre, scale, exponents, turn = frames
     offset = [origin[i] - centre[i] for i in range(3)]

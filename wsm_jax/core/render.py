@@ -158,10 +158,10 @@ def _rays(camera: Camera, x: Array, y: Array) -> tuple[Array, Array]:
 class _Plan(NamedTuple):
     """How a picture is cast: in tiles, of which each knows its waves, and so many at once."""
 
-    grid: tile.Grid
+    grid: tile.TileGrid
     x: Array
     y: Array
-    seen: tile.Seen
+    seen: tile.TileVisibility
     chunk: int
 
 

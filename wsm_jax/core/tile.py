@@ -21,7 +21,7 @@ _VANISHED = 17.4  # 1 - sigmoid(-17.4) is 1 in float32: a soft edge that far out
 _SLACK = 1e-5  # for rounding, relative to the numbers that are added
 
 
-class Seen(NamedTuple):
+class TileVisibility(NamedTuple):
     """Which waves reach into each row and into each column of tiles; a tile sees those that reach into both."""
 
     rows: Bool[Array, "rows N"]
@@ -38,7 +38,7 @@ class Seen(NamedTuple):
         return self.rows[tiles // width] & self.columns[tiles % width]
 
 
-class Grid(NamedTuple):
+class TileGrid(NamedTuple):
     """A picture in square tiles, numbered in rows from the top left, as are the pixels of each; the last may reach beyond."""
 
     height: int
@@ -54,9 +54,9 @@ class Grid(NamedTuple):
     def columns(self) -> int:
         return -(-self.width // self.side)
 
-    def everything(self, slots: int) -> Seen:
+    def everything(self, slots: int) -> TileVisibility:
         """Every tile sees every wave."""
-        return Seen(jnp.ones((self.rows, slots), bool), jnp.ones((self.columns, slots), bool))
+        return TileVisibility(jnp.ones((self.rows, slots), bool), jnp.ones((self.columns, slots), bool))
 
     def pixels(self, values: Float[Array, "H W"], tiles: Int[Array, " M"]) -> Float[Array, "M R"]:
         """What the pixels of these tiles have of a picture; beyond its edges, and in an axis of 1, the last."""
@@ -79,9 +79,9 @@ class Grid(NamedTuple):
         return picture.reshape(picture.shape[0], self.columns * self.side, -1)[: self.height, : self.width]
 
 
-def grid(height: int, width: int) -> Grid:
+def grid(height: int, width: int) -> TileGrid:
     """Small tiles follow the outline of a wave closely, large ones are few."""
-    return Grid(height, width, 4 if max(height, width) <= 256 else 8)
+    return TileGrid(height, width, 4 if max(height, width) <= 256 else 8)
 
 
 @jax.custom_jvp
@@ -102,7 +102,7 @@ def separable(camera: Camera, x: Array, y: Array) -> tuple[Array, Array]:
     return (x[:1], y[:, :1]) if camera.pinhole or camera.orthographic else (x, y)
 
 
-def candidates(waves: Waves, camera: Camera, x: Array, y: Array, side: int, softness: NpOrJax | float = 0.0) -> Seen:
+def candidates(waves: Waves, camera: Camera, x: Array, y: Array, side: int, softness: NpOrJax | float = 0.0) -> TileVisibility:
     """Which waves may cover some pixel of each tile.
 
     `x` and `y` place the rays of the pixels in the camera frame (`separable`). With `softness` (m) a wave reaches as far as its
@@ -131,7 +131,7 @@ def candidates(waves: Waves, camera: Camera, x: Array, y: Array, side: int, soft
         return jnp.all(reached(axis, across, ahead, shift), 1)
 
     zero, near = jnp.zeros(()), jnp.asarray(-NEAR_M)
-    return Seen(between(1, _bands(y, side)), between(0, _bands(x.T, side)) & reached(2, zero, jnp.ones(()), near))
+    return TileVisibility(between(1, _bands(y, side)), between(0, _bands(x.T, side)) & reached(2, zero, jnp.ones(()), near))
 
 
 def _bands(values: Array, side: int) -> Array:

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from wsm_jax.core.rotation import from_matrix
 from wsm_jax.core.superquadric import EXPONENT_RANGE
 from wsm_jax.snapshot import SEMANTIC_CLASSES, Waves, quaternion_to_matrix
 from wsm_jax.typing import Array, Float, NpOrJax
@@ -66,7 +67,7 @@ def from_vector(vector: Float[NpOrJax, "*lead N P"]) -> Waves:
         presence=presence,
         centre=jnp.concatenate([centre[..., :2] * _CENTRE_M, centre[..., 2:] * _HEIGHT_M + _HEIGHT_M], -1),
         scale=jnp.exp(jnp.clip(part["scale"] * _LOG_SCALE[1] + _LOG_SCALE[0], -4.0, 2.5)),
-        rotation=_matrix_to_quaternion(_from_columns(part["rotation"])),
+        rotation=from_matrix(_from_columns(part["rotation"])),
         exponents=jnp.clip(low + 0.5 * (part["exponents"] + 1.0) * (high - low), low, high),
         colour=jnp.clip(0.5 * (part["colour"] + 1.0), 0.0, 1.0),
         material=jnp.clip(0.5 * (part["material"] + 1.0), 0.0, 1.0),
@@ -92,18 +93,3 @@ def _from_columns(six: Array) -> Array:
     b = jnp.where(jnp.sum(b * b, -1, keepdims=True) > 1e-6, b, spare)
     b = b / jnp.linalg.norm(b, axis=-1, keepdims=True)
     return jnp.stack([a, b, jnp.cross(a, b)], -1)
-
-
-def _matrix_to_quaternion(m: Array) -> Array:
-    """(w, x, y, z), w >= 0: of the four formulas the one with the largest component, which is never ill-conditioned."""
-    t = [1 + m[..., 0, 0] + m[..., 1, 1] + m[..., 2, 2], 1 + m[..., 0, 0] - m[..., 1, 1] - m[..., 2, 2]]
-    t += [1 - m[..., 0, 0] + m[..., 1, 1] - m[..., 2, 2], 1 - m[..., 0, 0] - m[..., 1, 1] + m[..., 2, 2]]
-    zy, xz, yx = m[..., 2, 1] - m[..., 1, 2], m[..., 0, 2] - m[..., 2, 0], m[..., 1, 0] - m[..., 0, 1]
-    xy, zx, yz = m[..., 0, 1] + m[..., 1, 0], m[..., 0, 2] + m[..., 2, 0], m[..., 1, 2] + m[..., 2, 1]
-    rows = jnp.stack(
-        [jnp.stack(r, -1) for r in ((t[0], zy, xz, yx), (zy, t[1], xy, zx), (xz, xy, t[2], yz), (yx, zx, yz, t[3]))], -2
-    )
-    best = jnp.argmax(jnp.stack(t, -1), -1)
-    q = jnp.take_along_axis(rows, best[..., None, None], -2)[..., 0, :]
-    q = q / jnp.linalg.norm(q, axis=-1, keepdims=True)
-    return jnp.where(q[..., :1] < 0, -q, q)

@@ -87,7 +87,7 @@ def test_edits_are_made_in_order_and_leave_the_core_alone(core):
         ("2.scale=1,0,1", r"0\.001\.\.1000"),
         ("2.exponents=0.05,1", r"0\.1\.\.1\.9"),
         ("2.semantic=99", r"0\.\.7"),
-        ("2.instance=1.5", "whole number"),
+        ("2.instance=1.5", "is an integer"),
         ("2.rotation=0,0,0,0", "length 0"),
     ],
 )

@@ -16,7 +16,7 @@ def test_every_form_leads_to_every_form():
             way = route(start, goal)
             assert (way[0], way[-1]) == (start, goal) and len(way) <= 4
     assert route("waves", "points") == ["waves", "points"] and route("points", "mesh") == ["points", "waves", "mesh"]
-    with pytest.raises(ValueError, match="no way from waves to text"):
+    with pytest.raises(ValueError, match="no path from waves to text"):
         route("waves", "text")
 
 

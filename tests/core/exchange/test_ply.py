@@ -63,7 +63,7 @@ def test_what_is_written_is_read(tmp_path):
         ((b"element face 2", b"element face 3"), "promises 3 rows"),
         ((b"element face 2", b"element face 1"), "bytes after the last element"),
         ((b"property float x", b"property string x"), "header line 'property string x'"),
-        ((b"property double y", b"property float x"), "says a thing twice"),
+        ((b"property double y", b"property float x"), "invalid or a duplicate"),
         ((b"property double y", b"property double q"), "no vertices with x, y and z"),
         ((b"end_header", b"end_heade"), "no PLY header"),
     ],

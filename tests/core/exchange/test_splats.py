@@ -6,8 +6,8 @@ import pytest
 from wsm_jax.core import superquadric
 from wsm_jax.core.exchange import ply, splats
 from wsm_jax.core.exchange.points import sample_mesh
-from wsm_jax.core.exchange.tessellation import rotation_matrices
 from wsm_jax.core.mesh import Mesh
+from wsm_jax.core.rotation import matrix64
 
 
 def test_an_ellipsoid_is_exact_both_ways(scene):
@@ -15,12 +15,12 @@ def test_an_ellipsoid_is_exact_both_ways(scene):
     again = splats.to_waves(splats.from_moments(waves))
     for name in ("centre", "scale", "exponents", "presence", "colour"):
         np.testing.assert_allclose(getattr(again, name), getattr(waves, name), rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(rotation_matrices(again), rotation_matrices(waves), atol=1e-6)
+    np.testing.assert_allclose(matrix64(again.rotation), matrix64(waves.rotation), atol=1e-6)
 
 
 def test_every_splat_has_the_moments_and_mass_centre_of_its_wave(scene):
     made = splats.from_moments(scene)
-    turn = rotation_matrices(scene)
+    turn = matrix64(scene.rotation)
     moments = np.asarray(superquadric.second_moments(scene.scale, scene.exponents))
     np.testing.assert_allclose(splats.covariance(made), np.einsum("nij,nj,nkj->nik", turn, moments, turn), rtol=1e-4, atol=1e-6)
 
@@ -40,7 +40,7 @@ def test_the_file_is_3dgs_as_viewers_read_it(scene, tmp_path):
     np.testing.assert_allclose(rows[:, 58:], scene.rotation, atol=1e-6)
     np.testing.assert_allclose(0.5 + 0.28209479 * rows[:, 6:9], scene.colour, atol=1e-6)
     assert np.all(rows[:, 54] > 10) and np.all(rows[:, 3:6] == 0) and np.all(rows[:, 9:54] == 0)
-    again = splats.of_ply(ply.read(path).vertex, "a")
+    again = splats.from_ply(ply.read(path).vertex, "a")
     for name in ("means", "sigma", "rotation", "colours"):
         np.testing.assert_allclose(getattr(again, name), getattr(made, name), rtol=1e-5, atol=1e-6)
 
@@ -67,7 +67,7 @@ def test_degenerate_splats_are_refused(scene, tmp_path):
         ({"x": zero + 1e12}, "e[+]12 m away"),
     ):
         with pytest.raises(ValueError, match=message):
-            splats.of_ply(vertex | change, "a.ply")
+            splats.from_ply(vertex | change, "a.ply")
     del vertex["scale_2"]
     with pytest.raises(ValueError, match=r"a.ply: 3DGS columns \['scale_2'\] are missing"):
-        splats.of_ply(vertex, "a.ply")
+        splats.from_ply(vertex, "a.ply")

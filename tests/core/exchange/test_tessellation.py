@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from wsm_jax.core import superquadric as sq
-from wsm_jax.core.exchange.tessellation import cube, onto, tessellate, unit_surface
+from wsm_jax.core.exchange.tessellation import cube, projected, tessellate, unit_surface
 from wsm_jax.core.mesh import connected, joined, open_edges, welded
 from wsm_jax.snapshot.waves import empty
 
@@ -60,7 +60,7 @@ def test_onto_leaves_a_surface_point_where_it_is_and_finds_its_normal(waves):
     for i, mesh in enumerate(meshes):
         points = np.asarray(mesh.vertices)
         centre = np.asarray(waves.centre, np.float64)[i]
-        moved, found = onto(waves, np.full(len(points), i), centre + 1.1 * (points - centre))
+        moved, found = projected(waves, np.full(len(points), i), centre + 1.1 * (points - centre))
         np.testing.assert_allclose(moved, points, atol=1e-9)
         # on a ridge of an exponent above 1 the normal turns within less than float64 resolves
         smooth = np.all(np.abs(unit[i]) > 1e-3, -1)

@@ -8,7 +8,7 @@ from wsm_jax.core import superquadric
 from wsm_jax.core.exchange import voxels
 from wsm_jax.core.exchange.distance import set_distance
 from wsm_jax.core.exchange.tessellation import cube, tessellate
-from wsm_jax.core.exchange.voxels import Grid
+from wsm_jax.core.exchange.voxels import VoxelGrid
 from wsm_jax.core.mesh import Mesh, joined, open_edges
 
 
@@ -40,7 +40,7 @@ def test_overlapping_shells_are_one_solid_and_an_open_one_is_none(scene, grid):
 def test_a_box_on_the_lattice_is_exact():
     corners, faces = cube(2)
     box = Mesh(2.0 + corners.astype(float), faces, np.zeros((len(corners), 3)))
-    found = voxels.occupancy_of_mesh(box, Grid(np.zeros((6, 7, 8), np.uint8), np.full(3, 0.25), 0.5, "occupancy"))
+    found = voxels.occupancy_of_mesh(box, VoxelGrid(np.zeros((6, 7, 8), np.uint8), np.full(3, 0.25), 0.5, "occupancy"))
     inside = np.all((found.points > 0) & (found.points < 4), -1).reshape(6, 7, 8)
     np.testing.assert_array_equal(found.values.astype(bool), inside)
 
@@ -49,7 +49,7 @@ def test_the_distance_of_a_mesh_is_that_to_its_faces(scene):
     pytest.importorskip("trimesh")
     corners, faces = cube(2)  # a few long faces: a box from 0 to 4 m
     box = Mesh(2.0 + corners.astype(float), faces, np.zeros((len(corners), 3)))
-    found = voxels.distance_of_mesh(box, Grid(np.zeros((9, 10, 11), np.uint8), np.full(3, -1.2), 0.7, "occupancy"))
+    found = voxels.distance_of_mesh(box, VoxelGrid(np.zeros((9, 10, 11), np.uint8), np.full(3, -1.2), 0.7, "occupancy"))
     beyond = np.abs(found.points - 2.0) - 2.0
     exact = np.linalg.norm(np.maximum(beyond, 0.0), axis=-1) + np.minimum(beyond.max(-1), 0.0)
     np.testing.assert_allclose(found.values.reshape(-1), exact, atol=1e-6)
@@ -77,7 +77,7 @@ def test_marching_cubes_of_the_exact_distance_is_the_surface(scene):
 
 def test_solids_that_reach_the_border_are_closed_and_empty_ones_refused():
     pytest.importorskip("skimage")
-    full = Grid(np.ones((16, 17, 18), np.uint8), np.zeros(3), 0.5, "occupancy")
+    full = VoxelGrid(np.ones((16, 17, 18), np.uint8), np.zeros(3), 0.5, "occupancy")
     mesh = voxels.to_mesh(full)
     assert open_edges(mesh.faces) == 0 and mesh.volume == pytest.approx(16 * 17 * 18 / 8, rel=0.05)
     with pytest.raises(ValueError, match="no cell"):

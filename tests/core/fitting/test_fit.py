@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from wsm_jax.core.fitting.fit import PARTS, fit_wave
+from wsm_jax.core.fitting.fit import PARAMETERS, fit_wave
 from wsm_jax.core.geometry import Geometry
 from wsm_jax.snapshot.waves import empty
 
 BATCH, POINTS = 8, 300
-FREE = dict.fromkeys(PARTS, np.inf)
+FREE = dict.fromkeys(PARAMETERS, np.inf)
 """Priors that do not hold: one compilation serves the tests with and without them."""
 
 

@@ -54,7 +54,7 @@ def test_zero_crossings_of_a_signed_distance_lie_on_the_surface():
     assert len(cloud.points) > 1000
 
 
-def test_millions_of_points_are_bounded_and_said(caplog):
+def test_millions_of_points_are_subsampled_with_a_warning(caplog):
     many = np.random.default_rng(3).normal(size=(200_000, 3)).astype(np.float32)
     cloud = seen.from_points(many, limit=1000, seed=4)
     assert len(cloud.points) == 1000
@@ -83,7 +83,7 @@ def lens(focal):
         (lambda: seen.from_points(np.zeros((9, 2))), r"shape \(9, 2\).*\[n, 3\]"),
         (lambda: seen.from_points(np.zeros((2, 3))), "2 points; needed 4"),
         (lambda: seen.from_points(np.eye(4)[:, :3] * 1e9), "needed metres, below 1e6"),
-        (lambda: seen.from_points(np.zeros((9, 3)), np.full(9, -1)), "needed whole numbers from 0"),
+        (lambda: seen.from_points(np.zeros((9, 3)), np.full(9, -1)), "needed integers from 0"),
         (lambda: seen.from_mesh(np.eye(3), np.array([[0, 1, 5]])), r"name vertices 0..5; there are 0..2"),
         (lambda: seen.from_mesh(np.zeros((3, 3)), np.array([[0, 1, 2]])), "area 0"),
         (lambda: seen.from_signed_distance(np.ones((4, 4, 4)), np.zeros(3), 0.1), r"1..1 m have no zero"),

@@ -7,7 +7,7 @@ from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
 from wsm_jax.core.fitting.compare import iou, surface_samples
-from wsm_jax.core.fitting.robust import STARTS, first_order_distance, fit_one, fit_robust, padded, switched_starts
+from wsm_jax.core.fitting.robust import STARTS, alternative_starts, first_order_distance, fit_one, fit_robust, padded
 from wsm_jax.core.geometry import Geometry
 
 
@@ -97,7 +97,7 @@ def test_empty_space_is_left_empty():
 
 def test_switched_starts_hold_other_readings_of_a_box():
     box = wave((0.1, 0.1), (0.3, 0.4, 0.5))
-    starts = switched_starts(box)
+    starts = alternative_starts(box)
     assert starts.scale.shape == (STARTS, 3)
     straight = jax.tree.map(lambda x: x[np.array([0, 2, 4])], starts)
     for i in range(3):

@@ -23,13 +23,13 @@ def together(*waves):
 
 def test_two_boxes_are_found_as_two_objects_or_as_two_parts_of_one():
     bracket = together(box([0, 0, 0.1], [0.6, 0.3, 0.1]), box([-0.5, 0, 0.6], [0.1, 0.3, 0.4]))
-    fit = fit_set(from_points(surface_samples(bracket, 1024)), most=4)
+    fit = fit_set(from_points(surface_samples(bracket, 1024)), max_waves=4)
     assert len(fit.instance) == 2
     np.testing.assert_array_equal(fit.instance, 1)
     assert iou(fit.geometry, bracket, 32) > 0.95
     assert (fit.owner >= 0).all() and np.quantile(fit.residual, 0.95) < 0.02
     apart = together(box([0, 0, 0], [0.3, 0.2, 0.1]), box([2, 0, 0], [0.1, 0.2, 0.3]))
-    fit = fit_set(from_points(surface_samples(apart, 1024)), most=4)
+    fit = fit_set(from_points(surface_samples(apart, 1024)), max_waves=4)
     np.testing.assert_array_equal(np.sort(fit.instance), [1, 2])
     assert iou(fit.geometry, apart, 48) > 0.9
     waves = to_waves(fit, slots=3)
@@ -42,7 +42,7 @@ def test_labels_part_what_touches():
     pair = together(box([-0.2, 0, 0], [0.2, 0.2, 0.2]), box([0.2, 0, 0], [0.2, 0.2, 0.2]))
     points = surface_samples(pair, 1024)
     label = np.where(points[:, 0] < 0, 3, 7)
-    fit = fit_set(from_points(points, label, np.where(label[:, None] == 3, [1.0, 0, 0], [0, 0, 1.0])), most_per_object=1)
+    fit = fit_set(from_points(points, label, np.where(label[:, None] == 3, [1.0, 0, 0], [0, 0, 1.0])), max_waves_per_object=1)
     assert len(fit.instance) == 2
     for value in (3, 7):
         assert len(np.unique(fit.owner[label == value])) == 1
@@ -82,7 +82,7 @@ def test_noise_is_estimated():
     ("points", "message"),
     [
         (np.zeros((5, 3)), "5 points; needed 12"),
-        (np.zeros((50, 3)), "all 50 points are one"),
+        (np.zeros((50, 3)), "all 50 points coincide"),
         (np.full((50, 3), np.inf), "50 of 50 points are not finite"),
     ],
 )
@@ -94,7 +94,7 @@ def test_bad_clouds_are_refused(points, message):
 def test_points_on_a_line_or_a_plane_give_a_thin_wave():
     t = np.random.default_rng(2).uniform(-1, 1, (200, 3)).astype(np.float32)
     for points in (t * [1, 0, 0], t * [1, 1, 0]):
-        fit = fit_set(from_points(np.float32(points)), most=2, most_per_object=1)
+        fit = fit_set(from_points(np.float32(points)), max_waves=2, max_waves_per_object=1)
         assert all(np.isfinite(x).all() for x in jax.tree.leaves(fit.geometry))
         assert fit.geometry.scale.min() < 0.1
 
@@ -104,7 +104,7 @@ def test_a_real_room_is_seen_again(real_data):
     image = pytest.importorskip("PIL.Image")
     depth = np.asarray(image.open(real_data / "rgbd/depth/00000.png"))[::8, ::8].astype(np.float32) / 1000
     camera = Camera(*(np.asarray(x, np.float32) for x in ([0, 0, 0], [1, 0, 0, 0], 525 / 480, [0, 0])))
-    fit = fit_set(from_depth(depth, camera, noise=0.002), plane_extent=0.5, most=6, most_per_object=1)
+    fit = fit_set(from_depth(depth, camera, noise=0.002), plane_extent=0.5, max_waves=6, max_waves_per_object=1)
     assert np.sum(fit.instance == 0) >= 2
     assert np.sort(fit.geometry.scale[:, :2].max(1))[-2:].min() > 0.5
     error = depth_error(to_waves(fit), camera, depth)
@@ -115,7 +115,7 @@ def test_a_solid_without_round_or_square_ends_is_filled_and_not_left():
     """A pyramid of four sides: its waves fill it, and little beyond."""
     corners = np.array([[1, 1, 0], [-1, 1, 0], [-1, -1, 0], [1, -1, 0], [0, 0, 1.5]])
     faces = np.array([[0, 1, 4], [1, 2, 4], [2, 3, 4], [3, 0, 4], [0, 2, 1], [0, 3, 2]])
-    fit = fit_set(from_mesh(corners, faces, 1024), most=6)
+    fit = fit_set(from_mesh(corners, faces, 1024), max_waves=6)
 
     def inside(points):
         return (points[:, 2] > 0) & (np.abs(points[:, :2]).max(1) < 1.0 - points[:, 2] / 1.5)
@@ -128,13 +128,13 @@ def test_a_wrong_partition_is_repaired_and_a_right_one_is_kept():
     """Two boxes, parted along the wrong axis, when there may be no third wave."""
     true = together(box([0, 0, 0.1], [0.6, 0.3, 0.1]), box([-0.5, 0, 0.6], [0.1, 0.3, 0.4]))
     points = surface_samples(true, 1024)
-    hollow = partition.Hollow(*(np.zeros(shape, np.float32) for shape in ((0, 3), 0, (0, 3), 0)))
+    space = partition.KnownSpace(*(np.zeros(shape, np.float32) for shape in ((0, 3), 0, (0, 3), 0)))
     good = 0.01
     halves = [points[points[:, 1] < 0], points[points[:, 1] >= 0]]
-    wrong = partition._settle(points, hollow, partition._fit_parts(halves, [None, None], hollow, 0.002), 0.002, 0)
+    wrong = partition._assign(points, space, partition._fit_parts(halves, [None, None], space, 0.002), 0.002, 0)
     assert iou(together(*wrong[0]), true, 32) < 0.8
-    right = partition._repaired(points, hollow, wrong, 0.002, good, 2, 2)
-    assert partition._length(right, good) < partition._length(wrong, good)
+    right = partition._revise(points, space, wrong, 0.002, good, 2, 2)
+    assert partition._description_length(right, good) < partition._description_length(wrong, good)
     assert len(right[0]) == 2 and iou(together(*right[0]), true, 32) > 0.95
-    again = partition._repaired(points, hollow, right, 0.002, good, 2, 2)
-    assert partition._length(again, good) <= partition._length(right, good)
+    again = partition._revise(points, space, right, 0.002, good, 2, 2)
+    assert partition._description_length(again, good) <= partition._description_length(right, good)

@@ -5,7 +5,7 @@ import numpy as np
 
 from wsm_jax.core.fitting.observations import Cloud, known_space
 from wsm_jax.core.fitting.sets import fit_set
-from wsm_jax.core.fitting.sight import in_the_way, lines_of_sight
+from wsm_jax.core.fitting.sight import blocked_length, lines_of_sight
 from wsm_jax.core.fitting.track import track
 from wsm_jax.core.geometry import Geometry
 from wsm_jax.snapshot.waves import empty
@@ -43,12 +43,12 @@ def test_a_plate_over_gaps_is_in_the_way_by_what_it_hides_and_what_is_seen_is_no
     sight = lines_of_sight(points, EYE, points[front], 0.02, 10**6)
     first = -0.5 * BARS * PITCH + 0.25 * PITCH
     slats = plates(*(((first + k * PITCH, 0.0), (0.05, 0.4)) for k in range(BARS)))
-    between = in_the_way(slats, sight)
+    between = blocked_length(slats, sight)
     # 1 cm thick and seen at an angle they hide a little, by less than the points lie apart
     assert np.mean(between > 0) < 1e-3 and between.max() < 0.02
     end = first + (BARS - 1) * PITCH
     whole = plates(((0.5 * (first + end), 0.0), (0.5 * (end - first) + 0.05, 0.4)))
-    charge = in_the_way(whole, sight)[0]
+    charge = blocked_length(whole, sight)[0]
     there = sight.way * (FRONT / sight.way[:, 1:2])
     inside = (np.abs(there[:, 0] + 0.05) < 0.445) & (np.abs(there[:, 2]) < 0.395)
     through = (sight.end > 0) & inside & ~slat(there)
@@ -73,9 +73,9 @@ def test_a_frame_that_was_looked_through_is_not_filled_by_a_plate():
     closed = []
     for viewpoint in (None, EYE):
         cloud = Cloud(points, np.where(front, 1, 0).astype(np.int32), viewpoint)
-        fit = fit_set(cloud, noise=0.002, plane_extent=1.2, most_per_object=6)
+        fit = fit_set(cloud, noise=0.002, plane_extent=1.2, max_waves_per_object=6)
         plates_of_it = jax.tree.map(lambda x, fit=fit: x[fit.instance > 0], fit.geometry)
-        closed.append(np.mean(in_the_way(plates_of_it, sight).max(0)[window] > 0))
+        closed.append(np.mean(blocked_length(plates_of_it, sight).max(0)[window] > 0))
         assert np.quantile(fit.residual[front], 0.95) < 0.02
     assert closed[0] > 0.9 and closed[1] < 0.25, closed
 
@@ -90,7 +90,7 @@ def test_a_plate_that_rests_does_not_slip_in_its_plane():
     geometry = plates(((0.0, 0.0), (0.2, 0.3)), ((0.0, 0.0), (2.0, 2.0)))
     geometry.centre[1, 1] += WALL - FRONT
     waves = empty(2).replace(presence=np.ones(2, np.float32), **vars(geometry))
-    tracked = track(waves, clouds, 8.0, still=[1])
+    tracked = track(waves, clouds, 8.0, static=[1])
     centre = np.asarray(tracked.centre)[:, 0]
     assert np.linalg.norm(centre - geometry.centre[0], axis=1).max() < 0.03
     rests = ~np.diff(centre, axis=0).any(1)

@@ -65,7 +65,7 @@ def test_slots_keep_their_objects_through_motion_and_hiding():
 
 def test_what_stands_still_is_left_where_it_is():
     states = world()
-    tracked = track(states[0], [cloud_of(states[0], [0, 2], 7)] * 2, RATE, still=(0, 2))
+    tracked = track(states[0], [cloud_of(states[0], [0, 2], 7)] * 2, RATE, static=(0, 2))
     np.testing.assert_array_equal(tracked.centre, np.stack([states[0].centre] * 2))
     np.testing.assert_array_equal(tracked.velocity, 0.0)
 
@@ -93,7 +93,7 @@ def test_what_enters_later_gets_slots_of_its_own_and_keeps_them():
     clouds = [cloud_of(s, slots, i) for i, (s, slots) in enumerate(zip(states, seen, strict=True))]
     alone = track(first, clouds, RATE)
     assert alone.count == 3 and alone.presence[:, 2].max() == 0
-    tracked = track(first, clouds, RATE, grow=lambda rest: fit_set(rest, most=2, most_per_object=1))
+    tracked = track(first, clouds, RATE, fit_new=lambda rest: fit_set(rest, max_waves=2, max_waves_per_object=1))
     assert tracked.count == 4 and list(tracked.instance[0]) == [0, 0, 0, 1]
     np.testing.assert_array_equal(tracked.presence[:, 3], [0, 0, 1, 1, 1, 1])
     true = np.stack([s.centre[2] for s in states])

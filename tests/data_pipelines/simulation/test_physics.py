@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from scipy.spatial import ConvexHull
 
-from data_pipelines.simulation.physics import STEP_HZ, rotation_matrix, simulate_physics
+from data_pipelines.simulation.physics import STEP_HZ, simulate_physics
 from data_pipelines.simulation.scene import SLOTS, Scene, draw
 from wsm_jax.core import superquadric
 from wsm_jax.core.mesh import surface_points
 from wsm_jax.core.physics.mjcf import damping_ratio
+from wsm_jax.core.rotation import matrix64
 from wsm_jax.snapshot import SEMANTIC_CLASSES, quaternion_to_matrix
 from wsm_jax.snapshot.waves import empty
 
@@ -86,12 +87,12 @@ def test_angular_velocity_is_in_the_world_frame():
     """A spinning box in free fall turns by the rotation vector that its angular velocity says."""
     turned = {"rotation": (0.8, 0.0, 0.6, 0.0), "centre": (0, 0, 1.6), "angular_velocity": (0, 0, 3.0)}
     spin = simulate_physics(stage({"scale": 0.3, "exponents": 1.0} | turned), 0.1)
-    a, b = (rotation_matrix(spin.rotation[i, 2]) for i in (0, -1))
+    a, b = (matrix64(spin.rotation[i, 2]) for i in (0, -1))
     angle = 3.0 * spin.time[-1]
     about_z = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
     assert np.allclose(b, about_z @ a, atol=1e-3)
     assert np.allclose(spin.angular_velocity[:, 2], [0, 0, 3.0], atol=1e-4)
-    assert np.allclose(rotation_matrix(spin.rotation[:2, 2]), quaternion_to_matrix(spin.rotation[:2, 2]), atol=1e-5)
+    assert np.allclose(matrix64(spin.rotation[:2, 2]), quaternion_to_matrix(spin.rotation[:2, 2]), atol=1e-5)
 
 
 @pytest.mark.parametrize("exponents", [(1.0, 1.0), (0.1, 0.1), (0.25, 0.25), (0.15, 1.0), (0.7, 0.7)])

@@ -1,4 +1,4 @@
-"""A core that is being edited: its waves at any time, what a change of one of them changes, and its file."""
+"""Interactive edits of a core: its waves at any time, changes of one wave, and saving."""
 
 from functools import cached_property
 from pathlib import Path
@@ -14,13 +14,13 @@ from wsm_jax.snapshot import waves as core_json
 from wsm_jax.typing import Float
 
 _interpolate = jax.jit(interpolate)
-_SAME = 1e-6  # what a browser gives back of a number that it was sent
+_SAME = 1e-6  # rounding error of numbers that a browser sends back
 
 
 class EditedCore:
-    """The waves [K N ...] at the ticks `time` [K] (s), to be changed one wave at a time; not thread-safe.
+    """Waves [K N ...] at ticks `time` [K] (s), edited one wave at a time; not thread-safe.
 
-    Takes one instant [N ...] as well, and gives it back as one. Without times the ticks are 1/8 s apart, from 0. Raises
+    A single instant [N ...] is accepted and saved as one. Without times the ticks are 1 / TICK_HZ apart, from 0. Raises
     ValueError, naming `source`, for other leading axes, no wave or no tick, or times that do not increase.
     """
 
@@ -35,7 +35,7 @@ class EditedCore:
         self._time = None if time is None else np.array(time, np.float64).reshape(-1)
         self.time = np.arange(self.ticks) / TICK_HZ if self._time is None else self._time
         if np.any(np.diff(self.time) <= 0):
-            raise ValueError(f"{source}: its tick times do not increase; needed one later than the other")
+            raise ValueError(f"{source}: its tick times do not increase; needed increasing times")
 
     @cached_property
     def span(self) -> tuple[float, float]:
@@ -44,7 +44,7 @@ class EditedCore:
 
     @property
     def waves(self) -> Waves:
-        """A copy of all there is, with the axes of what was given."""
+        """A copy of the core, with its original axes."""
         return Waves(**{name: np.array(values[0] if self._instant else values) for name, values in self._fields.items()})
 
     def at(self, time: float) -> Waves:
@@ -56,11 +56,10 @@ class EditedCore:
         return int(np.argmin(np.abs(self.time - time)))
 
     def change(self, slot: int, field: str, value: np.ndarray | float, time: float, tick: int | None) -> bool:
-        """Gives `field` of wave `slot` this value; whether that changed anything.
+        """Set `field` of wave `slot`; returns True if that changed anything.
 
-        With a `tick`, at that tick alone. Without one at all of them: pose and size of the wave at `time` (s) become what is
-        asked, and at every other time it is shifted, turned or stretched as much as there; every other field becomes `value`.
-        Values are held to the ranges of `core_edit`.
+        With a `tick`, only at that tick. Without one, at all ticks: pose and size become `value` at `time` (s), and all other
+        ticks get the same shift, rotation or scaling; other fields become `value`. Values are clipped to `RANGES`.
         """
         values = self._fields[field][:, slot]
         wanted = np.asarray(value, np.float64)
@@ -75,20 +74,20 @@ class EditedCore:
         elif field == "scale":
             values[:] = np.clip(values * (wanted / present), *RANGES["scale"])
         elif field == "rotation":
-            self._turn(slot, Rotation.from_quat(_unit(wanted), scalar_first=True), present)
+            self._rotate(slot, Rotation.from_quat(_unit(wanted), scalar_first=True), present)
         else:
             values[:] = wanted
         return True
 
-    def _turn(self, slot: int, wanted: Rotation, present: np.ndarray) -> None:
-        """Turns a wave, and the axis that it spins about, at all ticks."""
-        by = wanted * Rotation.from_quat(present, scalar_first=True).inv()
-        turned = by * Rotation.from_quat(self._fields["rotation"][:, slot].astype(np.float64), scalar_first=True)
+    def _rotate(self, slot: int, wanted: Rotation, present: np.ndarray) -> None:
+        """Rotate a wave and its angular velocity at all ticks."""
+        change = wanted * Rotation.from_quat(present, scalar_first=True).inv()
+        turned = change * Rotation.from_quat(self._fields["rotation"][:, slot].astype(np.float64), scalar_first=True)
         self._fields["rotation"][:, slot] = turned.as_quat(scalar_first=True)
-        self._fields["angular_velocity"][:, slot] = by.apply(self._fields["angular_velocity"][:, slot].astype(np.float64))
+        self._fields["angular_velocity"][:, slot] = change.apply(self._fields["angular_velocity"][:, slot].astype(np.float64))
 
     def save(self, path: Path) -> None:
-        """Core JSON, whole or not at all. Raises OSError."""
+        """Write core JSON; atomic. Raises OSError."""
         core_json.save(self.waves, path, self._time if self._time is None or not self._instant else self._time[0])
 
 

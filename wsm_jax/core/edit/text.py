@@ -1,6 +1,6 @@
-"""Edits of a core as text: SLOT.FIELD=VALUE, at all ticks.     2.colour=0.1,0.2,0.9   2.color=blue   1.semantic=box
+"""Text edits of a core: SLOT.FIELD=VALUE, at all ticks.     2.colour=0.1,0.2,0.9   2.color=blue   1.semantic=box
 
-A wave whose centre is set stands still there, and one whose rotation is set does not turn, unless its velocity is set too.
+Setting the centre of a wave sets its velocity to 0, and setting its rotation its angular velocity, unless these are set too.
 """
 
 from collections.abc import Sequence
@@ -19,19 +19,19 @@ RANGES: dict[str, tuple[float, float]] = {
     "semantic": (0, len(SEMANTIC_CLASSES) - 1),
     "instance": (0, 65535),
 }
-"""Field -> least and greatest value of a component; the other fields take any finite number."""
+"""Field -> minimum and maximum of a component; other fields accept any finite number."""
 LABELS = ("semantic", "instance")
 SPELLINGS = {"color": "colour", "center": "centre"}
 """American spelling of a field -> its name."""
-FOLLOWS = {"centre": "velocity", "rotation": "angular_velocity"}
-"""A pose that is set -> the velocity that becomes 0."""
+VELOCITY_OF = {"centre": "velocity", "rotation": "angular_velocity"}
+"""Pose field -> velocity field that becomes 0 when the pose is set."""
 
 Edit = tuple[int, str, np.ndarray]
 """(slot, field, components)."""
 
 
 def parse(texts: Sequence[str]) -> list[Edit]:
-    """["2.colour=0.1,0.2,0.9"] -> [(2, "colour", [0.1 0.2 0.9])]. Raises ValueError that names the text and what was needed."""
+    """["2.colour=0.1,0.2,0.9"] -> [(2, "colour", [0.1 0.2 0.9])]. Raises ValueError for a bad edit."""
     return [_parse(text) for text in texts]
 
 
@@ -54,7 +54,7 @@ def _parse(text: str) -> Edit:
     if np.any(numbers < low) or np.any(numbers > high):
         raise ValueError(f"{text}: got {value}; {field} lies in {low:g}..{high:g}")
     if field in LABELS and np.any(numbers != np.rint(numbers)):
-        raise ValueError(f"{text}: got {value}; {field} is a whole number")
+        raise ValueError(f"{text}: got {value}; {field} is an integer")
     if field == "rotation":
         if not np.linalg.norm(numbers) > 1e-6:
             raise ValueError(f"{text}: a quaternion of length 0; 1,0,0,0 is no rotation")
@@ -63,16 +63,16 @@ def _parse(text: str) -> Edit:
 
 
 def _named(field: str, value: str) -> Sequence[float] | None:
-    """The numbers of a colour or a class that has a name."""
+    """Numbers of a named colour or class; None for other values."""
     if field == "colour" and value in COLOURS:
         return COLOURS[value]
     return [float(SEMANTIC_CLASSES.index(value))] if field == "semantic" and value in SEMANTIC_CLASSES else None
 
 
 def apply(core: Waves, edits: Sequence[Edit], source: str) -> Waves:
-    """The core with the edits made, in order. Raises ValueError for a slot that it does not have, naming `source`."""
+    """Apply edits to a core, in order. Raises ValueError, naming `source`, for a slot out of range."""
     fields = {name: np.array(getattr(core, name)) for name in FIELDS}
-    said = {(slot, name) for slot, name, _ in edits}
+    edited = {(slot, name) for slot, name, _ in edits}
     for slot, name, numbers in edits:
         if slot >= core.count:
             raise ValueError(f"{slot}.{name}: {source} has the slots 0..{core.count - 1}")
@@ -80,7 +80,7 @@ def apply(core: Waves, edits: Sequence[Edit], source: str) -> Waves:
             fields[name][..., slot, :] = numbers
         else:
             fields[name][..., slot] = numbers[0]
-        follower = FOLLOWS.get(name)
-        if follower is not None and (slot, follower) not in said:
+        follower = VELOCITY_OF.get(name)
+        if follower is not None and (slot, follower) not in edited:
             fields[follower][..., slot, :] = 0.0
     return Waves(**fields)

@@ -3,7 +3,7 @@
     points.npz   format "wsm_points", points [n 3], normals [n 3], colours [n 3]
     grid.npz     format "wsm_grid", kind (one of voxels.KINDS), values [X Y Z], origin [3], spacing
 
-No pickles are read, and nothing is allocated by what a header claims before the size of the file has been held against it.
+Pickles are rejected, and sizes in a header are checked against the size of the file before memory is allocated.
 """
 
 import io
@@ -17,18 +17,18 @@ from pathlib import Path
 import numpy as np
 
 from wsm_jax.core.exchange.points import PointCloud
-from wsm_jax.core.exchange.voxels import KINDS, Grid
+from wsm_jax.core.exchange.voxels import KINDS, VoxelGrid
 from wsm_jax.files import atomic
 
 LIMIT_BYTES = 2**31
-"""Largest array that is read."""
+"""Maximum size of an array."""
 
 _DEFLATE_RATIO = 1040
 _FAR = 1e9
 
 
-def write(thing: PointCloud | Grid, path: str | Path) -> None:
-    """Writes .npz (compressed), or of a grid alone .npy: its bare values; whole or not at all."""
+def write(thing: PointCloud | VoxelGrid, path: str | Path) -> None:
+    """Write .npz (compressed), or the bare values of a grid as .npy; atomic."""
     path = Path(path)
     buffer = io.BytesIO()
     if isinstance(thing, PointCloud):
@@ -43,11 +43,11 @@ def write(thing: PointCloud | Grid, path: str | Path) -> None:
         part.write_bytes(buffer.getvalue())
 
 
-def read(path: str | Path, spacing: float | None = None) -> PointCloud | Grid:
-    """Reads what `write` wrote. A bare .npy grid needs its `spacing` (m) and starts at the origin; whole numbers or booleans
-    are occupancy, other numbers are signed distance.
+def read(path: str | Path, spacing: float | None = None) -> PointCloud | VoxelGrid:
+    """Read a file of `write`. A bare .npy grid needs its `spacing` (m) and starts at the origin; integers or booleans are
+    occupancy, other numbers are signed distance.
 
-    Raises FileNotFoundError, or ValueError naming the file for what is no such file, damaged, too large, or not finite.
+    Raises FileNotFoundError, or ValueError with the path for another format, and for damaged, too large or non-finite data.
     """
     path = Path(path)
     if path.suffix.lower() == ".npy":
@@ -58,9 +58,9 @@ def read(path: str | Path, spacing: float | None = None) -> PointCloud | Grid:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Says of which file it is that something is wrong."""
+    """Add the path to errors."""
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file of arrays")
+        raise FileNotFoundError(f"{path}: no such array file")
     try:
         yield
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, struct.error) as error:
@@ -68,9 +68,9 @@ def _naming(path: Path) -> Iterator[None]:
 
 
 def members(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of any .npz, by name; nothing in it is run, and nothing larger made than it can hold.
+    """The arrays of any .npz, by name, without pickles and within the size that the file can contain.
 
-    Raises FileNotFoundError, or ValueError naming the file for what is no such file, damaged, or holds other than numbers.
+    Raises FileNotFoundError, or ValueError with the path for another format, damage, or arrays that are not numbers.
     """
     with _naming(path):
         return _members(path)
@@ -88,7 +88,7 @@ def _members(path: Path) -> dict[str, np.ndarray]:
 
 
 def _array(data: bytes, path: Path) -> np.ndarray:
-    """The array of an .npy, after its header has been held against its length."""
+    """The array of an .npy, after a check of its header against its length."""
     stream = io.BytesIO(data)
     try:
         version = np.lib.format.read_magic(stream)
@@ -110,21 +110,21 @@ def _array(data: bytes, path: Path) -> np.ndarray:
     )
 
 
-def _bare(values: np.ndarray, spacing: float | None, path: Path) -> Grid:
+def _bare(values: np.ndarray, spacing: float | None, path: Path) -> VoxelGrid:
     if spacing is None or not (np.isfinite(spacing) and spacing > 0):
-        raise ValueError(f"{path}: a bare grid does not say how large a cell is; needed the spacing in metres, above 0")
+        raise ValueError(f"{path}: a bare grid has no cell size; needed the spacing in metres, above 0")
     return _grid(values, np.zeros(3), float(spacing), "occupancy" if values.dtype.kind in "biu" else "distance", path)
 
 
-def _grid(values: np.ndarray, origin: np.ndarray, spacing: float, kind: str, path: Path) -> Grid:
+def _grid(values: np.ndarray, origin: np.ndarray, spacing: float, kind: str, path: Path) -> VoxelGrid:
     if values.ndim != 3 or 0 in values.shape or values.dtype.kind not in "biuf" or not np.isfinite(values).all():
         raise ValueError(f"{path}: values of shape {values.shape} and {values.dtype}; needed (X, Y, Z) finite numbers")
     if origin.shape != (3,) or not np.isfinite(origin).all() or not (np.isfinite(spacing) and 1e-9 < spacing < _FAR):
         raise ValueError(f"{path}: origin {origin} and spacing {spacing}; needed three numbers and a length in m")
-    return Grid(values.astype(np.uint8 if values.dtype.kind == "b" else values.dtype), origin, spacing, kind)
+    return VoxelGrid(values.astype(np.uint8 if values.dtype.kind == "b" else values.dtype), origin, spacing, kind)
 
 
-def _described(arrays: dict[str, np.ndarray], path: Path) -> PointCloud | Grid:
+def _described(arrays: dict[str, np.ndarray], path: Path) -> PointCloud | VoxelGrid:
     form = str(arrays["format"]) if "format" in arrays else None
     needed = {"wsm_points": ("points", "normals", "colours"), "wsm_grid": ("kind", "values", "origin", "spacing")}.get(
         str(form)

@@ -1,89 +1,89 @@
-"""How alike two forms of one scene are: Chamfer-L1 of their surfaces and IoU of their solids."""
+"""Comparison of two representations of one scene: Chamfer-L1 of their surfaces and IoU of their solids."""
 
 import dataclasses
 
 import numpy as np
 
 from wsm_jax.core.exchange import voxels
-from wsm_jax.core.exchange.conversion import Options, Thing, convert, form
+from wsm_jax.core.exchange.conversion import Options, Representation, convert, form
 from wsm_jax.core.exchange.points import PointCloud
 from wsm_jax.core.exchange.splats import Splats
-from wsm_jax.core.exchange.voxels import Grid
+from wsm_jax.core.exchange.voxels import VoxelGrid
 from wsm_jax.core.fitting import compare
 from wsm_jax.core.mesh import Mesh, open_edges, welded
 from wsm_jax.snapshot import Waves
 
 SAMPLES = 20_000
-"""Points of each surface that are compared: of a larger cloud, so many evenly picked ones."""
+"""Number of points per surface in a comparison; larger clouds are thinned evenly."""
 
 
-def surface_points(thing: Thing, options: Options) -> np.ndarray:
-    """Points on the surface of a thing, or the points that it is, at most SAMPLES of them."""
+def surface_points(shape: Representation, options: Options) -> np.ndarray:
+    """At most SAMPLES points on the surface of a representation, or of its own points."""
     quiet = dataclasses.replace(options, samples=SAMPLES, notes=[])
-    thing = bodies(thing, options)
-    if isinstance(thing, Grid):
-        thing = convert(thing, "mesh", quiet)
-    found = convert(thing, "points", quiet)
-    assert isinstance(found, PointCloud)
-    places = np.asarray(found.points, np.float64)
-    return places[np.linspace(0, len(places) - 1, min(len(places), SAMPLES)).astype(int)]
+    shape = as_solid(shape, options)
+    if isinstance(shape, VoxelGrid):
+        shape = convert(shape, "mesh", quiet)
+    cloud = convert(shape, "points", quiet)
+    assert isinstance(cloud, PointCloud)
+    points = np.asarray(cloud.points, np.float64)
+    return points[np.linspace(0, len(points) - 1, min(len(points), SAMPLES)).astype(int)]
 
 
-def chamfer(a: Thing, b: Thing, options: Options) -> float:
-    """Chamfer-L1 (m) between the surfaces of two things, sampled apart; clouds, and splats on surfaces, are their points."""
+def chamfer(a: Representation, b: Representation, options: Options) -> float:
+    """Chamfer-L1 (m) between two surfaces, with independent samples; clouds, and splats on surfaces, are their points."""
     other = dataclasses.replace(options, seed=options.seed + 1)
     again = dataclasses.replace(other, seed=other.seed + 1)
     return compare.chamfer(surface_points(a, other), surface_points(b, again))["l1"]
 
 
-def bodies(thing: Thing, options: Options) -> Thing:
-    """Splats that are bodies as their waves, where these are not too many to be all kept; anything else as it is."""
-    if isinstance(thing, Splats) and options.splats == "moments" and len(np.asarray(thing.means)) <= options.max_waves:
-        waves = convert(thing, "waves", dataclasses.replace(options, notes=[]))
-        if isinstance(waves, Waves) and waves.count == len(np.asarray(thing.means)):
+def as_solid(shape: Representation, options: Options) -> Representation:
+    """Convert solid splats to waves, if `max_waves` permits one wave per splat; return everything else unchanged."""
+    if isinstance(shape, Splats) and options.splats == "moments" and len(np.asarray(shape.means)) <= options.max_waves:
+        waves = convert(shape, "waves", dataclasses.replace(options, notes=[]))
+        if isinstance(waves, Waves) and waves.count == len(np.asarray(shape.means)):
             return waves
-    return thing
+    return shape
 
 
-def spread(thing: Thing, options: Options) -> tuple[float, str]:
-    """What Chamfer-L1 (m) is between two samplings of one thing, and how that was found.
+def spread(shape: Representation, options: Options) -> tuple[float, str]:
+    """Noise floor of `chamfer` (m), between two samplings of one representation, and a description of the method.
 
-    Of a cloud there is one sampling: its points in two halves, so that each is half as dense.
+    A cloud has only one sampling: its points are split into two halves of half the density.
     """
-    thing = bodies(thing, options)
-    if not isinstance(thing, PointCloud | Splats):
-        return chamfer(thing, thing, options), "two samplings of the input"
-    places = np.random.default_rng(options.seed).permutation(surface_points(thing, options))
-    if len(places) < 2:
+    shape = as_solid(shape, options)
+    if not isinstance(shape, PointCloud | Splats):
+        return chamfer(shape, shape, options), "two samplings of the input"
+    points = np.random.default_rng(options.seed).permutation(surface_points(shape, options))
+    if len(points) < 2:
         return 0.0, "one point"
-    return compare.chamfer(places[::2], places[1::2])["l1"], "two halves of the input's points"
+    return compare.chamfer(points[::2], points[1::2])["l1"], "two halves of the input's points"
 
 
-def is_solid(thing: Thing) -> bool:
-    """Whether a thing has an inside: waves, grids and closed meshes."""
-    return isinstance(thing, Waves | Grid) or (isinstance(thing, Mesh) and not open_edges(welded(thing).faces))
+def is_solid(shape: Representation) -> bool:
+    """True for representations with an inside: waves, grids and closed meshes."""
+    return isinstance(shape, Waves | VoxelGrid) or (isinstance(shape, Mesh) and not open_edges(welded(shape).faces))
 
 
-def box(thing: Thing) -> tuple[np.ndarray, np.ndarray]:
-    """Lowest and highest corner of a solid, m."""
-    if isinstance(thing, Waves):
-        low, high = voxels.world_bounds(thing)
+def box(shape: Representation) -> tuple[np.ndarray, np.ndarray]:
+    """Lowest and highest corner of a solid, m. Raises ValueError for an empty grid, TypeError for points and splats."""
+    if isinstance(shape, Waves):
+        low, high = voxels.world_bounds(shape)
         return low.min(0), high.max(0)
-    if isinstance(thing, Mesh):
-        used = np.asarray(thing.vertices)[np.unique(np.asarray(thing.faces))]
+    if isinstance(shape, Mesh):
+        used = np.asarray(shape.vertices)[np.unique(np.asarray(shape.faces))]
         return used.min(0), used.max(0)
-    if isinstance(thing, Grid):
-        solid = np.argwhere(thing.inside())
+    if isinstance(shape, VoxelGrid):
+        solid = np.argwhere(shape.inside())
         if not len(solid):
-            raise ValueError(f"box: no cell of {thing.values.shape} is solid; needed some")
-        low = np.asarray(thing.origin) + thing.spacing * (solid.min(0) - 0.5)
-        return low, low + thing.spacing * (np.ptp(solid, axis=0) + 1)
-    raise TypeError(f"box: {form(thing)} is no solid")
+            raise ValueError(f"box: no cell of {shape.values.shape} is solid; needed one or more")
+        low = np.asarray(shape.origin) + shape.spacing * (solid.min(0) - 0.5)
+        return low, low + shape.spacing * (np.ptp(solid, axis=0) + 1)
+    raise TypeError(f"box: {form(shape)} is no solid")
 
 
-def iou(a: Thing, b: Thing, options: Options, resolution: int) -> float | None:
-    """Intersection over union on `resolution` cells along the longest side of their common box; None where one is no solid."""
-    a, b = bodies(a, options), bodies(b, options)
+def iou(a: Representation, b: Representation, options: Options, resolution: int) -> float | None:
+    """Intersection over union on `resolution` cells along the longest side of the common box; None unless both are solids."""
+    a, b = as_solid(a, options), as_solid(b, options)
     if isinstance(a, PointCloud | Splats) or isinstance(b, PointCloud | Splats) or not (is_solid(a) and is_solid(b)):
         return None
     boxes = box(a), box(b)
@@ -91,15 +91,15 @@ def iou(a: Thing, b: Thing, options: Options, resolution: int) -> float | None:
     return voxels.iou(_on(a, grid), _on(b, grid))
 
 
-def _on(thing: Thing, grid: Grid) -> Grid:
-    """The solid on other cells."""
-    if isinstance(thing, Waves):
-        return voxels.occupancy_of_waves(thing, grid)
-    if isinstance(thing, Mesh):
-        return voxels.occupancy_of_mesh(welded(thing), grid)
-    assert isinstance(thing, Grid)
-    index = np.rint((grid.points - np.asarray(thing.origin)) / thing.spacing).astype(int)
-    inside = np.all((index >= 0) & (index < thing.values.shape), -1)
+def _on(shape: Representation, grid: VoxelGrid) -> VoxelGrid:
+    """Resample a solid onto the cells of another grid."""
+    if isinstance(shape, Waves):
+        return voxels.occupancy_of_waves(shape, grid)
+    if isinstance(shape, Mesh):
+        return voxels.occupancy_of_mesh(welded(shape), grid)
+    assert isinstance(shape, VoxelGrid)
+    index = np.rint((grid.points - np.asarray(shape.origin)) / shape.spacing).astype(int)
+    inside = np.all((index >= 0) & (index < shape.values.shape), -1)
     values = np.zeros(len(index), np.uint8)
-    values[inside] = thing.inside()[tuple(index[inside].T)]
+    values[inside] = shape.inside()[tuple(index[inside].T)]
     return grid.like(values.reshape(grid.values.shape), "occupancy")

@@ -1,7 +1,7 @@
-"""Every form of a scene into every other: single steps, and the shortest way through them.
+"""Conversion between representations of a scene: single steps, and the shortest path through them.
 
-The forms are waves, points, mesh, voxels, distance, density and splats. A step that is no closed form appends a line to `notes`
-that names the approximation, so that nothing is bounded or simplified in silence.
+The forms are waves, points, mesh, voxels, distance, density and splats. A step that approximates or drops data appends a line
+to `notes`.
 """
 
 import dataclasses
@@ -15,13 +15,13 @@ import numpy as np
 from wsm_jax.core.exchange import points, splats, tessellation, voxels
 from wsm_jax.core.exchange.points import PointCloud
 from wsm_jax.core.exchange.splats import Splats
-from wsm_jax.core.exchange.voxels import Grid
+from wsm_jax.core.exchange.voxels import VoxelGrid
 from wsm_jax.core.fitting import observations, sets
 from wsm_jax.core.mesh import Mesh, connected, joined, open_edges, welded
 from wsm_jax.core.superquadric import EXPONENT_RANGE
 from wsm_jax.snapshot import Waves
 
-Thing = Waves | PointCloud | Mesh | Grid | Splats
+Representation = Waves | PointCloud | Mesh | VoxelGrid | Splats
 
 _GREY = (0.5, 0.5, 0.5)
 _SPLAT_MODES = ("moments", "surface")
@@ -29,31 +29,31 @@ _PART_POINTS, _POINTS_OF_A_PART = 65536, 2048
 
 
 MOST_SPLATS = 1_000_000
-"""Points of a cloud that become splats, at most."""
+"""Maximum number of points that become splats."""
 
 
 @dataclasses.dataclass
 class Options:
-    """What the steps need to know."""
+    """Options of the conversion steps. Raises ValueError for values out of range."""
 
     samples: int
-    """Points of a sampled surface."""
+    """Number of points of a sampled surface."""
     resolution: int
     """Cells along the longest side of a grid."""
     detail: int
-    """Cells along an edge of the cube that is laid onto a wave (tessellation.cube)."""
+    """Cells along an edge of the cube that is mapped onto a wave (tessellation.cube)."""
     max_waves: int
-    """Most waves that a conversion makes."""
+    """Maximum number of waves of a conversion."""
     splats: str
-    """"moments": one splat a wave, and one wave a splat; "surface": splats stand on the surface."""
+    """"moments": one splat per wave, and one wave per splat; "surface": splats lie on the surface."""
     seed: int
-    """Of the sampled points."""
+    """Seed of the sampled points."""
     waves_per_object: int = 16
-    """Most waves of one object that is fitted."""
+    """Maximum number of waves of one fitted object."""
     complete: bool = True
-    """Whether a cloud of points covers its objects on all sides."""
+    """True if point clouds cover their objects on all sides."""
     notes: list[str] = dataclasses.field(default_factory=list)
-    """Approximations that were made."""
+    """Approximations made so far."""
 
     def __post_init__(self) -> None:
         ranges = {"samples": (16, 10**7), "resolution": (4, 512), "detail": (2, 256)}
@@ -67,21 +67,21 @@ class Options:
             raise ValueError(f"splats={self.splats!r}; needed one of {_SPLAT_MODES}")
 
 
-def form(thing: Thing) -> str:
-    """Name of the form of a thing."""
-    if isinstance(thing, Grid):
-        return {"occupancy": "voxels"}.get(thing.kind, thing.kind)
-    return {Waves: "waves", PointCloud: "points", Mesh: "mesh", Splats: "splats"}[type(thing)]
+def form(shape: Representation) -> str:
+    """Name of the form of a representation."""
+    if isinstance(shape, VoxelGrid):
+        return {"occupancy": "voxels"}.get(shape.kind, shape.kind)
+    return {Waves: "waves", PointCloud: "points", Mesh: "mesh", Splats: "splats"}[type(shape)]
 
 
-def scaled(thing: Thing, factor: float) -> Thing:
-    """The thing with all lengths times a factor: brings other units to metres."""
-    match thing:
-        case Grid():
-            per = {"distance": factor, "density": 1.0 / factor}.get(thing.kind)
-            values = np.asarray(thing.values) if per is None else np.asarray(thing.values) * per
+def scaled(shape: Representation, factor: float) -> Representation:
+    """Multiply all lengths by a factor, to convert other units to metres."""
+    match shape:
+        case VoxelGrid():
+            per = {"distance": factor, "density": 1.0 / factor}.get(shape.kind)
+            values = np.asarray(shape.values) if per is None else np.asarray(shape.values) * per
             return dataclasses.replace(
-                thing, values=values, origin=np.asarray(thing.origin) * factor, spacing=thing.spacing * factor
+                shape, values=values, origin=np.asarray(shape.origin) * factor, spacing=shape.spacing * factor
             )
         case Waves():
             names = ("centre", "scale", "velocity")
@@ -91,20 +91,20 @@ def scaled(thing: Thing, factor: float) -> Thing:
             names = ("points",)
         case _:
             names = ("vertices",)
-    return dataclasses.replace(thing, **{name: np.asarray(getattr(thing, name)) * factor for name in names})
+    return dataclasses.replace(shape, **{name: np.asarray(getattr(shape, name)) * factor for name in names})
 
 
-def length(thing: Thing) -> float:
-    """The longest side (m) of the box of the places of a thing."""
-    if isinstance(thing, Grid):
-        return float(thing.spacing * max(thing.values.shape))
-    name = {"waves": "centre", "splats": "means", "points": "points", "mesh": "vertices"}[form(thing)]
-    places = np.asarray(getattr(thing, name), np.float64)
-    return float(np.ptp(places, axis=0).max()) if len(places) else 0.0
+def length(shape: Representation) -> float:
+    """Longest side (m) of the bounding box of the points or centres."""
+    if isinstance(shape, VoxelGrid):
+        return float(shape.spacing * max(shape.values.shape))
+    name = {"waves": "centre", "splats": "means", "points": "points", "mesh": "vertices"}[form(shape)]
+    points = np.asarray(getattr(shape, name), np.float64)
+    return float(np.ptp(points, axis=0).max()) if len(points) else 0.0
 
 
 def checked(waves: Waves, source: str) -> Waves:
-    """The present waves, at one instant. Raises ValueError for none, a degenerate scale or exponents out of range."""
+    """The present waves [N]. Raises ValueError for none, degenerate or distant waves, or exponents out of range."""
     keep = np.asarray(waves.presence) > 0.5
     if not keep.any():
         raise ValueError(f"{source}: none of its {keep.size} waves has a presence above 1/2; needed one")
@@ -129,7 +129,7 @@ def _waves_to_mesh(waves: Waves, options: Options) -> Mesh:
 
 
 def _waves_to_points(waves: Waves, options: Options) -> PointCloud:
-    """Points on the outer surface: spread by area on fine meshes, put onto the waves exactly, without those inside others."""
+    """Points on the outer surface: sampled by area on meshes, projected onto the waves, without those inside others."""
     meshes, _ = tessellation.tessellate(waves, options.detail)
     whole = joined(meshes)
     # each sample carries its wave as its "colour"
@@ -137,25 +137,25 @@ def _waves_to_points(waves: Waves, options: Options) -> PointCloud:
     marked = Mesh(whole.vertices, whole.faces, np.repeat(owner[:, None], 3, 1))
     cloud = points.sample_mesh(marked, options.samples, options.seed)
     wave = np.rint(np.asarray(cloud.colours)[:, 0]).astype(int)
-    place, normals = tessellation.onto(waves, wave, np.asarray(cloud.points))
-    outer = ~voxels.inside_waves(waves, place, level=-1e-4, skip=wave)
-    return PointCloud(place, normals, np.asarray(waves.colour, np.float64)[wave])[outer]
+    projected, normals = tessellation.projected(waves, wave, np.asarray(cloud.points))
+    outer = ~voxels.inside_waves(waves, projected, level=-1e-4, skip=wave)
+    return PointCloud(projected, normals, np.asarray(waves.colour, np.float64)[wave])[outer]
 
 
-def _waves_to_voxels(waves: Waves, options: Options) -> Grid:
+def _waves_to_voxels(waves: Waves, options: Options) -> VoxelGrid:
     return voxels.occupancy_of_waves(waves, _frame(waves, options))
 
 
-def _waves_to_distance(waves: Waves, options: Options) -> Grid:
+def _waves_to_distance(waves: Waves, options: Options) -> VoxelGrid:
     return voxels.distance_of_waves(waves, _frame(waves, options))
 
 
-def _waves_to_density(waves: Waves, options: Options) -> Grid:
+def _waves_to_density(waves: Waves, options: Options) -> VoxelGrid:
     options.notes.append("density: the edge of a wave is softened over a quarter of a cell")
     return voxels.density_of_waves(waves, _frame(waves, options))
 
 
-def _frame(waves: Waves, options: Options) -> Grid:
+def _frame(waves: Waves, options: Options) -> VoxelGrid:
     low, high = voxels.world_bounds(waves)
     return voxels.frame(low.min(0), high.max(0), options.resolution)
 
@@ -166,32 +166,32 @@ def _waves_to_splats(waves: Waves, options: Options) -> Splats:
         cloud = _waves_to_points(waves, options)
         return splats.from_surface(cloud, area * len(cloud.points) / options.samples)
     if np.any(np.abs(np.asarray(waves.exponents) - 1.0) > 1e-3):
-        options.notes.append("splats: a wave that is no ellipsoid becomes the Gaussian with its second moments")
+        options.notes.append("splats: a wave that is not an ellipsoid becomes the Gaussian with its second moments")
     return splats.from_moments(waves)
 
 
 def _points_to_waves(cloud: PointCloud, options: Options) -> Waves:
     if options.complete:
-        options.notes.append("waves: the points are taken to cover the objects on all sides")
+        options.notes.append("waves: assumes that the points cover the objects on all sides")
     seen = observations.from_points(
         cloud.points, colour=np.asarray(cloud.colours), complete=options.complete, seed=options.seed
     )
     return _fitted(seen, options, None, len(cloud.points))
 
 
-def _fitted(cloud: observations.Cloud, options: Options, noise: float | None, given: int) -> Waves:
-    """A set of waves through a cloud of points, kept from `given` ones; what it leaves out goes into the notes."""
+def _fitted(cloud: observations.Cloud, options: Options, noise: float | None, total: int) -> Waves:
+    """Fit a set of waves to a cloud, subsampled from `total` points; unexplained points go into the notes."""
     each = min(options.waves_per_object, options.max_waves)
-    found = sets.fit_set(cloud, noise=noise, most=options.max_waves, most_per_object=each)
-    explained = found.owner >= 0
-    off = float(np.sqrt(np.mean(np.square(found.residual[explained])))) if explained.any() else float("nan")
+    fit = sets.fit_set(cloud, noise=noise, max_waves=options.max_waves, max_waves_per_object=each)
+    explained = fit.owner >= 0
+    off = float(np.sqrt(np.mean(np.square(fit.residual[explained])))) if explained.any() else float("nan")
     options.notes.append(
-        f"waves: {len(found.instance)} waves of {len(set(found.instance.tolist()))} objects, fitted to {len(cloud.points)} of "
-        f"{given} points, {off:.3g} m off (rms)"
+        f"waves: {len(fit.instance)} waves of {len(set(fit.instance.tolist()))} objects, fitted to {len(cloud.points)} of "
+        f"{total} points, {off:.3g} m off (rms)"
     )
     if not explained.all():
         options.notes.append(f"waves: {np.count_nonzero(~explained)} points belong to no object that is large enough")
-    return sets.to_waves(found, cloud)
+    return sets.to_waves(fit, cloud)
 
 
 def _points_to_splats(cloud: PointCloud, options: Options) -> Splats:
@@ -211,16 +211,16 @@ def _mesh_to_splats(mesh: Mesh, options: Options) -> Splats:
     return splats.from_faces(mesh)
 
 
-def _mesh_to_voxels(mesh: Mesh, options: Options) -> Grid:
+def _mesh_to_voxels(mesh: Mesh, options: Options) -> VoxelGrid:
     return voxels.occupancy_of_mesh(*_solid(mesh, options))
 
 
-def _mesh_to_distance(mesh: Mesh, options: Options) -> Grid:
+def _mesh_to_distance(mesh: Mesh, options: Options) -> VoxelGrid:
     return voxels.distance_of_mesh(*_solid(mesh, options))
 
 
-def _solid(mesh: Mesh, options: Options) -> tuple[Mesh, Grid]:
-    """The mesh with its vertices welded, and the cells for it. Raises ValueError for an open one."""
+def _solid(mesh: Mesh, options: Options) -> tuple[Mesh, VoxelGrid]:
+    """The welded mesh and an empty grid around it. Raises ValueError for an open mesh."""
     mesh = welded(mesh)
     if gaps := open_edges(np.asarray(mesh.faces)):
         raise ValueError(f"the mesh is not watertight: {gaps} edges without their opposite; needed a closed mesh for a solid")
@@ -253,40 +253,40 @@ def _labelled(clouds: list[PointCloud], complete: bool) -> observations.Cloud:
     return observations.from_points(places, label, colours, complete=complete, limit=_PART_POINTS)
 
 
-def _grid_to_waves(grid: Grid, options: Options) -> Waves:
-    """Waves for every connected solid part, an object each."""
-    pieces = [piece for piece in voxels.parts(grid) if len(piece) >= sets.LABELLED_POINTS]
+def _grid_to_waves(grid: VoxelGrid, options: Options) -> Waves:
+    """Fit waves to every connected solid part, as one object each."""
+    pieces = [piece for piece in voxels.parts(grid) if len(piece) >= sets.MIN_LABELLED_POINTS]
     if not pieces:
         raise ValueError(f"no solid part of 3 cells or more in a grid of {grid.values.shape}; needed one")
     if len(pieces) > options.max_waves:
         options.notes.append(f"waves: the {options.max_waves} largest solid parts, of {len(pieces)}")
     rng = np.random.default_rng(options.seed)
-    given = sum(len(piece) for piece in pieces)
+    total = sum(len(piece) for piece in pieces)
     most = max(_PART_POINTS // len(pieces), 64)
     pieces = [rng.permutation(piece)[:most] for piece in pieces[: options.max_waves]]
     grey = [PointCloud(p, np.zeros_like(p), np.full_like(p, 0.5)) for p in pieces]
-    # the points of a distance lie on its surface; others are up to half a cell off, all values alike
+    # zero crossings of a distance lie on its surface; other crossings are off by up to half a cell, uniformly distributed
     noise = 0.0 if grid.kind == "distance" else float(grid.spacing) / np.sqrt(12.0)
-    return _fitted(_labelled(grey, True), options, noise, given)
+    return _fitted(_labelled(grey, True), options, noise, total)
 
 
-def _grid_to_mesh(grid: Grid, options: Options) -> Mesh:
+def _grid_to_mesh(grid: VoxelGrid, options: Options) -> Mesh:
     options.notes.append(f"mesh: marching cubes on {'x'.join(map(str, grid.values.shape))} cells of {grid.spacing:.4g} m")
     return voxels.to_mesh(grid, _GREY)
 
 
-def _grid_to_voxels(grid: Grid, options: Options) -> Grid:
+def _grid_to_voxels(grid: VoxelGrid, options: Options) -> VoxelGrid:
     return grid.like(grid.inside().astype(np.uint8), "occupancy")
 
 
-def _voxels_to_distance(grid: Grid, options: Options) -> Grid:
+def _voxels_to_distance(grid: VoxelGrid, options: Options) -> VoxelGrid:
     options.notes.append(f"distance: between centres of cells, right to about a cell ({grid.spacing:.4g} m)")
     return voxels.distance_of_cells(grid)
 
 
-def _voxels_to_density(grid: Grid, options: Options) -> Grid:
-    """What stops all but a thousandth of the light within a solid cell."""
-    options.notes.append("density: a solid cell stops all but a thousandth of the light")
+def _voxels_to_density(grid: VoxelGrid, options: Options) -> VoxelGrid:
+    """Density that absorbs 99.9 % of the light within a solid cell."""
+    options.notes.append("density: a solid cell absorbs all but a thousandth of the light")
     return grid.like((grid.inside() * (np.log(1e3) / grid.spacing)).astype(np.float32), "density")
 
 
@@ -302,7 +302,7 @@ def _splats_to_waves(cloud: Splats, options: Options) -> Waves:
     faint = int(np.sum(np.asarray(kept.opacity) <= 0.5))
     if faint:
         options.notes.append(f"waves: {faint} splats of opacity 1/2 or less become waves that are not present")
-    options.notes.append("waves: one ellipsoid a splat, with its second moments")
+    options.notes.append("waves: one ellipsoid per splat, with its second moments")
     return splats.to_waves(kept)
 
 
@@ -310,7 +310,7 @@ def _splats_to_surface_waves(cloud: Any, options: Options) -> Waves:
     return _points_to_waves(_splats_to_points(cloud, options), options)
 
 
-Step = Callable[[Any, Options], Thing]
+Step = Callable[[Any, Options], Representation]
 
 STEPS: dict[tuple[str, str], Step] = {
     ("waves", "points"): _waves_to_points,
@@ -339,31 +339,31 @@ STEPS: dict[tuple[str, str], Step] = {
     ("splats", "points"): _splats_to_points,
     ("splats", "waves"): _splats_to_waves,
 }
-"""(form, form) -> one step."""
+"""(from, to) -> step."""
 
 
 def route(start: str, goal: str) -> list[str]:
-    """The forms on the shortest way, both ends among them. Raises ValueError where there is none."""
+    """The forms on the shortest path, including both ends. Raises ValueError if there is no path."""
     queue, before = deque([start]), {start: start}
     while queue:
-        here = queue.popleft()
-        for first, then in STEPS:
-            if first == here and then not in before:
-                before[then] = here
-                queue.append(then)
+        current = queue.popleft()
+        for source, target in STEPS:
+            if source == current and target not in before:
+                before[target] = current
+                queue.append(target)
     if goal not in before:
-        raise ValueError(f"no way from {start} to {goal}; the forms are {sorted({name for pair in STEPS for name in pair})}")
-    way = [goal]
-    while way[-1] != start:
-        way.append(before[way[-1]])
-    return way[::-1]
+        raise ValueError(f"no path from {start} to {goal}; the forms are {sorted({name for pair in STEPS for name in pair})}")
+    path = [goal]
+    while path[-1] != start:
+        path.append(before[path[-1]])
+    return path[::-1]
 
 
-def convert(thing: Thing, goal: str, options: Options) -> Thing:
-    """The thing in another form, by `route`. Raises ValueError where a step cannot be taken."""
-    way = route(form(thing), goal)
-    for first, then in itertools.pairwise(way):
-        on_surface = (first, then, options.splats) == ("splats", "waves", "surface")
+def convert(shape: Representation, goal: str, options: Options) -> Representation:
+    """Convert a representation to another form, along `route`. Raises ValueError if a step fails."""
+    path = route(form(shape), goal)
+    for source, target in itertools.pairwise(path):
+        on_surface = (source, target, options.splats) == ("splats", "waves", "surface")
         steps: dict[tuple[str, str], Step] = STEPS | {("splats", "waves"): _splats_to_surface_waves} if on_surface else STEPS
-        thing = steps[first, then](thing, options)
-    return thing
+        shape = steps[source, target](shape, options)
+    return shape

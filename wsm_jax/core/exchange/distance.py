@@ -1,15 +1,16 @@
-"""Exact signed distance to a superquadric, by Newton's iteration for the closest point on its gauge.
+"""Exact signed distance to a superquadric, by Newton's iteration for the closest surface point.
 
-By symmetry the point is folded into the first octant, where the closest point x is too. Points of the surface there have two
-coordinates, both logarithms of ratios, s = log x^ - log y^ and t = log r^ - log z^ with x^ = x / a and r^ = ||(x^, y^)||_p2:
+By symmetry the point is folded into the first octant, which also contains the closest point x. Points of the surface there have
+two coordinates, both logarithms of ratios, s = log x^ - log y^ and t = log r^ - log z^ with x^ = x / a and r^ = ||(x^,
+y^)||_p2:
 
     log r^ = -softplus(-p1 t) / p1,  log z^ = log r^ - t,  log x^ = log r^ - softplus(-p2 s) / p2,  log y^ = log x^ - s     (1)
 
-In them the squared distance f(s, t) = 1/2 |x(s, t) - p|^2 is smooth for every exponent, and no constraint is left. Newton's
-method with the Hessian's eigenvalues made positive and a trust region descends from eight starts: the radial projection and
-the projections along the three axes, which find the nearest face from inside, of the point itself and of the point pushed off
-the planes of symmetry, on which it may be a saddle. The derivative is the envelope's, exact: the normal for the point, and for
-the wave the change of the gauge over its slope.
+In these coordinates the squared distance f(s, t) = 1/2 |x(s, t) - p|^2 is smooth for every exponent, without constraints.
+Newton's method with the Hessian's eigenvalues made positive and a trust region descends from eight starts: the radial
+projection and the projections along the three axes, which find the nearest face from inside, of the point itself and of the
+point moved off the planes of symmetry, where it may be a saddle. The derivative is exact by the envelope theorem: the normal
+for the point, and for the wave the change of the gauge over its slope.
 """
 
 import jax
@@ -96,16 +97,16 @@ def _newton(gradient: Array, hessian: Array, radius: Array) -> Array:
 
 
 def _descend(u: Array, steps: int, point: Array, scale: Array, orders: Array) -> tuple[Array, Array]:
-    """The least (s, t) found from a start, and 2 f there."""
+    """The local minimum (s, t) from a start, and 2 f at it."""
 
     def iterate(_, state: tuple[Array, ...]) -> tuple[Array, ...]:
         u, gap, gradient, hessian, radius = state
-        there = jnp.clip(u + _newton(gradient, hessian, radius), -_LIMIT, _LIMIT)
-        gap_there, gradient_there, hessian_there = _derivatives(there, point, scale, orders)
-        # f(there) - f(u) without the cancellation of the two: far from the wave f itself does not resolve the last steps
-        better = jnp.sum((gap_there - gap) * (gap_there + gap)) < 0
+        trial = jnp.clip(u + _newton(gradient, hessian, radius), -_LIMIT, _LIMIT)
+        trial_gap, trial_gradient, trial_hessian = _derivatives(trial, point, scale, orders)
+        # f(trial) - f(u) without cancellation: far from the wave f itself does not resolve the last steps
+        better = jnp.sum((trial_gap - gap) * (trial_gap + gap)) < 0
         radius = jnp.where(better, jnp.minimum(2.0 * radius, 4.0), 0.25 * radius)
-        pairs = ((there, u), (gap_there, gap), (gradient_there, gradient), (hessian_there, hessian))
+        pairs = ((trial, u), (trial_gap, gap), (trial_gradient, gradient), (trial_hessian, hessian))
         return *(jnp.where(better, new, old) for new, old in pairs), radius
 
     state = (u, *_derivatives(u, point, scale, orders), jnp.full((), 2.0, u.dtype))
@@ -126,7 +127,7 @@ def _closest_one(point: Array, scale: Array, orders: Array) -> Array:
 def closest_point(
     points: Float[NpOrJax, "*p 3"], scale: Float[NpOrJax, "*q 3"], exponents: Float[NpOrJax, "*q 2"]
 ) -> Float[Array, "*p 3"]:
-    """The surface point (local, m) nearest to each wave-local point; of several nearest ones, one. No gradient."""
+    """The surface point (local, m) nearest to each wave-local point; any one of several nearest. Without gradient."""
     points, scale, exponents = jax.lax.stop_gradient((jnp.asarray(points), jnp.asarray(scale), jnp.asarray(exponents)))
     scale = jnp.broadcast_to(scale, points.shape)
     exponents = jnp.broadcast_to(exponents, (*points.shape[:-1], 2))
@@ -146,7 +147,7 @@ def signed_distance(
     nearest = closest_point(points, scale, exponents)
     sign = jnp.where(frozen(superquadric.log_gauge(points, scale, exponents)) < 0, -1.0, 1.0)
     distance = sign * jnp.sqrt(jnp.sum(jnp.square(frozen(points) - nearest), -1))
-    # the value of both terms is 0: they carry the derivative alone
+    # both terms have value 0 and carry only the derivative
     outward = superquadric.normal(nearest, frozen(scale), frozen(exponents))
     gap = jnp.sum(outward * (points - frozen(points)), -1)
     log_g = superquadric.log_gauge(nearest, scale, exponents)
@@ -162,10 +163,10 @@ def _to_one(geometry: Geometry, points: Array) -> Array:
 
 
 def set_distance(waves: Waves, points: Float[NpOrJax, "n 3"]) -> Float[Array, " n"]:
-    """Signed distance (m) to the union of the waves with presence > 1/2: the least of theirs; +inf for none.
+    """Signed distance (m) to the union of the waves with presence > 1/2: the minimum over the waves; +inf for none.
 
     Exact outside. Inside, where waves overlap, the true depth of the union may be larger: the value is a bound, -d <= depth.
-    One wave after another, so that memory does not grow with the waves.
+    Waves are processed one after another, so memory does not grow with their number.
     """
     geometry = jax.tree.map(jnp.asarray, Geometry.of(waves))
     present = jnp.asarray(waves.presence) > 0.5

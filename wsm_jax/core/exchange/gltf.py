@@ -1,14 +1,15 @@
-"""Waves -> glTF 2.0, through trimesh: one node a wave, grouped by instance, with its own material.
+"""Export of waves to glTF 2.0, by trimesh: one node per wave, grouped by instance, with its own material.
 
-glTF has y up and linear colours: the root node turns the world's z up to y, and base colours are taken out of sRGB.
+glTF has y up and linear colours: the root node rotates the world from z up to y up, and base colours are converted from sRGB.
 """
 
 from pathlib import Path
 
 import numpy as np
 
-from wsm_jax.core.exchange.tessellation import DETAIL, rotation_matrices, tessellate
+from wsm_jax.core.exchange.tessellation import DETAIL, tessellate
 from wsm_jax.core.mesh import Mesh
+from wsm_jax.core.rotation import matrix64
 from wsm_jax.extras import extra
 from wsm_jax.files import atomic
 from wsm_jax.snapshot import Waves
@@ -19,18 +20,18 @@ Z_UP_TO_Y_UP = np.array([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 
 
 
 def group_name(instance: int) -> str:
-    """Name of the node or prim that holds the waves of an instance; 0 is scenery."""
+    """Name of the node or prim with the waves of an instance; 0 is scenery."""
     return f"instance_{instance}" if instance else "scenery"
 
 
 def write_waves(waves: Waves, path: str | Path, detail: int = DETAIL) -> None:
-    """Writes the waves with presence > 1/2 as .glb, or as .gltf with everything in the one file; whole or not at all.
+    """Write the waves with presence > 1/2 as .glb, or as .gltf with embedded buffers; atomic.
 
-    Raises ValueError for waves with leading axes or none that is present, ModuleNotFoundError without trimesh.
+    Raises ValueError for waves with leading axes or without a present one, ModuleNotFoundError without trimesh.
     """
     trimesh = extra("trimesh")
     meshes, normals = tessellate(waves, detail)
-    turn = rotation_matrices(waves)
+    matrix = matrix64(waves.rotation)
     scene = trimesh.Scene()
     scene.graph.update("z_up", scene.graph.base_frame, matrix=Z_UP_TO_Y_UP)
     present = np.flatnonzero(np.asarray(waves.presence) > 0.5)
@@ -45,14 +46,14 @@ def write_waves(waves: Waves, path: str | Path, detail: int = DETAIL) -> None:
             metallicFactor=float(np.asarray(waves.material)[i, 1]),
         )
         mesh = trimesh.Trimesh(
-            (np.asarray(meshes[i].vertices) - centre) @ turn[i],
+            (np.asarray(meshes[i].vertices) - centre) @ matrix[i],
             np.asarray(meshes[i].faces),
-            vertex_normals=normals[i] @ turn[i],
+            vertex_normals=normals[i] @ matrix[i],
             visual=trimesh.visual.TextureVisuals(material=material),
             process=False,
         )
         pose = np.eye(4)
-        pose[:3, :3], pose[:3, 3] = turn[i], centre
+        pose[:3, :3], pose[:3, 3] = matrix[i], centre
         group = group_name(int(np.asarray(waves.instance)[i]))
         scene.graph.update(group, "z_up", matrix=np.eye(4))
         scene.add_geometry(mesh, f"wave_{i}", f"wave_{i}", parent_node_name=group, transform=pose)
@@ -60,7 +61,7 @@ def write_waves(waves: Waves, path: str | Path, detail: int = DETAIL) -> None:
 
 
 def write_mesh(mesh: Mesh, path: str | Path) -> None:
-    """Writes one mesh with the colours of its vertices, as .glb or .gltf; whole or not at all."""
+    """Write one mesh with its vertex colours, as .glb or .gltf; atomic. Raises ModuleNotFoundError without trimesh."""
     trimesh = extra("trimesh")
     colours = np.rint(255.0 * np.c_[to_linear(np.clip(mesh.colours, 0.0, 1.0)), np.ones(len(mesh.vertices))]).astype(np.uint8)
     scene = trimesh.Scene()

@@ -1,4 +1,4 @@
-"""Meshes in OBJ, STL and glTF files, read and written through trimesh; what a header claims is checked before it is loaded."""
+"""Meshes in OBJ, STL and glTF files, read and written by trimesh; glTF headers are checked before loading."""
 
 import io
 import json
@@ -24,11 +24,11 @@ _FAR = 1e9
 
 
 def read(path: str | Path) -> Mesh:
-    """All meshes of a file in the world frame, as one; glTF is turned from y up to z up, others are taken as they stand.
+    """Read all meshes of a file in the world frame, as one; glTF is rotated from y up to z up, other formats are not.
 
-    Colours are those of the vertices or of the material: its base colour, in an OBJ its Kd (of a texture nothing is read). Else
-    mid-grey. Raises FileNotFoundError; ValueError naming the file for one that cannot be read, has no face, or has vertices
-    that are not finite or beyond 1e9 m; ModuleNotFoundError without trimesh.
+    Colours are those of the vertices or of the material (base colour; Kd in an OBJ; textures are ignored), else mid-grey.
+    Raises FileNotFoundError; ValueError with the path for a file that cannot be read or has no face, and for vertices that are
+    not finite or beyond 1e9 m; ModuleNotFoundError without trimesh.
     """
     path = Path(path)
     if not path.is_file():
@@ -37,13 +37,13 @@ def read(path: str | Path) -> Mesh:
     data = path.read_bytes()
     if kind in ("glb", "gltf"):
         _check_gltf(_gltf_header(data, kind, path), path)
-    # what a file names beside it: the buffers of a glTF, the materials of an OBJ
+    # resolves referenced files: the buffers of a glTF, the materials of an OBJ
     resolver = trimesh.resolvers.FilePathResolver(str(path)) if kind in ("gltf", "obj") else None
     try:
         with np.errstate(all="ignore"):
             scene = trimesh.load_scene(io.BytesIO(data), file_type=kind, resolver=resolver, process=False, skip_texture=True)
             meshes = [_mesh(scene, name, kind) for name in scene.graph.nodes_geometry]
-        # a damaged file may raise anything from inside a parser: all of it says that the file cannot be read
+        # parsers raise arbitrary exceptions for damaged files
     except (Exception, RecursionError) as error:
         raise ValueError(f"{path}: cannot be read as {kind} ({type(error).__name__}: {str(error)[:200]})") from error
     meshes = [mesh for mesh in meshes if mesh is not None and len(mesh.faces)]
@@ -79,7 +79,7 @@ def _mesh(scene: Any, node: str, kind: str) -> Mesh | None:
 
 
 def _colours(visual: Any, count: int) -> np.ndarray | None:
-    """Colours of the vertices as the file has them, 0..1; None where it has none."""
+    """Colours of the vertices as stored in the file, 0..1; None if it has none."""
     if visual.kind == "vertex":
         return np.asarray(visual.vertex_colors, np.float64)[:count, :3] / 255.0
     material = getattr(visual, "material", None)
@@ -95,7 +95,7 @@ def _colours(visual: Any, count: int) -> np.ndarray | None:
 
 
 def _gltf_header(data: bytes, kind: str, path: Path) -> Any:
-    """The JSON of a glTF file, after its lengths have been held against the size of the file."""
+    """The JSON of a glTF file, after a check of its lengths against the size of the file."""
     if kind == "glb":
         if len(data) < 20:
             raise ValueError(f"{path}: {len(data)} bytes; a GLB has 20 or more")
@@ -110,7 +110,7 @@ def _gltf_header(data: bytes, kind: str, path: Path) -> Any:
 
 
 def _check_gltf(header: Any, path: Path) -> None:
-    """Accessors lie inside their views and nodes form trees: no count leads to an allocation, and no node to a loop."""
+    """Check that accessors lie inside their buffer views and that nodes form trees. Raises ValueError."""
 
     def fail(what: str) -> ValueError:
         return ValueError(f"{path}: {what}")
@@ -138,13 +138,13 @@ def _check_gltf(header: Any, path: Path) -> None:
             reached += 1
             roots.extend(header["nodes"][node].get("children", []))
         if reached != len(header.get("nodes", [])):
-            raise fail("its nodes run in a circle; needed a tree")
+            raise fail("its nodes form a cycle; needed a tree")
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise fail(f"its glTF header is damaged ({type(error).__name__}: {error})") from error
 
 
 def write(mesh: Mesh, path: str | Path, objects: Mapping[str, Mesh] | None = None) -> None:
-    """Writes .obj (vertex colours; an object a name, where `objects` stand for the whole) or binary .stl (no colour)."""
+    """Write .obj (vertex colours; named `objects`, if given, in place of `mesh`) or binary .stl (no colour); atomic."""
     path = Path(path)
     if path.suffix.lower() == ".stl":
         trimesh = extra("trimesh")

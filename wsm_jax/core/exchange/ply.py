@@ -1,6 +1,6 @@
-"""PLY files, read strictly: ascii and binary of both byte orders, scalar columns, and lists of vertex indices.
+"""Strict PLY reader (ascii and binary of both byte orders; scalar columns and vertex index lists) and binary writer.
 
-Nothing is allocated by what a header claims before the size of the file is held against it. Written: binary little-endian.
+Sizes in a header are checked against the size of the file before memory is allocated. Files are written little-endian.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ TYPES = {
     "char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4", "float": "f4", "double": "f8",
     "int8": "i1", "uint8": "u1", "int16": "i2", "uint16": "u2", "int32": "i4", "uint32": "u4", "float32": "f4", "float64": "f8",
 }  # fmt: skip
-"""Name of a type in a header -> NumPy's, without byte order."""
+"""Type name in a header -> NumPy type without byte order."""
 
 _NAMES = {"i1": "char", "u1": "uchar", "i2": "short", "u2": "ushort", "i4": "int", "u4": "uint", "f4": "float", "f8": "double"}
 _ORDERS = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}
@@ -34,17 +34,17 @@ class Element:
 
 @dataclasses.dataclass
 class Ply:
-    """What a PLY holds: the scalar columns of "vertex", and the faces cut into triangles (none: shape [0 3])."""
+    """Content of a PLY file: the scalar columns of "vertex", and the faces as triangles (none: shape [0 3])."""
 
     vertex: Mapping[str, Shaped[np.ndarray, " n"]]
     faces: Int[np.ndarray, "F 3"]
 
 
 def read(path: str | Path) -> Ply:
-    """Reads a PLY file; polygons become fans of triangles.
+    """Read a PLY file; polygons become fans of triangles.
 
-    Raises FileNotFoundError, or ValueError naming the file for a header that is no PLY, a count that the file is too short
-    for, text that is no number, bytes left over, a face that names no vertex, or a vertex that is not finite.
+    Raises FileNotFoundError, or ValueError with the path for a bad header, a truncated file, text that is not a number, extra
+    bytes, a face index out of range, or a vertex that is not finite.
     """
     path = Path(path)
     if not path.is_file():
@@ -80,7 +80,7 @@ def read(path: str | Path) -> Ply:
 
 
 def _header(data: bytes, path: Path) -> tuple[str, list[Element], int]:
-    """Form of the body, elements, and where the body starts."""
+    """Format of the body, elements, and the offset of the body."""
     end = data.find(b"end_header", 0, _HEADER_LIMIT)
     line = data.find(b"\n", end) if end >= 0 else -1
     if not data.startswith(b"ply") or line < 0 or data[end + 10 : line].strip():
@@ -100,7 +100,7 @@ def _header(data: bytes, path: Path) -> tuple[str, list[Element], int]:
             case ["property", kind, name] if _known(elements, name, kind):
                 elements[-1].properties[name] = (TYPES[kind], None)
             case _:
-                raise ValueError(f"{path}: the header line {text[:80]!r} cannot be understood, or says a thing twice")
+                raise ValueError(f"{path}: the header line {text[:80]!r} is invalid or a duplicate")
     if not form:
         raise ValueError(f"{path}: the header names no format; needed one of {list(_ORDERS)}, version 1.0")
     for element in elements:
@@ -110,7 +110,7 @@ def _header(data: bytes, path: Path) -> tuple[str, list[Element], int]:
 
 
 def _known(elements: list[Element], name: str, kind: str, length: str = "uchar") -> bool:
-    """Whether a property belongs to an element, is new there, and has types that a list may have."""
+    """True if a property belongs to an element, is not a duplicate, and has valid types."""
     return bool(elements) and name not in elements[-1].properties and kind in TYPES and TYPES.get(length, "f")[0] in "iu"
 
 
@@ -119,7 +119,7 @@ def _short(path: Path, element: Element) -> ValueError:
 
 
 def _binary_element(data: bytes, start: int, element: Element, order: str, path: Path) -> tuple[dict, dict, int]:
-    """Columns, lists and end of one element of a binary body."""
+    """Columns, lists and end offset of one element of a binary body."""
     scalars = [(name, order + kind) for name, (kind, length) in element.properties.items() if length is None]
     if len(scalars) == len(element.properties):
         dtype = np.dtype(scalars)
@@ -144,7 +144,7 @@ def _is_face_list(element: Element, name: str) -> bool:
 
 
 def _even_rows(data: bytes, start: int, element: Element, dtypes: dict) -> tuple[dict, dict, int] | None:
-    """The whole element at once where every row has lists as long as the first row's; else None."""
+    """The whole element at once if all rows have lists of the same lengths as the first row; else None."""
     fields, at = [], start
     for name, (kind, length) in dtypes.items():
         size = 1
@@ -230,7 +230,7 @@ def _numbers(tokens: list[bytes], path: Path) -> np.ndarray:
 
 
 def _triangles(lengths: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Polygons as fans of triangles; those of fewer than three corners are left out."""
+    """Polygons as fans of triangles; polygons with fewer than three corners are dropped."""
     starts = np.cumsum(lengths) - lengths
     pieces = np.maximum(lengths - 2, 0)
     polygon = np.repeat(np.arange(len(lengths)), pieces)
@@ -242,7 +242,7 @@ def _triangles(lengths: np.ndarray, values: np.ndarray) -> np.ndarray:
 def write(
     path: str | Path, vertex: Mapping[str, Shaped[np.ndarray, " n"]], faces: Int[np.ndarray, "F 3"] | None = None
 ) -> None:
-    """Writes columns of equal length, in order, and triangles, if any; whole or not at all. Column types are kept."""
+    """Write columns of equal length, in order, and triangles, if any; atomic. Column types are kept."""
     dtype = np.dtype([(name, "<" + values.dtype.str[1:]) for name, values in vertex.items()])
     rows = np.empty(len(next(iter(vertex.values()))), dtype)
     for name, values in vertex.items():

@@ -1,4 +1,4 @@
-"""Point clouds: samples of a surface, their normals and their distance to each other."""
+"""Point clouds: samples of a surface, with normals and colours, and the covariance of neighbourhoods."""
 
 import numpy as np
 from scipy.spatial import KDTree
@@ -18,12 +18,12 @@ class PointCloud:
     """sRGB values 0..1."""
 
     def __getitem__(self, index: np.ndarray | slice) -> "PointCloud":
-        """Some of the points."""
+        """The points selected by an index or a mask."""
         return PointCloud(*(np.asarray(x)[index] for x in (self.points, self.normals, self.colours)))
 
 
 def sample_mesh(mesh: Mesh, count: int, seed: int = 0) -> PointCloud:
-    """`count` points spread over the faces by area, at evenly spaced quantiles, with the normals of their faces.
+    """Sample `count` points uniform by area, at evenly spaced quantiles, with the normals of their faces.
 
     Raises ValueError for a mesh without area.
     """
@@ -44,7 +44,7 @@ def sample_mesh(mesh: Mesh, count: int, seed: int = 0) -> PointCloud:
 
 
 def neighbour_covariance(points: Float[NpOrJax, "n 3"], neighbours: int = 8) -> Float[np.ndarray, "n 3 3"]:
-    """Covariance (m^2) of each point's nearest neighbours about the point, the point itself among them.
+    """Covariance (m^2) of the nearest neighbours of each point about the point, including the point itself.
 
     Raises ValueError for fewer than 4 points, which span no volume.
     """

@@ -1,11 +1,11 @@
-"""Waves <-> radiance field: density and colour at points, in closed form.
+"""Radiance field of waves: density and colour at points, in closed form.
 
-A medium of density sigma (1/m) along a step delta (m) stops the share p = 1 - exp(-sigma delta) of the light. The density that
-stops what the shape probability says within one step is therefore
+A medium of density sigma (1/m) absorbs the fraction p = 1 - exp(-sigma delta) of the light along a step delta (m). The density
+that absorbs the shape probability within one step is therefore
 
     sigma = -log(1 - p) / delta ,          p = 1 - exp(-sigma delta)                                                        (1)
 
-Along -log(1 - p) the union 1 - prod(1 - p_i) of waves is a sum: densities add, and the colour is their weighted mean.
+In terms of -log(1 - p) the union 1 - prod(1 - p_i) of waves is a sum: densities add, and the colour is their weighted mean.
 """
 
 import jax
@@ -22,8 +22,8 @@ def field(
 ) -> tuple[Float[Array, " n"], Float[Array, "n 3"]]:
     """Density (1/m) and colour (sRGB) at world points, by (1) from the shape probability with an edge of `softness` m.
 
-    Differentiable in waves and points; runs under jit; one wave after another, so that memory does not grow with the waves.
-    The probability of a wave is held to 1 - 1e-6, which bounds the density by 14 / delta. Colour is 0 where nothing is.
+    Differentiable in waves and points; runs under jit; memory does not grow with the number of waves. The probability of a
+    wave is limited to 1 - 1e-6, which bounds the density by 14 / delta. Colour is 0 in empty space.
     """
     geometry = jax.tree.map(jnp.asarray, Geometry.of(waves))
     points = jnp.asarray(points)

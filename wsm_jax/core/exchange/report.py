@@ -3,14 +3,14 @@
 from pathlib import Path
 
 from wsm_jax.core.exchange import comparison, scene_file
-from wsm_jax.core.exchange.conversion import Options, Thing, convert, form
+from wsm_jax.core.exchange.conversion import Options, Representation, convert, form
 from wsm_jax.core.exchange.points import PointCloud
 from wsm_jax.core.exchange.splats import Splats
 from wsm_jax.core.mesh import Mesh
 from wsm_jax.snapshot import Waves
 
 
-def describe(thing: Thing) -> str:
+def describe(thing: Representation) -> str:
     """Number and kind of the elements of a scene."""
     match thing:
         case Waves():
@@ -24,7 +24,7 @@ def describe(thing: Thing) -> str:
     return f"{'x'.join(map(str, thing.values.shape))} cells of {thing.spacing:.4g} m ({thing.kind})"
 
 
-def agreement(before: Thing, made: Thing, target: Path, options: Options, cells: int) -> str:
+def agreement(before: Representation, made: Representation, target: Path, options: Options, cells: int) -> str:
     """Chamfer-L1 and IoU between a scene and its conversion, read back from `target` where its suffix can be read.
 
     `cells` is the resolution of the IoU. Raises ValueError or OSError for a file that cannot be read back.

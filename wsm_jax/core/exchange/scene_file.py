@@ -1,15 +1,15 @@
-"""Files of every form of a scene, by suffix: which forms a suffix can hold, and how they are read and written."""
+"""Scene files: the representations that each file suffix supports, and their readers and writers."""
 
 from pathlib import Path
 
 import numpy as np
 
 from wsm_jax.core.exchange import array_file, gltf, mesh_file, ply, splats, usd
-from wsm_jax.core.exchange.conversion import Thing, checked
+from wsm_jax.core.exchange.conversion import Representation, checked
 from wsm_jax.core.exchange.points import PointCloud
 from wsm_jax.core.exchange.splats import Splats
 from wsm_jax.core.exchange.tessellation import tessellate
-from wsm_jax.core.exchange.voxels import Grid
+from wsm_jax.core.exchange.voxels import VoxelGrid
 from wsm_jax.core.mesh import Mesh, joined
 from wsm_jax.core.physics import mjcf
 from wsm_jax.core.physics.matter import matter
@@ -30,18 +30,18 @@ WRITES: dict[str, tuple[str, ...]] = {
     ".npy": ("voxels", "distance", "density"),
     ".xml": ("waves",),
 }
-"""Suffix -> the forms that it holds when written. Where nothing is said, a scene keeps its form, or takes the first."""
+"""Suffix -> forms that can be written. By default a scene keeps its form if possible, else takes the first."""
 
 READS = (".json", ".ply", ".obj", ".stl", ".glb", ".gltf", ".npz", ".npy")
-"""Suffixes that are read; USD and MJCF (.xml) are written alone."""
+"""Suffixes that can be read; USD and MJCF (.xml) are write-only."""
 
 _GREY = 0.5
 
 
-def read(path: str | Path, tick: int = 0, spacing: float | None = None) -> Thing:
-    """The scene in a file; of a core over time the waves of `tick`; `spacing` (m) is that of a bare .npy grid.
+def read(path: str | Path, tick: int = 0, spacing: float | None = None) -> Representation:
+    """Read the scene in a file; `tick` selects the waves of a core over time, `spacing` (m) is for a bare .npy grid.
 
-    Raises ValueError (naming the file) or FileNotFoundError for a suffix or content that cannot be read.
+    Raises FileNotFoundError, or ValueError with the path for a suffix or content that cannot be read.
     """
     path = Path(path)
     match path.suffix.lower():
@@ -69,24 +69,24 @@ def _core(path: Path, tick: int) -> Waves:
 
 
 def _ply(path: Path) -> Mesh | PointCloud | Splats:
-    """What the header says: columns of 3DGS are splats, faces a mesh, else points."""
-    found = ply.read(path)
-    vertex = found.vertex
+    """Splats if the file has 3DGS columns, a mesh if it has faces, else points."""
+    content = ply.read(path)
+    vertex = content.vertex
     if not len(vertex["x"]):
         raise ValueError(f"{path}: no vertex in it; needed one or more")
     if splats.is_splats(vertex):
-        return splats.of_ply(vertex, str(path))
+        return splats.from_ply(vertex, str(path))
     points = np.stack([np.asarray(vertex[name], np.float64) for name in "xyz"], -1)
     if np.abs(points).max() > 1e9:
         raise ValueError(f"{path}: a vertex {np.abs(points).max():g} m away; needed coordinates within 1e9 m")
     colours = np.full_like(points, _GREY)
     if {"red", "green", "blue"} <= set(vertex):
         channels = [np.asarray(vertex[name]) for name in ("red", "green", "blue")]
-        # whole numbers are bytes; real ones are 0..1, unless one is larger, as in ascii files
+        # integers are bytes; floats are 0..1, unless one is larger, as in ascii files
         full = 255.0 if channels[0].dtype.kind in "ui" or max(c.max() for c in channels) > 1.0 else 1.0
         colours = np.clip(np.stack(channels, -1).astype(np.float64) / full, 0.0, 1.0)
-    if len(found.faces):
-        return Mesh(points, found.faces, colours)
+    if len(content.faces):
+        return Mesh(points, content.faces, colours)
     normals = np.zeros_like(points)
     if {"nx", "ny", "nz"} <= set(vertex):
         normals = np.stack([np.asarray(vertex[name], np.float64) for name in ("nx", "ny", "nz")], -1)
@@ -96,9 +96,9 @@ def _ply(path: Path) -> Mesh | PointCloud | Splats:
 
 
 def goal(path: str | Path, wanted: str | None, start: str) -> str:
-    """The form that a file will hold: `wanted`, else `start` if it can, else the first of its suffix.
+    """The form to write to a file: `wanted`, else `start` if the suffix supports it, else the first form of the suffix.
 
-    Raises ValueError for a suffix that is not written or does not hold what is wanted.
+    Raises ValueError for a suffix that cannot be written, or that does not support `wanted`.
     """
     path = Path(path)
     forms = WRITES.get(path.suffix.lower())
@@ -109,45 +109,45 @@ def goal(path: str | Path, wanted: str | None, start: str) -> str:
     return wanted or (start if start in forms else forms[0])
 
 
-def write(thing: Thing, path: str | Path, detail: int) -> None:
-    """Writes a thing in a form of `WRITES`, whole or not at all; `detail` as in tessellation.cube. Raises TypeError."""
+def write(shape: Representation, path: str | Path, detail: int) -> None:
+    """Write a representation; atomic; `detail` as in tessellation.cube. Raises TypeError for a form not in `WRITES`."""
     path, suffix = Path(path), Path(path).suffix.lower()
-    match suffix, thing:
+    match suffix, shape:
         case ".json", Waves():
-            core_json.save(thing, path)
+            core_json.save(shape, path)
         case ".ply", Splats():
-            splats.write_ply(thing, path)
+            splats.write_ply(shape, path)
         case ".ply", Mesh() | PointCloud():
-            _write_ply(thing, path)
+            _write_ply(shape, path)
         case ".obj", Waves():
-            meshes, _ = tessellate(thing, detail)
-            names = [f"{gltf.group_name(int(k))}_wave_{i}" for i, k in enumerate(np.asarray(thing.instance))]
+            meshes, _ = tessellate(shape, detail)
+            names = [f"{gltf.group_name(int(k))}_wave_{i}" for i, k in enumerate(np.asarray(shape.instance))]
             mesh_file.write(joined(meshes), path, dict(zip(names, meshes)))
         case ".obj" | ".stl", Mesh():
-            mesh_file.write(thing, path)
+            mesh_file.write(shape, path)
         case ".glb" | ".gltf", Waves():
-            gltf.write_waves(thing, path, detail)
+            gltf.write_waves(shape, path, detail)
         case ".glb" | ".gltf", Mesh():
-            gltf.write_mesh(thing, path)
+            gltf.write_mesh(shape, path)
         case ".usda" | ".usdc", Waves():
-            usd.write_waves(thing, path, detail)
+            usd.write_waves(shape, path, detail)
         case ".usda" | ".usdc", Mesh():
-            usd.write_mesh(thing, path)
+            usd.write_mesh(shape, path)
         case ".xml", Waves():
-            text = mjcf.to_mjcf(thing, matter(thing))
+            text = mjcf.to_mjcf(shape, matter(shape))
             with atomic(path) as part:
                 part.write_text(text, encoding="utf-8")
-        case ".npz" | ".npy", PointCloud() | Grid():
-            array_file.write(thing, path)
+        case ".npz" | ".npy", PointCloud() | VoxelGrid():
+            array_file.write(shape, path)
         case _:
-            raise TypeError(f"{path}: {type(thing).__name__} is not written to {suffix}")
+            raise TypeError(f"{path}: {type(shape).__name__} is not written to {suffix}")
 
 
-def _write_ply(thing: Mesh | PointCloud, path: Path) -> None:
-    places = np.asarray(thing.vertices if isinstance(thing, Mesh) else thing.points)
-    columns = {name: places[:, i].astype(np.float32) for i, name in enumerate("xyz")}
-    if isinstance(thing, PointCloud):
-        columns |= {name: np.asarray(thing.normals)[:, i].astype(np.float32) for i, name in enumerate(("nx", "ny", "nz"))}
-    codes = np.rint(255.0 * np.clip(np.asarray(thing.colours), 0.0, 1.0)).astype(np.uint8)
+def _write_ply(shape: Mesh | PointCloud, path: Path) -> None:
+    points = np.asarray(shape.vertices if isinstance(shape, Mesh) else shape.points)
+    columns = {name: points[:, i].astype(np.float32) for i, name in enumerate("xyz")}
+    if isinstance(shape, PointCloud):
+        columns |= {name: np.asarray(shape.normals)[:, i].astype(np.float32) for i, name in enumerate(("nx", "ny", "nz"))}
+    codes = np.rint(255.0 * np.clip(np.asarray(shape.colours), 0.0, 1.0)).astype(np.uint8)
     columns |= {name: codes[:, i] for i, name in enumerate(("red", "green", "blue"))}
-    ply.write(path, columns, np.asarray(thing.faces, np.int32) if isinstance(thing, Mesh) else None)
+    ply.write(path, columns, np.asarray(shape.faces, np.int32) if isinstance(shape, Mesh) else None)

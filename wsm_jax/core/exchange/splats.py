@@ -1,8 +1,7 @@
-"""Gaussian splats: from waves by moments or over the surface, from faces and points by covariance; back to waves.
+"""Gaussian splats: from waves by moments or on the surface, from faces and points by covariance, and back to waves.
 
-A wave and a Gaussian have equal second moments when s_i^2 = <x_i^2> (superquadric.second_moments). An ellipsoid (exponents 1)
-has <x^2> = a^2 / 5, so that a = sqrt(5) s takes a splat to the wave with its moments, and for ellipsoids the way there and
-back is exact.
+A wave and a Gaussian have equal second moments if s_i^2 = <x_i^2> (superquadric.second_moments). An ellipsoid (exponents 1)
+has <x^2> = a^2 / 5, so a = sqrt(5) s gives the wave with the moments of a splat; for ellipsoids the round trip is exact.
 """
 
 import dataclasses
@@ -15,12 +14,13 @@ from wsm_jax.core import superquadric
 from wsm_jax.core.exchange import ply
 from wsm_jax.core.exchange.points import PointCloud, neighbour_covariance
 from wsm_jax.core.mesh import Mesh
+from wsm_jax.core.rotation import matrix64
 from wsm_jax.snapshot import Waves
 from wsm_jax.snapshot.waves import empty
 from wsm_jax.typing import Float, NpOrJax, pytree
 
 MOMENT_RATIO = 5.0**0.5
-"""Semi-axis over standard deviation of a solid ellipsoid."""
+"""Semi-axis of a solid ellipsoid over its standard deviation."""
 SH_DC = 0.28209479177387814
 """The constant spherical harmonic, 1 / (2 sqrt(pi)): colour = 1/2 + SH_DC f_dc."""
 
@@ -44,11 +44,11 @@ class Splats:
     opacity: Float[NpOrJax, " n"]
     """0..1."""
     colours: Float[NpOrJax, "n 3"]
-    """sRGB values as viewers show them (the constant harmonic), 0..1."""
+    """sRGB values of the constant harmonic, 0..1."""
 
 
 def from_moments(waves: Waves) -> Splats:
-    """One splat for every present wave, with its centre, axes, second moments, presence and colour."""
+    """One splat per present wave, with its centre, axes, second moments, presence and colour."""
     keep = np.asarray(waves.presence) > 0.5
     sigma = np.sqrt(np.asarray(superquadric.second_moments(waves.scale, waves.exponents), np.float64))
     parts = (waves.centre, sigma, waves.rotation, waves.presence, waves.colour)
@@ -56,9 +56,9 @@ def from_moments(waves: Waves) -> Splats:
 
 
 def from_surface(cloud: PointCloud, area: float) -> Splats:
-    """Flat splats on evenly spread points of a surface of `area` (m^2), facing along the normals, opaque where they overlap.
+    """Flat splats on evenly spread points of a surface of `area` (m^2), oriented along the normals.
 
-    Each has the second moment of a disc of its share of the area, s^2 = area / (4 pi n), and a twentieth of it in depth.
+    Each has the second moment of a disc with 1/n of the area, s^2 = area / (4 pi n), and a thickness of s / 20.
     """
     width = np.sqrt(area / (4.0 * np.pi * len(cloud.points)))
     sigma = np.tile([width, width, _FLATNESS * width], (len(cloud.points), 1))
@@ -67,7 +67,7 @@ def from_surface(cloud: PointCloud, area: float) -> Splats:
 
 
 def _facing(normals: np.ndarray) -> np.ndarray:
-    """Quaternions whose z axis is each normal: the shortest turn from z."""
+    """Quaternions of the shortest rotation from z to each normal."""
     x, y, z = normals.T
     quaternion = np.stack([1.0 + z, -y, x, np.zeros_like(x)], -1)
     quaternion[1.0 + z < 1e-9] = (0.0, 1.0, 0.0, 0.0)
@@ -75,7 +75,7 @@ def _facing(normals: np.ndarray) -> np.ndarray:
 
 
 def from_faces(mesh: Mesh) -> Splats:
-    """One splat a face, with the exact centre and second moments of the triangle: (1/12) sum (v - c)(v - c)^T."""
+    """One splat per face, with the exact centre and second moments of the triangle: (1/12) sum (v - c)(v - c)^T."""
     corners = mesh.corners
     centre = corners.mean(1)
     offset = corners - centre[:, None]
@@ -84,7 +84,7 @@ def from_faces(mesh: Mesh) -> Splats:
 
 
 def from_points(cloud: PointCloud, neighbours: int = 8) -> Splats:
-    """One splat a point, with half the spread of its nearest neighbours. Raises ValueError for fewer than 4 points."""
+    """One splat per point, with half the spread of its nearest neighbours. Raises ValueError for fewer than 4 points."""
     covariance = 0.25 * neighbour_covariance(cloud.points, neighbours)
     return _from_covariance(np.asarray(cloud.points, np.float64), covariance, np.asarray(cloud.colours))
 
@@ -99,7 +99,7 @@ def _from_covariance(means: np.ndarray, covariance: np.ndarray, colours: np.ndar
 
 
 def to_waves(splats: Splats, ratio: float = MOMENT_RATIO) -> Waves:
-    """One ellipsoid (exponents 1) a splat, with semi-axes `ratio` sigma, presence the opacity, each its own instance."""
+    """One ellipsoid (exponents 1) per splat, with semi-axes `ratio` sigma, presence = opacity, and its own instance id."""
     count = len(splats.means)
     rotation = np.asarray(splats.rotation, np.float64)
     return dataclasses.replace(
@@ -115,25 +115,25 @@ def to_waves(splats: Splats, ratio: float = MOMENT_RATIO) -> Waves:
 
 
 def largest(splats: Splats, count: int) -> Splats:
-    """The `count` splats with the greatest opacity times volume, in their order in the file."""
+    """The `count` splats with the largest opacity times volume, in their original order."""
     weight = np.asarray(splats.opacity, np.float64) * np.prod(np.asarray(splats.sigma, np.float64), -1)
     keep = np.sort(np.argsort(-weight, kind="stable")[:count])
     return Splats(*(np.asarray(getattr(splats, f.name))[keep] for f in dataclasses.fields(Splats)))
 
 
 def covariance(splats: Splats) -> Float[np.ndarray, "n 3 3"]:
-    """R diag(sigma^2) R^T, m^2."""
-    matrix = Rotation.from_quat(np.asarray(splats.rotation, np.float64), scalar_first=True).as_matrix()
+    """Covariance of each splat, R diag(sigma^2) R^T, m^2."""
+    matrix = matrix64(splats.rotation)
     return np.einsum("nij,nj,nkj->nik", matrix, np.square(np.asarray(splats.sigma, np.float64)), matrix)
 
 
 def is_splats(vertex: ply.Mapping[str, np.ndarray]) -> bool:
-    """Whether the columns of a PLY are those of 3DGS."""
+    """True if the columns of a PLY file are those of 3DGS."""
     return {"opacity", "scale_0", "rot_0", "f_dc_0"} <= set(vertex)
 
 
-def of_ply(vertex: ply.Mapping[str, np.ndarray], source: str) -> Splats:
-    """The splats in the columns of a PLY as 3DGS trainers write it; of colour only the part that no view changes.
+def from_ply(vertex: ply.Mapping[str, np.ndarray], source: str) -> Splats:
+    """Splats from the columns of a 3DGS PLY file; only the view-independent part of the colour is read.
 
     opacity is a logit, scale_i = ln sigma_i, rot_i = (w, x, y, z) of any length, colour = 1/2 + SH_DC f_dc, clipped to 0..1.
     Raises ValueError, naming `source`, for a missing column, a scale beyond 1e-9..1e9 m, or a quaternion of length 0.
@@ -162,7 +162,7 @@ def of_ply(vertex: ply.Mapping[str, np.ndarray], source: str) -> Splats:
 
 
 def write_ply(splats: Splats, path: str | Path) -> None:
-    """Writes 3DGS PLY as viewers read it: 62 float32 columns; normals and the higher harmonics are 0."""
+    """Write a 3DGS PLY file for viewers: 62 float32 columns; normals and higher harmonics are 0. Atomic."""
     sigma = np.asarray(splats.sigma, np.float64)
     opacity = np.asarray(splats.opacity, np.float64)
     logit = np.log(np.maximum(opacity, 1e-30)) - np.log(np.maximum(1.0 - opacity, 1e-30))

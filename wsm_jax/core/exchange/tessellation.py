@@ -1,11 +1,11 @@
-"""Waves -> meshes: closed form, watertight, with exact normals; no marching.
+"""Tessellation of waves in closed form: watertight meshes with exact normals, without marching cubes.
 
-The surface of a cube, cut into a grid, is laid onto the wave. With r = max(|X|, |Y|) the square ring through (X, Y, Z) becomes
+The gridded surface of a cube is mapped onto the wave. With r = max(|X|, |Y|) the square ring through (X, Y, Z) becomes
 the ring of the e2-norm, and the square (r, Z) the profile of the e1-norm (orders p1 = 2/e1, p2 = 2/e2):
 
     d = (X, Y) / ||(X, Y)||_p2 ,   (r', z) = (r, Z) / ||(r, Z)||_p1 ,    point = (a1 r' d_x, a2 r' d_y, a3 z)                (1)
 
-so that the edges of the cube fall onto the rims of the wave, whatever its exponents. The grid is warped by tan^s(pi t / 4),
+so that the edges of the cube map to the rims of the wave, for all exponents. The grid is warped by tan^s(pi t / 4),
 s = sqrt(exponent): equal angles for a sphere, denser towards the rims of a box. The normal is the gradient of the gauge
 
     n ~ (r'^(p1-1) d_x^(p2-1) / a1,  r'^(p1-1) d_y^(p2-1) / a2,  z^(p1-1) / a3) .                                            (2)
@@ -14,14 +14,14 @@ s = sqrt(exponent): equal angles for a sphere, denser towards the rims of a box.
 from functools import cache
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from wsm_jax.core.mesh import Mesh
+from wsm_jax.core.rotation import matrix64
 from wsm_jax.snapshot import Waves
 from wsm_jax.typing import Float, Int, NpOrJax
 
 DETAIL = 16
-"""Cells along an edge of the cube: 6 n^2 + 2 vertices and 12 n^2 faces a wave."""
+"""Cells along an edge of the cube: 6 n^2 + 2 vertices and 12 n^2 faces per wave."""
 
 
 @cache
@@ -43,7 +43,7 @@ def cube(detail: int) -> tuple[Int[np.ndarray, "V 3"], Int[np.ndarray, "F 3"]]:
     corners = np.concatenate(quads)
     vertices, index = np.unique(corners.reshape(-1, 3), axis=0, return_inverse=True)
     index = index.reshape(-1, 4)
-    # the diagonal runs from the corner nearest the middle of its face, so that mirrored cells are cut in mirrored ways
+    # the diagonal starts at the corner nearest the middle of the face, so that mirrored cells get mirrored triangles
     middle = np.argmin(np.sum(np.square(corners), -1), 1)
     index = np.take_along_axis(index, (middle[:, None] + np.arange(4)) % 4, 1)
     faces = np.concatenate([index[:, [0, 1, 2]], index[:, [0, 2, 3]]])
@@ -56,7 +56,7 @@ def _warped(share: np.ndarray, exponent: np.ndarray) -> np.ndarray:
 
 
 def _norm(a: np.ndarray, b: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """||(a, b)||_order of numbers from 0; of their greater one first, so that nothing underflows."""
+    """||(a, b)||_order of non-negative numbers, relative to the larger one, against underflow."""
     most = np.maximum(np.maximum(a, b), 1e-300)
     return most * ((a / most) ** order + (b / most) ** order) ** (1.0 / order)
 
@@ -64,7 +64,7 @@ def _norm(a: np.ndarray, b: np.ndarray, order: np.ndarray) -> np.ndarray:
 def unit_surface(
     exponents: Float[NpOrJax, "N 2"], detail: int = DETAIL
 ) -> tuple[Float[np.ndarray, "N V 3"], Float[np.ndarray, "N V 3"]]:
-    """Points (1) and normals (2, not normalised) of waves with unit semi-axes, at the corners of `cube`, float64."""
+    """Points (1) and unnormalised normals (2) of waves with unit semi-axes, at the corners of `cube`, float64."""
     corners, _ = cube(detail)
     e1, e2 = np.asarray(exponents, np.float64)[..., 0:1], np.asarray(exponents, np.float64)[..., 1:2]
     p1, p2 = 2.0 / e1, 2.0 / e2
@@ -85,18 +85,18 @@ def unit_surface(
 
 
 def tessellate(waves: Waves, detail: int = DETAIL) -> tuple[list[Mesh], Float[np.ndarray, "N V 3"]]:
-    """One watertight mesh a wave in the colour of the wave, and the outward unit normals of its vertices, world frame.
+    """One watertight mesh per wave in the colour of the wave, and the outward unit normals of its vertices, world frame.
 
-    Takes waves without leading axes; presence is not looked at. Raises ValueError for leading axes and as `cube` does.
+    Presence is ignored. Raises ValueError for waves with leading axes, and as `cube` does.
     """
     if np.ndim(waves.presence) != 1:
         raise ValueError(f"tessellate: presence of shape {np.shape(waves.presence)}; needed (waves,): one tick, as waves[0]")
     points, normals = unit_surface(waves.exponents, detail)
     scale = np.asarray(waves.scale, np.float64)[:, None]
-    # semi-axes of very unlike lengths must not underflow the sum of squares
+    # avoids underflow of the sum of squares for very different semi-axes
     normals = normals / scale * scale.min(-1, keepdims=True)
     normals = normals / np.linalg.norm(normals, axis=-1, keepdims=True)
-    matrix = rotation_matrices(waves)
+    matrix = matrix64(waves.rotation)
     vertices = np.einsum("nij,nvj->nvi", matrix, points * scale) + np.asarray(waves.centre, np.float64)[:, None]
     faces = np.array(cube(detail)[1])
     colour = np.asarray(waves.colour, np.float64)
@@ -104,19 +104,14 @@ def tessellate(waves: Waves, detail: int = DETAIL) -> tuple[list[Mesh], Float[np
     return meshes, np.einsum("nij,nvj->nvi", matrix, normals)
 
 
-def rotation_matrices(waves: Waves) -> Float[np.ndarray, "N 3 3"]:
-    """Local-to-world rotation of every wave, float64, from quaternions of any length."""
-    return Rotation.from_quat(np.asarray(waves.rotation, np.float64), scalar_first=True).as_matrix()
-
-
-def onto(
+def projected(
     waves: Waves, index: Int[np.ndarray, " n"], points: Float[np.ndarray, "n 3"]
 ) -> tuple[Float[np.ndarray, "n 3"], Float[np.ndarray, "n 3"]]:
-    """World points moved along their rays from the centre onto the surface of wave `index`, and the normals there.
+    """World points projected onto the surface of wave `index` along rays from its centre, and the normals at them.
 
-    In NumPy and float64, for points that are near the surface already: v / g(v), with g by the powers of its definition.
+    NumPy, float64, for points near the surface: v / g(v), with g by the powers of its definition.
     """
-    matrix, scale = rotation_matrices(waves)[index], np.asarray(waves.scale, np.float64)[index]
+    matrix, scale = matrix64(waves.rotation)[index], np.asarray(waves.scale, np.float64)[index]
     centre, exponents = np.asarray(waves.centre, np.float64)[index], np.asarray(waves.exponents, np.float64)[index]
     p1, p2 = (2.0 / exponents).T
     unit = np.einsum("nji,nj->ni", matrix, points - centre) / scale

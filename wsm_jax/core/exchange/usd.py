@@ -1,4 +1,4 @@
-"""Waves -> OpenUSD (.usda, .usdc), through usd-core: an Xform an instance, in it a coloured Mesh a wave with its material."""
+"""Export of waves to OpenUSD (.usda, .usdc), by usd-core: an Xform per instance with a coloured Mesh per wave."""
 
 from pathlib import Path
 from typing import Any
@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from wsm_jax.core.exchange.gltf import group_name
-from wsm_jax.core.exchange.tessellation import DETAIL, rotation_matrices, tessellate
+from wsm_jax.core.exchange.tessellation import DETAIL, tessellate
 from wsm_jax.core.mesh import Mesh
+from wsm_jax.core.rotation import matrix64
 from wsm_jax.extras import extra
 from wsm_jax.files import atomic
 from wsm_jax.snapshot import Waves
@@ -17,13 +18,13 @@ ROOT = "/World"
 
 
 def write_waves(waves: Waves, path: str | Path, detail: int = DETAIL) -> None:
-    """Writes the waves with presence > 1/2, in metres with z up; whole or not at all.
+    """Write the waves with presence > 1/2, in metres with z up; atomic.
 
-    Every mesh stands in the frame of its wave, under a transform, so that it can be posed. Colours are linear, as USD has them.
-    Raises ValueError for waves with leading axes or none that is present, ModuleNotFoundError without usd-core.
+    Every mesh is in the frame of its wave, under a transform, so that it can be posed. Colours are linear, as in USD.
+    Raises ValueError for waves with leading axes or without a present one, ModuleNotFoundError without usd-core.
     """
     meshes, normals = tessellate(waves, detail)
-    turn = rotation_matrices(waves)
+    matrix = matrix64(waves.rotation)
     present = np.flatnonzero(np.asarray(waves.presence) > 0.5)
     if not len(present):
         raise ValueError(f"{path}: none of {waves.count} waves has a presence above 1/2; needed one")
@@ -34,10 +35,10 @@ def write_waves(waves: Waves, path: str | Path, detail: int = DETAIL) -> None:
             group = f"{ROOT}/{group_name(int(np.asarray(waves.instance)[i]))}"
             geom.Xform.Define(stage, group)
             centre = np.asarray(waves.centre, np.float64)[i]
-            local = Mesh((np.asarray(meshes[i].vertices) - centre) @ turn[i], meshes[i].faces, meshes[i].colours)
-            prim = _define(stage, f"{group}/wave_{i}", local, normals[i] @ turn[i])
+            local = Mesh((np.asarray(meshes[i].vertices) - centre) @ matrix[i], meshes[i].faces, meshes[i].colours)
+            prim = _define(stage, f"{group}/wave_{i}", local, normals[i] @ matrix[i])
             pose = np.eye(4)
-            pose[:3, :3], pose[3, :3] = turn[i].T, centre
+            pose[:3, :3], pose[3, :3] = matrix[i].T, centre
             prim.AddTransformOp().Set(extra("pxr.Gf").Matrix4d(*pose.ravel().tolist()))
             roughness, metalness = np.asarray(waves.material, np.float64)[i]
             _bind(stage, prim, f"wave_{i}", to_linear(np.asarray(waves.colour)[i]), float(roughness), float(metalness))
@@ -45,7 +46,7 @@ def write_waves(waves: Waves, path: str | Path, detail: int = DETAIL) -> None:
 
 
 def write_mesh(mesh: Mesh, path: str | Path) -> None:
-    """Writes one mesh with the colours of its vertices; whole or not at all."""
+    """Write one mesh with its vertex colours; atomic. Raises ModuleNotFoundError without usd-core."""
     with atomic(path) as part:
         stage = _stage(part)
         _define(stage, f"{ROOT}/mesh", mesh, None)
@@ -62,7 +63,7 @@ def _stage(path: Path) -> Any:
 
 
 def _define(stage: Any, path: str, mesh: Mesh, normals: np.ndarray | None) -> Any:
-    """A polygon mesh prim; one displayColor for all where all vertices have one colour."""
+    """A polygon mesh prim; a single displayColor if all vertices have the same colour."""
     geom, vt = extra("pxr.UsdGeom"), extra("pxr.Vt")
     prim = geom.Mesh.Define(stage, path)
     vertices = np.ascontiguousarray(mesh.vertices, np.float32)
@@ -82,7 +83,7 @@ def _define(stage: Any, path: str, mesh: Mesh, normals: np.ndarray | None) -> An
 
 
 def _bind(stage: Any, prim: Any, name: str, colour: np.ndarray, roughness: float, metalness: float) -> None:
-    """A preview surface of the wave's colour and material, bound to its mesh."""
+    """Bind a preview surface with the colour and material of the wave to its mesh."""
     shade, sdf, gf = extra("pxr.UsdShade"), extra("pxr.Sdf"), extra("pxr.Gf")
     material = shade.Material.Define(stage, f"{ROOT}/materials/{name}")
     shader = shade.Shader.Define(stage, f"{ROOT}/materials/{name}/surface")

@@ -1,7 +1,7 @@
-"""Regular grids of occupancy, signed distance or density: from waves and meshes, to each other and to meshes.
+"""Voxel grids of occupancy, signed distance or density: from waves and meshes, to each other and to meshes.
 
 A mesh is voxelised exactly, by the winding number along vertical lines: a line through a cell centre crosses a face upwards
-(-1) or downwards (+1), and the running sum counts the closed shells around each cell, so that shells may overlap.
+(-1) or downwards (+1), and the cumulative sum counts the closed shells around each cell, so shells may overlap.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from scipy.spatial import KDTree
 from wsm_jax.core import superquadric
 from wsm_jax.core.exchange.distance import set_distance
 from wsm_jax.core.exchange.radiance import field, probability
-from wsm_jax.core.fitting.observations import crossings
+from wsm_jax.core.fitting.observations import zero_crossings
 from wsm_jax.core.geometry import Geometry, bounds, to_local
 from wsm_jax.core.mesh import Mesh
 from wsm_jax.extras import extra
@@ -23,15 +23,15 @@ from wsm_jax.snapshot import Waves
 from wsm_jax.typing import Array, Float, NpOrJax, Shaped, pytree, static
 
 KINDS = ("occupancy", "distance", "density")
-"""What a grid holds: 0 or 1; signed distance, m, negative inside; density, 1/m."""
+"""Kinds of values: 0 or 1; signed distance, m, negative inside; density, 1/m."""
 
 _CHUNK = 16384
 _NEAREST = 8
 
 
 @pytree
-class Grid:
-    """Values at the centres of cells: value [i, j, k] stands at origin + spacing (i, j, k), world frame."""
+class VoxelGrid:
+    """Values at cell centres: value [i, j, k] lies at origin + spacing (i, j, k), world frame."""
 
     values: Shaped[NpOrJax, "X Y Z"]
     origin: Float[NpOrJax, "3"]
@@ -48,18 +48,18 @@ class Grid:
         return np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
 
     def inside(self) -> Shaped[np.ndarray, "X Y Z"]:
-        """Which cells are solid: occupied, at negative distance, or stopping more than half of the light within a cell."""
+        """Mask of solid cells: occupied, at negative distance, or absorbing more than half of the light within a cell."""
         values = np.asarray(self.values)
         if self.kind == "density":
             return values * self.spacing > np.log(2.0)
         return values < 0 if self.kind == "distance" else values > 0.5
 
-    def like(self, values: Shaped[np.ndarray, "X Y Z"], kind: str) -> "Grid":
-        """Other values on the same cells."""
-        return Grid(values, self.origin, self.spacing, kind)
+    def like(self, values: Shaped[np.ndarray, "X Y Z"], kind: str) -> "VoxelGrid":
+        """A grid with other values on the same cells."""
+        return VoxelGrid(values, self.origin, self.spacing, kind)
 
 
-def frame(low: Float[NpOrJax, "3"], high: Float[NpOrJax, "3"], resolution: int) -> Grid:
+def frame(low: Float[NpOrJax, "3"], high: Float[NpOrJax, "3"], resolution: int) -> VoxelGrid:
     """An empty occupancy grid around a box, `resolution` cells along its longest side, one cell of margin on every side.
 
     Raises ValueError for a box that is not finite or has no extent.
@@ -71,13 +71,13 @@ def frame(low: Float[NpOrJax, "3"], high: Float[NpOrJax, "3"], resolution: int) 
     spacing = size / max(resolution - 2, 1)
     shape = np.ceil((high - low) / spacing).astype(int).clip(1) + 2
     origin = 0.5 * (low + high) - 0.5 * spacing * (shape - 1)
-    return Grid(np.zeros(shape, np.uint8), origin, spacing, "occupancy")
+    return VoxelGrid(np.zeros(shape, np.uint8), origin, spacing, "occupancy")
 
 
 def in_chunks(function: Callable[[Array], Array], points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " n"]:
-    """A jitted function of points, in chunks of one size, so that it is compiled once and memory is bounded."""
+    """Evaluate a jitted function of points in chunks of one size, to limit compilations and memory."""
     out = np.empty(len(points), np.float32)
-    # few points take the small one of two sizes
+    # one of two chunk sizes
     size = _CHUNK if len(points) > _CHUNK // 8 else _CHUNK // 8
     for start in range(0, len(points), size):
         part = points[start : start + size].astype(np.float32)
@@ -105,7 +105,7 @@ def world_bounds(waves: Waves) -> tuple[np.ndarray, np.ndarray]:
 def inside_waves(
     waves: Waves, points: Float[np.ndarray, "n 3"], level: float = 0.0, skip: np.ndarray | None = None
 ) -> np.ndarray:
-    """Which points lie where log g < `level` for a wave with presence > 1/2; `skip`: a wave to leave out, for each point."""
+    """Mask of points with log g < `level` in a wave with presence > 1/2; `skip` is the index of a wave to ignore, per point."""
     low, high = world_bounds(waves)
     geometry = jax.tree.map(np.asarray, Geometry.of(waves))
     result = np.zeros(len(points), bool)
@@ -120,8 +120,8 @@ def inside_waves(
     return result
 
 
-def occupancy_of_waves(waves: Waves, grid: Grid) -> Grid:
-    """1 where a cell's centre lies in a wave with presence > 1/2. Looks at the cells within each wave's bounds alone."""
+def occupancy_of_waves(waves: Waves, grid: VoxelGrid) -> VoxelGrid:
+    """1 for cells whose centre lies in a wave with presence > 1/2. Evaluates only the cells within the bounds of each wave."""
     low, high = world_bounds(waves)
     geometry = jax.tree.map(np.asarray, Geometry.of(waves))
     origin, shape = np.asarray(grid.origin, np.float64), np.asarray(grid.values.shape)
@@ -131,32 +131,32 @@ def occupancy_of_waves(waves: Waves, grid: Grid) -> Grid:
         last = np.clip(np.floor((high[i] - origin) / grid.spacing).astype(int) + 1, 0, shape)
         if np.all(last > first):
             part = values[tuple(slice(a, b) for a, b in zip(first, last))]
-            cells = Grid(part, origin + grid.spacing * first, grid.spacing, "occupancy").points
+            cells = VoxelGrid(part, origin + grid.spacing * first, grid.spacing, "occupancy").points
             one = jax.tree.map(lambda x, i=i: x[i], geometry)
             part |= (in_chunks(lambda p, one=one: _log_gauge(one, p), cells) < 0).reshape(part.shape).astype(np.uint8)
     return grid.like(values, "occupancy")
 
 
-def distance_of_waves(waves: Waves, grid: Grid) -> Grid:
+def distance_of_waves(waves: Waves, grid: VoxelGrid) -> VoxelGrid:
     """Signed distance (m) to the union of the waves, by distance.set_distance."""
     device = jax.tree.map(jax.numpy.asarray, waves)
     return grid.like(in_chunks(lambda p: _set_distance(device, p), grid.points).reshape(grid.values.shape), "distance")
 
 
-def density_of_waves(waves: Waves, grid: Grid) -> Grid:
-    """Density (1/m) by radiance.field, with a step and an edge of one and of a quarter cell."""
+def density_of_waves(waves: Waves, grid: VoxelGrid) -> VoxelGrid:
+    """Density (1/m) by radiance.field, with a step of one cell and an edge of a quarter cell."""
     device, step = jax.tree.map(jax.numpy.asarray, waves), np.float32(grid.spacing)
     values = in_chunks(lambda p: _density(device, p, step, 0.25 * step), grid.points)
     return grid.like(values.reshape(grid.values.shape), "density")
 
 
-def occupancy_of_mesh(mesh: Mesh, grid: Grid) -> Grid:
-    """1 where a cell's centre lies inside a closed, outward mesh: winding number along z above 1/2.
+def occupancy_of_mesh(mesh: Mesh, grid: VoxelGrid) -> VoxelGrid:
+    """1 for cells whose centre lies inside a closed, outward mesh: winding number along z above 1/2.
 
-    Raises ValueError where more than 1 in 1000 lines that meet the mesh do not leave it as often as they enter: it is open.
+    Raises ValueError for an open mesh: more than 1 in 1000 lines do not leave it as often as they enter it.
     """
     shape = grid.values.shape
-    # off the lattice by an irrational share of a cell: faces of other lattices do not lie on the lines
+    # an irrational offset, so that faces on a lattice do not coincide with the lines
     shift = np.array([0.5**0.5, 3.0**0.5 / 3.0]) * 1e-5
     corners = (mesh.corners - np.asarray(grid.origin, np.float64)) / grid.spacing
     corners[..., :2] += shift
@@ -175,11 +175,11 @@ def occupancy_of_mesh(mesh: Mesh, grid: Grid) -> Grid:
     return grid.like(solid.reshape(shape).astype(np.uint8), "occupancy")
 
 
-def distance_of_mesh(mesh: Mesh, grid: Grid) -> Grid:
+def distance_of_mesh(mesh: Mesh, grid: VoxelGrid) -> VoxelGrid:
     """Signed distance (m) to a closed, outward mesh: to the nearest point of its faces, with the sign of `occupancy_of_mesh`.
 
-    The faces are cut to pieces no longer than two cells, and the eight are looked at whose middles are nearest: right to some
-    thousandths of a cell. Faces within the solid count too. Raises ValueError for an open mesh, ModuleNotFoundError without
+    The faces are subdivided to at most two cells, and the eight pieces with the nearest centres are tested: accurate to some
+    thousandths of a cell. Faces inside the solid count too. Raises ValueError for an open mesh, ModuleNotFoundError without
     trimesh.
     """
     solid = occupancy_of_mesh(mesh, grid).inside()
@@ -187,10 +187,10 @@ def distance_of_mesh(mesh: Mesh, grid: Grid) -> Grid:
     whole = np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces)
     vertices, faces = remesh.subdivide_to_size(*whole, max_edge=2 * grid.spacing, max_iter=24)
     pieces = vertices[faces]
-    tree, places = KDTree(pieces.mean(1)), grid.points
-    distance = np.empty(len(places))
-    for start in range(0, len(places), _CHUNK):
-        some = places[start : start + _CHUNK]
+    tree, points = KDTree(pieces.mean(1)), grid.points
+    distance = np.empty(len(points))
+    for start in range(0, len(points), _CHUNK):
+        some = points[start : start + _CHUNK]
         _, index = tree.query(some, min(_NEAREST, len(pieces)))
         index = index.reshape(len(some), -1)
         own = np.repeat(some, index.shape[1], 0)
@@ -201,7 +201,7 @@ def distance_of_mesh(mesh: Mesh, grid: Grid) -> Grid:
 
 
 def _columns(corners: np.ndarray, shape: tuple[int, ...], budget: int = 2_000_000):
-    """Where vertical lines (i, j) cross faces: batches of (line, height, +1 entering from below or -1 leaving), in cells."""
+    """Crossings of vertical lines (i, j) with faces, in batches: (line, height, +1 entering, -1 leaving), in cells."""
     low = np.clip(np.ceil(corners[..., :2].min(1)), 0, None).astype(int)
     high = np.minimum(np.floor(corners[..., :2].max(1)), np.asarray(shape[:2]) - 1).astype(int)
     size = np.maximum(high - low + 1, 0)
@@ -222,11 +222,11 @@ def _columns(corners: np.ndarray, shape: tuple[int, ...], budget: int = 2_000_00
 
 
 def _crossing(corners: np.ndarray, i: np.ndarray, j: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Which triangles hold (i, j) in plan, the height of the crossing, and the winding that it adds."""
+    """Mask of triangles that contain (i, j) in plan view, the height of the crossing, and its contribution to the winding."""
     weights = []
     for k in range(3):
         p, q = corners[:, k], corners[:, (k + 1) % 3]
-        # an edge is the same numbers in both its faces: taken from its lesser end
+        # both faces of an edge must compute the same numbers: start from its smaller end
         swap = (p[:, 0] > q[:, 0]) | ((p[:, 0] == q[:, 0]) & (p[:, 1] > q[:, 1]))
         a, b = np.where(swap[:, None], q, p), np.where(swap[:, None], p, q)
         side = (b[:, 0] - a[:, 0]) * (j - a[:, 1]) - (b[:, 1] - a[:, 1]) * (i - a[:, 0])
@@ -238,35 +238,37 @@ def _crossing(corners: np.ndarray, i: np.ndarray, j: np.ndarray) -> tuple[np.nda
     return inside, height, -np.sign(total)
 
 
-def distance_of_cells(grid: Grid) -> Grid:
-    """Signed distance (m) to the boundary of the solid cells, between centres of cells: right to about a cell.
+def distance_of_cells(grid: VoxelGrid) -> VoxelGrid:
+    """Signed distance (m) to the boundary of the solid cells, between cell centres: accurate to about a cell.
 
     Raises ValueError for a grid that is all solid or all empty.
     """
     solid = grid.inside()
     if solid.all() or not solid.any():
-        raise ValueError(f"distance_of_cells: {int(solid.sum())} of {solid.size} cells are solid; needed some of both")
+        raise ValueError(
+            f"distance_of_cells: {int(solid.sum())} of {solid.size} cells are solid; needed both solid and empty cells"
+        )
     outside, depth = (np.asarray(scipy.ndimage.distance_transform_edt(part)) for part in (~solid, solid))
     cells = np.where(solid, 0.5 - depth, outside - 0.5)
     return grid.like((grid.spacing * cells).astype(np.float32), "distance")
 
 
-def to_mesh(grid: Grid, colour: tuple[float, float, float] = (0.5, 0.5, 0.5)) -> Mesh:
-    """Marching cubes, watertight: of the distance at 0, of an occupancy or density smoothed by one cell at its half level.
+def to_mesh(grid: VoxelGrid, colour: tuple[float, float, float] = (0.5, 0.5, 0.5)) -> Mesh:
+    """Watertight marching cubes: a distance at 0, an occupancy or density smoothed by one cell at half its level.
 
-    A cell of emptiness is put around the grid, so that what reaches its border is closed. Raises ValueError for a grid that is
+    The grid is padded with one empty cell, so that solids at its border are closed. Raises ValueError for a grid that is
     all solid or all empty, ModuleNotFoundError without scikit-image.
     """
     if grid.kind == "distance":
         values = np.asarray(grid.values, np.float64)
         values = np.pad(values, 1, constant_values=max(float(np.abs(values).max()), grid.spacing))
     else:
-        values = 0.5 - np.pad(np.asarray(_share(grid), np.float64), 2)
+        values = 0.5 - np.pad(np.asarray(_solid_fraction(grid), np.float64), 2)
         values = scipy.ndimage.gaussian_filter(values, 0.7, mode="nearest")[1:-1, 1:-1, 1:-1]
     if not (values < 0).any():
         raise ValueError(f"to_mesh: no cell of {grid.values.shape} is solid; needed some")
     measure = extra("skimage.measure")
-    # at exactly the level marching cubes makes faces without area: no value is left there
+    # values exactly at the level would give faces without area
     values = np.where(np.abs(values) < 1e-7 * np.abs(values).max(), 1e-7 * np.abs(values).max(), values)
     vertices, faces, _, _ = measure.marching_cubes(values, 0.0, gradient_direction="ascent")
     vertices = np.asarray(grid.origin, np.float64) + grid.spacing * (vertices.astype(np.float64) - 1.0)
@@ -274,29 +276,29 @@ def to_mesh(grid: Grid, colour: tuple[float, float, float] = (0.5, 0.5, 0.5)) ->
     return mesh if mesh.volume > 0 else dataclasses.replace(mesh, faces=mesh.faces[:, ::-1])
 
 
-def _share(grid: Grid) -> np.ndarray:
-    """How solid each cell is, 0..1."""
+def _solid_fraction(grid: VoxelGrid) -> np.ndarray:
+    """Solid fraction of each cell, 0..1."""
     return np.asarray(probability(np.asarray(grid.values), grid.spacing)) if grid.kind == "density" else grid.inside()
 
 
-def parts(grid: Grid) -> list[Float[np.ndarray, "n 3"]]:
-    """Where the surface passes (m) between a solid and an empty cell, for every connected solid part, largest part first.
+def parts(grid: VoxelGrid) -> list[Float[np.ndarray, "n 3"]]:
+    """Surface points (m) between solid and empty cells, for every connected solid part, largest part first.
 
-    The values change linearly from one centre to the next: a distance crosses 0, a probability of being solid 1/2. At the
-    border of the grid, and of an occupancy, that is half-way.
+    Values are interpolated linearly between centres: a distance crosses 0, a solid fraction 1/2. At the border of the grid, and
+    for an occupancy, the crossing is half-way.
     """
     solid = np.pad(grid.inside(), 1)
     label, count = scipy.ndimage.label(solid)  # type: ignore[misc]
-    level = np.asarray(grid.values if grid.kind == "distance" else 0.5 - np.asarray(_share(grid)), np.float64)
-    place, cell = crossings(np.pad(level, 1, constant_values=np.inf))
-    of = label[tuple(cell.T)]
-    where = np.asarray(grid.origin, np.float64) + grid.spacing * (place - 1)
+    level = np.asarray(grid.values if grid.kind == "distance" else 0.5 - np.asarray(_solid_fraction(grid)), np.float64)
+    crossing, cell = zero_crossings(np.pad(level, 1, constant_values=np.inf))
+    part = label[tuple(cell.T)]
+    points = np.asarray(grid.origin, np.float64) + grid.spacing * (crossing - 1)
     order = np.argsort(-np.bincount(label[solid], minlength=count + 1)[1:], kind="stable") + 1
-    return [where[of == i] for i in order]
+    return [points[part == i] for i in order]
 
 
-def iou(a: Grid, b: Grid) -> float:
-    """Volume of the intersection over that of the union of two solids on the same cells; 1 where both are empty."""
+def iou(a: VoxelGrid, b: VoxelGrid) -> float:
+    """Intersection over union of two solids on the same cells; 1 if both are empty."""
     first, second = a.inside(), b.inside()
     union = np.sum(first | second)
     return float(np.sum(first & second) / union) if union else 1.0

@@ -1,9 +1,9 @@
-"""Walls, floors and table tops: the large planes in a cloud, as large thin waves.
+"""Extraction of large planes (walls, floors, table tops) from a cloud, as large thin waves.
 
-Deterministic, without random trials: every one of a few hundred evenly spaced points proposes the plane of its neighbourhood,
-all are scored at once, the best is refined by least squares, and its largest connected region is carved out; then the rest.
-A region that is no rectangle is cut into rectangles where that saves area, so that a wall leaves a doorway open.
-A hole that one cut does not reach, as a window in the middle, stays covered.
+Deterministic, without random trials: each of a few hundred evenly spaced points proposes the plane of its neighbourhood, all
+proposals are scored, the best is refined by least squares, and its largest connected region is removed; this repeats on the
+remaining points. A region that is not a rectangle is cut into rectangles if that saves area, so that a doorway in a wall stays
+open. A hole that no single cut reaches, such as a window in the middle, stays covered.
 """
 
 from typing import Any
@@ -21,7 +21,7 @@ _NEIGHBOURS = 16
 _PROPOSALS = 384
 _COS = np.cos(np.deg2rad(25.0))
 _CUT = 0.12
-"""What a cut of a rectangle must save: a share of its area, or holes as a share of its points."""
+"""Minimum gain of a cut: a fraction of the area of the rectangle, or holes as a fraction of its points."""
 
 
 def normals(points: Float[np.ndarray, "n 3"]) -> tuple[np.ndarray, np.ndarray]:
@@ -34,7 +34,7 @@ def normals(points: Float[np.ndarray, "n 3"]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def spacing(points: Float[np.ndarray, "n 3"]) -> float:
-    """Typical distance between neighbours, m: the median distance to the fourth."""
+    """Typical distance between neighbours, m: the median distance to the fourth neighbour."""
     return float(np.median(KDTree(points).query(points, min(5, len(points)))[0][:, -1]))
 
 
@@ -43,18 +43,19 @@ def carve(
     spread: Float[np.ndarray, " n"],
     extent: float,
     viewpoint: Float[np.ndarray, "3"] | None = None,
-    most: int = 12,
+    max_planes: int = 12,
 ) -> tuple[list[Geometry], np.ndarray]:
-    """The planes in a cloud that are at least `extent` (m) long, as thin waves, and the wave of each point (-1: none).
+    """Planes in a cloud that are at least `extent` (m) long, as thin waves, and the wave index of each point (-1: none).
 
-    A point belongs to a plane within three `spread` (m) and 25 degrees. The face of a wave lies on its points and its body
-    behind them, seen from `viewpoint`; without one it straddles them. At most `most` planes, each cut into rectangles.
+    A point belongs to a plane within three `spread` (m) and 25 degrees. The face of a wave lies on its points with its body
+    behind them, seen from `viewpoint`; without one the wave is centred on them. At most `max_planes` planes, each cut into
+    rectangles.
     """
     normal, _ = normals(points)
     owner = np.full(len(points), -1)
     waves: list[Geometry] = []
     gap = spacing(points)
-    for _ in range(most):
+    for _ in range(max_planes):
         free = np.flatnonzero(owner < 0)
         region = _largest(points[free], normal[free], spread[free], gap)
         if region is None or np.ptp(points[free[region]], axis=0).max() < extent:
@@ -66,7 +67,7 @@ def carve(
 
 
 def _largest(points: np.ndarray, normal: np.ndarray, spread: np.ndarray, gap: float) -> np.ndarray | None:
-    """The points of the plane with most of them that hang together; None where fewer than 1 in 50 do."""
+    """Indices of the largest connected region of the plane with most points; None if it has fewer than 1 point in 50."""
     if len(points) < 200:
         return None
     seeds = np.linspace(0, len(points) - 1, min(_PROPOSALS, len(points))).astype(int)
@@ -89,9 +90,9 @@ def _largest(points: np.ndarray, normal: np.ndarray, spread: np.ndarray, gap: fl
     cells = np.floor((flat - flat.min(0)) / (3 * gap)).astype(int)
     occupied = np.zeros(cells.max(0) + 1, bool)
     occupied[tuple(cells.T)] = True
-    parts = np.zeros(occupied.shape, np.int32)
-    ndimage.label(occupied, np.ones((3, 3)), output=parts)
-    part = parts[tuple(cells.T)]
+    component = np.zeros(occupied.shape, np.int32)
+    ndimage.label(occupied, np.ones((3, 3)), output=component)
+    part = component[tuple(cells.T)]
     index = index[part == np.argmax(np.bincount(part))]
     return index if len(index) >= max(100, 0.02 * len(points)) else None
 
@@ -106,12 +107,12 @@ def _plane(points: np.ndarray, spread: np.ndarray) -> tuple[np.ndarray, np.ndarr
 def _slabs(
     points: np.ndarray, spread: np.ndarray, gap: float, viewpoint: np.ndarray | None, everything: np.ndarray
 ) -> list[tuple[np.ndarray, Geometry]]:
-    """The region as thin boxes: for each, which points, and the wave. Rays to `everything` that pass it are its holes."""
+    """The region as thin boxes: point indices and wave of each. Rays to points of `everything` behind it mark its holes."""
     middle, axes = _plane(points, spread)
     flat = (points - middle) @ axes[:, 1:]
-    turn = _least_rectangle(flat)
-    sides = axes[:, 1:] @ turn
-    flat = flat @ turn
+    frame = _smallest_rectangle(flat)
+    sides = axes[:, 1:] @ frame
+    flat = flat @ frame
     n = np.cross(sides[:, 0], sides[:, 1])
     half = max(2.0 * float(np.median(spread)), 0.005)
     behind = 0.0
@@ -134,8 +135,8 @@ def _slabs(
     return slabs
 
 
-def _least_rectangle(flat: np.ndarray) -> np.ndarray:
-    """The rotation [2 2] in whose axes the bounding rectangle of plane points has least area: along a side of their hull."""
+def _smallest_rectangle(flat: np.ndarray) -> np.ndarray:
+    """Rotation [2 2] of the bounding rectangle of least area of plane points: one side lies along a side of their hull."""
     try:
         hull = flat[ConvexHull(flat).vertices]
     except QhullError:
@@ -148,10 +149,9 @@ def _least_rectangle(flat: np.ndarray) -> np.ndarray:
 
 
 def _rectangles(flat: np.ndarray, holes: np.ndarray, cell: float, depth: int = 4) -> list[np.ndarray]:
-    """The points of a region, cut by lines along the axes where that pays: where tight boxes hold fewer holes, or less area.
+    """Point indices of the parts of a region, cut along the axes while tight boxes have fewer holes or less area in sum.
 
-    The cost of a box is its area over that of the whole, or the holes in it over the points of the region, whichever is
-    more to be gained.
+    The cost of a box is its area over that of the region, plus the holes in it over the points of the region.
     """
     everything = np.arange(len(flat))
     low, high = flat.min(0), flat.max(0)

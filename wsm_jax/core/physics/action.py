@@ -1,4 +1,4 @@
-"""The discrete action of a trajectory, and how far it is from stationary: the physics that ticks obey, as a number.
+"""The discrete action of a trajectory and its stationarity residual: a measure of how well ticks obey mechanics.
 
 Between ticks k and k+1, h seconds apart, a rigid part of mass m and inertia I has the discrete Lagrangian
 
@@ -8,10 +8,10 @@ Between ticks k and k+1, h seconds apart, a rigid part of mass m and inertia I h
 
     d/dq_k (L_k-1 + L_k) = 0                                                                                              (2)
 
-The left side of (2), over shifts and turns of tick k, is the impulse (N s, N m s) that the trajectory needs and gravity does
-not give. For the flight of a centre of mass it is 0 exactly, at any h; for a turning body up to order h^3. Where a part touches
-another within one of the two intervals, or a joint pulls, the impulse is theirs, and (2) says nothing: those ticks do not
-count, nor do those beside a birth or an end.
+The left side of (2), for translations and rotations of tick k, is the impulse (N s, N m s) that the trajectory needs beyond
+gravity. For the free flight of a centre of mass it is exactly 0 for any h; for a rotating body up to order h^3. If a part is in
+contact within one of the two intervals, or a joint acts on it, the impulse comes from there: those ticks are excluded, as are
+ticks next to the appearance or the end of a part.
 
 The residual of *observed* positions grows with noise as 1/h (research: 5 mm at 8 Hz make 11 % of gravity): use it on
 predicted states.
@@ -21,10 +21,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from wsm_jax.core.geometry import Geometry, multiply, turned
+from wsm_jax.core.geometry import Geometry
 from wsm_jax.core.physics.contact import contact
 from wsm_jax.core.physics.dynamics import GRAVITY_M_S2, Gravity, bodies
 from wsm_jax.core.physics.matter import Joints, Matter, acting
+from wsm_jax.core.rotation import conjugate, multiply, turned
 from wsm_jax.snapshot import TICK_HZ, Waves
 from wsm_jax.typing import Array, Bool, Float, NpOrJax
 
@@ -38,10 +39,10 @@ def residual(
     tick_s: float | Array = 1.0 / TICK_HZ,
     gravity: Gravity = GRAVITY_M_S2,
 ) -> Float[Array, "inner N 6"]:
-    """The impulse that each inner tick of a core [K N ...] needs beside gravity: minus the left side of (2), one row a part.
+    """Impulse beyond gravity at each inner tick of a core [K N ...]: minus the left side of (2), one row per part.
 
-    Three components along the world's axes (N s), three about the axes of the part, which at its first tick are the world's
-    (N m s). Zero for parts that are held or never there.
+    Three components along the world axes (N s), three about the axes of the part, which at its first tick are the world axes
+    (N m s). Zero for parts that are held or never present.
 
     Raises ValueError for fewer than three ticks.
     """
@@ -52,11 +53,11 @@ def residual(
     pull = jnp.asarray(gravity)
 
     def action(moved: Array) -> Array:
-        x, turn = centre + moved[..., :3], moved[..., 3:]
-        # a small turn in the frame of the part: exact to first order, which is all that the derivative sees
-        q = multiply(rotation, jnp.concatenate([jnp.ones_like(turn[..., :1]), 0.5 * turn], -1))
+        x, angle = centre + moved[..., :3], moved[..., 3:]
+        # a small rotation in the frame of the part, exact to first order, which suffices for the derivative at 0
+        q = multiply(rotation, jnp.concatenate([jnp.ones_like(angle[..., :1]), 0.5 * angle], -1))
         v = (x[1:] - x[:-1]) / tick_s
-        change = multiply(q[:-1] * jnp.asarray([1.0, -1.0, -1.0, -1.0]), q[1:])
+        change = multiply(conjugate(q[:-1]), q[1:])
         w = 2.0 * jnp.where(change[..., :1] < 0, -1.0, 1.0) * change[..., 1:] / tick_s
         kinetic = 0.5 * mass * jnp.sum(v * v, -1) + 0.5 * jnp.einsum("kni,nij,knj->kn", w, inertia, w, precision=_EXACT)
         return tick_s * jnp.sum(kinetic + 0.5 * mass * ((x[1:] + x[:-1]) @ pull))
@@ -72,12 +73,13 @@ def stationarity(
     tick_s: float | Array = 1.0 / TICK_HZ,
     gravity: Gravity = GRAVITY_M_S2,
 ) -> Float[Array, ""]:
-    """Mean square of the acceleration (m^2/s^4) that nothing explains: |residual|^2 / (m h)^2 in the metric of kinetic energy.
+    """Mean square of the unexplained acceleration (m^2/s^4): |residual|^2 / (m h)^2 in the metric of kinetic energy.
 
         mean of (J . J / m + H . I^-1 H) / (m h^2)     over the ticks and parts whose two intervals are `free`
 
-    (see `free_intervals`; all of them, where not given), at ticks beside which no wave of the part is born or ends.
-    A loss for predicted cores, differentiable; its root is a score (without a gradient where it is 0). 0 where nothing counts.
+    (see `free_intervals`; None: all), except at ticks next to the appearance or the end of a wave of the part. A differentiable
+    loss for predicted cores; its root is a score (without a gradient at 0). 0 if no tick counts. Raises ValueError as
+    `residual`.
     """
     with jax.default_matmul_precision(_EXACT):
         impulse = residual(core, matter, tick_s=tick_s, gravity=gravity)
@@ -85,8 +87,8 @@ def stationarity(
         counts = mass > 0
         unit = jnp.where(counts, mass, 1.0)
         tensor = jnp.where(counts[:, None, None], inertia, jnp.eye(3))
-        turned = jnp.linalg.solve(tensor, impulse[..., 3:, None])[..., 0]
-        square = jnp.sum(jnp.square(impulse[..., :3]), -1) / unit + jnp.sum(impulse[..., 3:] * turned, -1)
+        spin = jnp.linalg.solve(tensor, impulse[..., 3:, None])[..., 0]
+        square = jnp.sum(jnp.square(impulse[..., :3]), -1) / unit + jnp.sum(impulse[..., 3:] * spin, -1)
         weight = jnp.broadcast_to(counts, square.shape).astype(square.dtype)
         if free is not None:
             weight = weight * (jnp.asarray(free)[1:] & jnp.asarray(free)[:-1])
@@ -105,11 +107,11 @@ def free_intervals(
     margin: float = 5e-3,
     samples: int = 8,
 ) -> Bool[Array, "intervals N"]:
-    """Whether each part touches nothing between tick k and k+1, and no joint pulls at it: the split at impacts.
+    """Mask of the intervals between ticks k and k+1 in which a part has no contact and no joint acts on it.
 
-    From tick k every wave is carried on as if it flew freely, to `samples` instants of the interval and its end. Where two
-    present waves of different parts come nearer than `margin` (m) on that way, they touch: without a contact it is the way
-    that they take. What rests, slides or hangs is never free: of that the action says nothing. Runs under jit.
+    From tick k every wave is extrapolated in free flight, to `samples` instants and the end of the interval. Two present waves
+    of different parts that come closer than `margin` (m) are in contact. Parts that rest, slide or hang are never free. Runs
+    under jit.
     """
     ticks, count = core.presence.shape
     pairs = np.stack(np.triu_indices(count, 1), -1)
@@ -130,7 +132,7 @@ def free_intervals(
 
 @jax.jit
 def _nearest(core: Waves, pull: NpOrJax, times: NpOrJax, pairs: NpOrJax) -> Array:
-    """The least separation of pairs of waves on their free way from each tick, [K P], m."""
+    """Minimum separation of pairs of waves in free flight from each tick, [K P], m."""
 
     def at(time: Array) -> Array:
         flown = core.replace(  # type: ignore[attr-defined]
@@ -144,7 +146,7 @@ def _nearest(core: Waves, pull: NpOrJax, times: NpOrJax, pairs: NpOrJax) -> Arra
 
 
 def _first(core: Waves, matter: Matter) -> Waves:
-    """The waves of each part at the first tick at which one of them is there, [N ...]."""
+    """The waves of each part at the first tick with one of them present, [N ...]."""
     part = jnp.asarray(matter.part)
     alive = (jnp.asarray(core.presence) > 0.5).astype(jnp.int32)
     begin = jnp.argmax(jnp.zeros_like(alive).at[:, part].max(alive), 0)[part]
@@ -152,14 +154,14 @@ def _first(core: Waves, matter: Matter) -> Waves:
 
 
 def _unchanged(core: Waves, matter: Matter) -> Bool[Array, "K N"]:
-    """Whether each part consists of the waves that it has in `_first`: before its birth and after its end it does not."""
+    """Mask of the ticks at which a part consists of the same present waves as in `_first`."""
     present = jnp.asarray(core.presence) > 0.5
     same = present == (jnp.asarray(_first(core, matter).presence) > 0.5)
     return jnp.ones_like(same).at[:, jnp.asarray(matter.part)].min(same)
 
 
 def _path(core: Waves, matter: Matter) -> tuple[Array, Array, Array, Array]:
-    """Mass [N], inertia [N 3 3], centre [K N 3] and rotation [K N 4] of the parts; mass 0 for what is held or empty."""
+    """Mass [N], inertia [N 3 3], centre [K N 3] and rotation [K N 4] of the parts; mass 0 for held or empty parts."""
     first = _first(core, matter)
     model, _ = bodies(first, matter)
     present = jnp.asarray(first.presence) > 0.5
@@ -169,6 +171,6 @@ def _path(core: Waves, matter: Matter) -> tuple[Array, Array, Array, Array]:
     moment = jnp.zeros(core.centre.shape).at[:, part].add(weight[:, None] * jnp.asarray(core.centre))
     centre = moment / jnp.maximum(total, 1e-12)[:, None]
     mass = jnp.where(model.inverse_mass > 0, total, 0.0)
-    back = jnp.asarray(first.rotation) * jnp.asarray([1.0, -1.0, -1.0, -1.0])
-    rotation = multiply(jnp.asarray(core.rotation), jnp.broadcast_to(back, core.rotation.shape))
+    inverse = jnp.broadcast_to(conjugate(first.rotation), core.rotation.shape)
+    rotation = multiply(core.rotation, inverse)
     return mass, model.inertia * (mass > 0)[:, None, None], centre, rotation

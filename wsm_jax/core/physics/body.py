@@ -1,4 +1,4 @@
-"""A convex body as the search for contacts sees it: its support function, in components, for batches of any shape."""
+"""Convex bodies for contact search: the support function of waves and its derivatives, by components, in batches."""
 
 import jax.numpy as jnp
 
@@ -20,14 +20,14 @@ class Body:
 
     @classmethod
     def of(cls, geometry: Geometry) -> "Body":
-        """Of waves with any leading axes."""
+        """Bodies of waves with any leading axes."""
         exponents = jnp.asarray(geometry.exponents)
         matrix = Matrix.of(quaternion_to_matrix(geometry.rotation))
         return cls(Vector.of(geometry.centre), Vector.of(geometry.scale), matrix, (exponents[..., 0], exponents[..., 1]))
 
     @property
     def axes(self) -> list[Vector]:
-        """The local axes in the world."""
+        """Local axes in world coordinates."""
         columns = self.matrix.transposed
         return [columns.x, columns.y, columns.z]
 
@@ -38,17 +38,17 @@ class Body:
         return (self.scale.x, self.scale.y, self.scale.z), (2.0 / (2.0 - e1), 2.0 / (2.0 - e2))
 
     def reach(self, direction: Vector) -> Array:
-        """How far the body reaches from its centre along a world direction, m: the support function; even."""
+        """Extent of the body from its centre along a world direction, m: the support function; even."""
         local = self.matrix.combine(direction)
         return jnp.exp(superquadric.log_gauge_gradient((local.x, local.y, local.z), *self._dual)[0])
 
     def farthest_arm(self, direction: Vector) -> Vector:
-        """From the centre to the point farthest along a direction, world, m: the gradient of `reach`; odd."""
+        """Vector from the centre to the farthest point along a direction, world, m: the gradient of `reach`; odd."""
         local = self.matrix.combine(direction)
         log_h, gradient = superquadric.log_gauge_gradient((local.x, local.y, local.z), *self._dual)
         return self.matrix.apply(Vector(*gradient) * jnp.exp(log_h))
 
     def curvature(self, direction: Vector, u: Vector, v: Vector) -> tuple[Array, Array, Array]:
         """Second derivatives uu, uv and vv of `reach` at a direction, m."""
-        n, first, second = ((way.x, way.y, way.z) for way in map(self.matrix.combine, (direction, u, v)))
+        n, first, second = ((w.x, w.y, w.z) for w in map(self.matrix.combine, (direction, u, v)))
         return superquadric.support_curvature(n, first, second, *self._dual)

@@ -1,8 +1,8 @@
-"""What happens to a core beside its motion: interventions, and events that break, merge, make or end waves.
+"""Changes of a world other than its motion: interventions, and events that break, merge, add or remove waves.
 
-A change is a function of the world at a tick, (waves [N], matter) -> (waves, matter), and nothing else: `play` makes it at the
-tick that it is listed for, and `dynamics.step` does the rest. Slots that it does not name keep their bits, and since a step
-lets nothing act on what it does not touch, all that is not downstream of a change stays bitwise the same.
+A change is a pure function of the world at a tick, (waves [N], matter) -> (waves, matter): `play` applies it at its tick, and
+`dynamics.step` simulates the rest. Slots that a change does not name keep their bits, and a step has no influence between waves
+that do not interact, so everything that is not downstream of a change stays bitwise the same.
 """
 
 import dataclasses
@@ -20,24 +20,24 @@ from wsm_jax.snapshot.waves import stack
 from wsm_jax.typing import NpOrJax
 
 TORN_M = 0.01
-"""How far apart a step may leave the sides of a joint, m."""
+"""Maximum gap of a joint after a step, m."""
 
-ENDS = ("breaks", "merges", "vanishes")
-"""Kinds of changes after which their waves are no more what they were."""
+JOINT_BREAKING = ("breaks", "merges", "vanishes")
+"""Kinds of changes that end the joints of their waves."""
 
-Vector = Sequence[float | int] | NpOrJax
+VectorLike = Sequence[float | int] | NpOrJax
 
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-    """A change of the world at a tick, as data: what, to which waves, with which impulse."""
+    """A change of the world at a tick: its kind, slots, function and impulse."""
 
     kind: str
     """"breaks", "merges", "appears", "vanishes", "is pushed", "is put", "is held" or "is let go"."""
     slots: tuple[int, ...]
-    """The waves that it happens to."""
+    """Affected waves."""
     apply: Callable[[Waves, Matter], tuple[Waves, Matter]]
-    """The world at the tick -> the world after the change; raises ValueError where it cannot be made."""
+    """World before -> world after the change; raises ValueError if the change is impossible."""
     impulse: tuple[float, float, float] = (0.0, 0.0, 0.0)
     """N s, world."""
 
@@ -53,11 +53,11 @@ def play(
     substeps: int = SUBSTEPS,
     gravity: tuple[float, float, float] = GRAVITY_M_S2,
 ) -> tuple[Waves, tuple[dict[str, Any], ...], Matter]:
-    """The waves [K+1 N ...] (NumPy) over `ticks` ticks, with changes made at ticks 0 .. `ticks`; the events; the last matter.
+    """Simulate `ticks` ticks with changes at ticks 0 .. `ticks`: waves [K+1 N ...] (NumPy), events, and final matter.
 
-    A tick is recorded after its changes. A joint ends with a wave of its own that breaks, merges or vanishes. An event is
-    {"kind", "time" (s), "place" (m), "impulse" (N s), "instances"}. Raises ValueError for a tick outside the range, what
-    `step` and the changes raise, and where a step tears a joint, for then its substeps were too few.
+    A tick is recorded after its changes. A joint ends when one of its waves breaks, merges or vanishes. An event is
+    {"kind", "time" (s), "place" (m), "impulse" (N s), "instances"}. Raises ValueError for a tick out of range, as `step` and
+    the changes do, and if a step tears a joint because it has too few substeps.
     """
     changes = {} if changes is None else changes
     if ticks < 0:
@@ -69,13 +69,13 @@ def play(
     record, events = [], []
     for k in range(ticks + 1):
         if k > 0:
-            torn = float(joint_gap(waves, matter, tied))
+            gap_before = float(joint_gap(waves, matter, tied))
             waves = step(waves, matter, tied, tick_s=tick_s, substeps=substeps, gravity=gravity)
-            _check_step(waves, matter, tied, torn, k, substeps)
+            _check_step(waves, matter, tied, gap_before, k, substeps)
         for change in changes.get(k, ()):
             before = waves
             waves, matter = change.apply(waves, matter)
-            if change.kind in ENDS:
+            if change.kind in JOINT_BREAKING:
                 ended = np.isin(tied.a, change.slots) | np.isin(tied.b, change.slots)
                 tied = tied.replace(holds=np.where(ended[:, None], 0.0, tied.holds))  # type: ignore[attr-defined]
             events.append(_event(change, k * tick_s, waves if change.kind == "appears" else before))
@@ -83,12 +83,12 @@ def play(
     return stack(record), tuple(events), matter
 
 
-def _check_step(waves: Waves, matter: Matter, joints: Joints, torn: float, tick: int, substeps: int) -> None:
-    """Raises ValueError where the step to a tick left numbers that are none, or opened a joint wider than `torn` (m)."""
+def _check_step(waves: Waves, matter: Matter, joints: Joints, gap_before: float, tick: int, substeps: int) -> None:
+    """Raises ValueError where the step to a tick left numbers that are none, or opened a joint wider than `gap_before` (m)."""
     gap = float(joint_gap(waves, matter, joints))
     moving = np.asarray(waves.presence) > 0.5
     finite = all(np.isfinite(np.asarray(getattr(waves, name))[moving]).all() for name in ("centre", "velocity"))
-    if not finite or not gap <= max(torn, TORN_M):
+    if not finite or not gap <= max(gap_before, TORN_M):
         what = f"a joint is {gap:.3g} m apart" if finite else "a position is not finite"
         raise ValueError(
             f"play: {what} at tick {tick}: substeps={substeps} do not follow these masses and joints; needed more, say "
@@ -97,7 +97,7 @@ def _check_step(waves: Waves, matter: Matter, joints: Joints, torn: float, tick:
 
 
 def _event(change: Change, time: float, waves: Waves) -> dict[str, Any]:
-    """The record of a change."""
+    """The event record of a change."""
     slots = list(change.slots)
     place = np.asarray(waves.centre, np.float64)[slots].mean(0)
     instances = list(dict.fromkeys(int(i) for i in np.asarray(waves.instance)[slots]))
@@ -108,8 +108,8 @@ def _event(change: Change, time: float, waves: Waves) -> dict[str, Any]:
 _RANGES = {"scale": (1e-6, 1e6), "exponents": EXPONENT_RANGE, "presence": (0.0, 1.0), "colour": (0.0, 1.0)}
 
 
-def push(slot: int, impulse: Vector, point: Vector | None = None) -> Change:
-    """An impulse (N s, world) on the part of a wave, at a world `point` (m; the centre of the wave where not given)."""
+def push(slot: int, impulse: VectorLike, point: VectorLike | None = None) -> Change:
+    """Apply an impulse (N s, world) to the part of a wave, at a world `point` (m; default: the centre of the wave)."""
 
     def change(waves: Waves, matter: Matter) -> tuple[Waves, Matter]:
         check_present(waves, slot, "push")
@@ -128,12 +128,11 @@ def push(slot: int, impulse: Vector, point: Vector | None = None) -> Change:
     return Change("is pushed", (slot,), change, triple(impulse))
 
 
-def put(slot: int, **values: Vector | float) -> Change:
-    """Sets fields of one wave: `centre`, `rotation`, `velocity`, `angular_velocity`, `scale`, `colour`, ... as in `Waves`.
+def put(slot: int, **values: VectorLike | float) -> Change:
+    """Set fields of one wave: `centre`, `rotation`, `velocity`, `angular_velocity`, `scale`, `colour`, ... as in `Waves`.
 
-    Its mass stays; a rotation is brought to length 1. Raises ValueError for a field that is none, for values of a wrong shape
-    or that are not finite, a rotation of length 0, semi-axes of 0 or less, and exponents, presence or colour out of their
-    ranges.
+    Its mass stays; a rotation is normalised. Raises ValueError for an unknown field, values of a wrong shape or not finite, a
+    rotation of length 0, semi-axes of 0 or less, and exponents, presence or colour out of their ranges.
     """
     unknown = sorted(set(values) - set(FIELDS))
     if unknown:
@@ -143,24 +142,24 @@ def put(slot: int, **values: Vector | float) -> Change:
         check_slot(waves, slot, "put")
         fields = fields_of(waves)
         for name, value in values.items():
-            given = np.asarray(value, np.float64)
-            if given.shape != fields[name][slot].shape or not np.isfinite(given).all():
+            array = np.asarray(value, np.float64)
+            if array.shape != fields[name][slot].shape or not np.isfinite(array).all():
                 raise ValueError(f"put: {name}={value}; needed finite numbers of shape {fields[name][slot].shape}")
             low, high = _RANGES.get(name, (-np.inf, np.inf))
-            if np.any(given < low) or np.any(given > high):
+            if np.any(array < low) or np.any(array > high):
                 raise ValueError(f"put: {name}={value}; needed {low:g} to {high:g}")
             if name == "rotation":
-                if not np.linalg.norm(given) > 1e-6:
+                if not np.linalg.norm(array) > 1e-6:
                     raise ValueError(f"put: rotation={value}; needed a quaternion (w, x, y, z) of length 1")
-                given = given / np.linalg.norm(given)
-            fields[name][slot] = given
+                array = array / np.linalg.norm(array)
+            fields[name][slot] = array
         return Waves(**fields), matter
 
     return Change("is put", (slot,), change)
 
 
 def remove(slot: int) -> Change:
-    """The wave is gone: its slot is empty from this tick on."""
+    """Remove a wave: its slot is empty from this tick on. The change raises ValueError for an absent wave."""
 
     def change(waves: Waves, matter: Matter) -> tuple[Waves, Matter]:
         check_present(waves, slot, "remove")
@@ -172,7 +171,7 @@ def remove(slot: int) -> Change:
 
 
 def hold(slot: int, held: bool = True) -> Change:
-    """The part of a wave no longer feels forces and stands still; `held=False` lets it go."""
+    """Fix the part of a wave in place; `held=False` releases it. The change raises ValueError for an absent wave."""
 
     def change(waves: Waves, matter: Matter) -> tuple[Waves, Matter]:
         check_present(waves, slot, "hold")
@@ -188,9 +187,9 @@ def hold(slot: int, held: bool = True) -> Change:
 
 
 def add(slot: int, wave: Waves, properties: Matter) -> Change:
-    """A wave (row 0 of `wave` [1 ...], with row 0 of `properties`) is born in an empty slot, as a part of its own.
+    """Add a wave (row 0 of `wave` [1 ...], with row 0 of `properties`) to an empty slot, as a separate part.
 
-    Raises ValueError where the slot is taken.
+    The change raises ValueError for an occupied slot.
     """
 
     def change(waves: Waves, matter: Matter) -> tuple[Waves, Matter]:
@@ -201,7 +200,7 @@ def add(slot: int, wave: Waves, properties: Matter) -> Change:
         columns = columns_of(matter)
         for name, column in columns.items():
             column[slot] = np.asarray(getattr(properties, name))[0]
-        own_part(columns["part"], slot)
+        separate_part(columns["part"], slot)
         return Waves(**fields), Matter(**columns)
 
     return Change("appears", (slot,), change)
@@ -224,16 +223,16 @@ def columns_of(matter: Matter) -> dict[str, np.ndarray]:
     return {name: np.array(value) for name, value in vars(matter).items()}
 
 
-def own_part(part: np.ndarray, slot: int) -> None:
-    """Makes a wave a part of its own, in place; others that went by its number go by that of the first of them."""
+def separate_part(part: np.ndarray, slot: int) -> None:
+    """Make a wave a separate part, in place; other waves of the part with its number get the number of the first of them."""
     part[slot] = -1
     others = np.flatnonzero(part == slot)
     part[others] = others[0] if len(others) else slot
     part[slot] = slot
 
 
-def triple(values: Vector) -> tuple[float, float, float]:
-    """Three finite numbers. Raises ValueError."""
+def triple(values: VectorLike) -> tuple[float, float, float]:
+    """Convert an impulse to three finite floats. Raises ValueError for anything else."""
     x = np.asarray(values, np.float64)
     if x.shape != (3,) or not np.isfinite(x).all():
         raise ValueError(f"change: impulse {values}; needed three finite numbers (N s)")

@@ -1,14 +1,14 @@
-"""Distance and contact of two waves, by their support functions alone.
+"""Distance and contact of two waves, by their support functions.
 
-Two convex bodies A and B, d from the centre of A to that of B, are kept apart along a unit direction n by
+Two convex bodies A and B, with d from the centre of A to that of B, have along a unit direction n the separation
 
     s(n) = n . d - h_A(n) - h_B(-n) ,          separation = max over n of s(n)                                            (1)
 
-which is their distance where it is positive (duality of gauge and support function), and minus the least translation that
-parts them where it is negative (Cameron and Culley 1986). The best n is the contact normal. s is concave and 1-homogeneous:
-in the plane that touches the sphere at n it is maximised by damped Newton steps, from the best of a fixed set of directions
+whose maximum is their distance if positive (duality of gauge and support function), and minus the smallest translation that
+separates them if negative (Cameron and Culley 1986). The best n is the contact normal. s is concave and 1-homogeneous: in the
+tangent plane of the sphere at n it is maximised by damped Newton steps, from the best of a fixed set of directions
 (the axes and diagonals of both bodies, the cross products of their axes, d, and 32 spread over the sphere; for two boxes the
-answer is among them, Gottschalk 1996). Waves are symmetric, h(-n) = h(n), so that of n and -n the one along d is better.
+answer is among them, Gottschalk 1996). Waves are symmetric, h(-n) = h(n), so of n and -n the one along d is better.
 
 The separation is differentiable in both bodies by the envelope theorem (its derivative is that of s at a fixed n), the normal
 by the implicit function theorem (one more Newton step with a fixed Hessian).
@@ -33,7 +33,7 @@ _frozen = jax.lax.stop_gradient
 
 @pytree
 class Contact:
-    """Where two waves A and B are nearest, or deepest in one another; any leading axes."""
+    """Contact of two waves A and B: the closest or deepest points; any leading axes."""
 
     separation: Float[Array, "*lead"]
     """Distance of the surfaces, m; minus the depth of penetration."""
@@ -54,7 +54,7 @@ class Pair:
 
     @property
     def offset(self) -> Vector:
-        """From the centre of A to that of B, m."""
+        """Vector from the centre of A to that of B, m."""
         return self.b.centre - self.a.centre
 
     def margin(self, normal: Vector) -> Array:
@@ -72,39 +72,39 @@ class Pair:
         margin = self.margin(normal)
         uu, uv, vv = (-(x + y) for x, y in zip(own, other, strict=True))
         uu, vv = uu - margin, vv - margin
-        # at a kink of the support function they may leave float32: so curved that the normal stays where it is
+        # at a kink of the support function they may overflow float32; then a large curvature keeps the normal in place
         fine = jnp.isfinite(uu) & jnp.isfinite(uv) & jnp.isfinite(vv)
         return jnp.where(fine, uu, -_NEVER), jnp.where(fine, uv, 0.0), jnp.where(fine, vv, -_NEVER)
 
     @property
-    def least_curvature(self) -> Array:
-        """What counts as flat, m."""
+    def min_curvature(self) -> Array:
+        """Minimum curvature used in a Newton step, m."""
         both = self.a.scale + self.b.scale
         return 1e-3 / 3.0 * (both.x + both.y + both.z)
 
 
 def _candidates(pair: Pair) -> Vector:
-    """Directions [n ...] to begin from, that along the offset of each two opposite ones."""
+    """Start directions [n ...], each oriented along the offset."""
     axes_a, axes_b = pair.a.axes, pair.b.axes
-    found = [*axes_a, *axes_b]
+    directions = [*axes_a, *axes_b]
     for body in (pair.a, pair.b):
         for x, y, z in _DIAGONALS:
             corner = Vector(x / body.scale.x, y / body.scale.y, z / body.scale.z)
-            found.append(body.matrix.apply(corner).unit())
+            directions.append(body.matrix.apply(corner).unit())
     for one, other in itertools.product(axes_a, axes_b):
-        found.append(_or(one.cross(other), axes_a[0], 1e-6))
-    found.append(_or(pair.offset, axes_a[0], 1e-12))
+        directions.append(_unit_or(one.cross(other), axes_a[0], 1e-6))
+    directions.append(_unit_or(pair.offset, axes_a[0], 1e-12))
     sphere = superquadric.sphere_directions(32)
     shape = (32, *[1] * pair.offset.x.ndim)
     spread = Vector(*(jnp.broadcast_to(sphere[:, i].reshape(shape), (32, *pair.offset.x.shape)) for i in range(3)))
-    some = stacked(found)
-    every = Vector(*(jnp.concatenate([getattr(v, name) for v in (some, spread)]) for name in "xyz"))
+    fixed = stacked(directions)
+    every = Vector(*(jnp.concatenate([getattr(v, name) for v in (fixed, spread)]) for name in "xyz"))
     return _along(every, pair.offset)
 
 
-def _or(vector: Vector, other: Vector, least: float) -> Vector:
-    """The vector at unit length, or the other one where its square is at most `least`."""
-    long = vector.dot(vector) > least
+def _unit_or(vector: Vector, other: Vector, minimum: float) -> Vector:
+    """The normalised vector, or the other one if its square is at most `minimum`."""
+    long = vector.dot(vector) > minimum
     return Vector(*(jnp.where(long, getattr(vector, name), getattr(other, name)) for name in "xyz")).unit()
 
 
@@ -114,44 +114,44 @@ def _along(vector: Vector, offset: Vector) -> Vector:
 
 
 def _tangents(normal: Vector) -> tuple[Vector, Vector]:
-    """Two unit vectors at right angles to `normal` and to each other."""
+    """Two unit vectors orthogonal to `normal` and to each other."""
     x, y, z = (jnp.abs(value) for value in (normal.x, normal.y, normal.z))
     along_x = (x <= y) & (x <= z)
     along_y = ~along_x & (y <= z)
-    axis = Vector(*(here.astype(x.dtype) for here in (along_x, along_y, ~along_x & ~along_y)))
+    axis = Vector(*(mask.astype(x.dtype) for mask in (along_x, along_y, ~along_x & ~along_y)))
     first = normal.cross(axis).unit()
     return first, normal.cross(first)
 
 
-def _uphill(hessian: tuple[Array, Array, Array], slope: tuple[Array, Array], least: Array) -> tuple[Array, Array]:
-    """The step |H|^-1 slope, with curvatures of at least `least` (m): Newton's where s is concave, uphill anywhere.
+def _uphill(hessian: tuple[Array, Array, Array], slope: tuple[Array, Array], minimum: Array) -> tuple[Array, Array]:
+    """The step |H|^-1 slope, with curvatures of at minimum `minimum` (m): Newton's where s is concave, uphill anywhere.
 
-    By the eigenvectors, since beside a kink the curvatures of two directions differ by more than float32 has digits.
+    By eigenvectors, since near a kink the curvatures of two directions differ by more than the precision of float32.
     """
     uu, uv, vv = hessian
     mean, difference = 0.5 * (uu + vv), 0.5 * (uu - vv)
     radius = jnp.sqrt(jnp.square(difference) + jnp.square(uv))
     angle = 0.5 * jnp.arctan2(uv, difference)
     c, s = jnp.cos(angle), jnp.sin(angle)
-    first = (c * slope[0] + s * slope[1]) / jnp.maximum(jnp.abs(mean + radius), least)
-    second = (c * slope[1] - s * slope[0]) / jnp.maximum(jnp.abs(mean - radius), least)
+    first = (c * slope[0] + s * slope[1]) / jnp.maximum(jnp.abs(mean + radius), minimum)
+    second = (c * slope[1] - s * slope[0]) / jnp.maximum(jnp.abs(mean - radius), minimum)
     return c * first - s * second, s * first + c * second
 
 
 def _ascend(pair: Pair, normal: Vector, iterations: int) -> tuple[Array, Vector]:
     """Local maxima of s and the unit normals there."""
-    least = pair.least_curvature
+    minimum = pair.min_curvature
     steps = jnp.asarray(_STEPS).reshape(-1, *[1] * normal.x.ndim)
 
     def step(_, state: tuple[Array, Vector]) -> tuple[Array, Vector]:
         best, normal = state
         plane = _tangents(normal)
-        u, v = _uphill(pair.curvature(normal, plane), pair.slope(normal, plane), least)
+        u, v = _uphill(pair.curvature(normal, plane), pair.slope(normal, plane), minimum)
         short = jnp.minimum(1.0, 1.0 / (jnp.sqrt(u * u + v * v) + 1e-12))
-        way = plane[0] * (u * short) + plane[1] * (v * short)
-        tried = (normal + way * steps).unit()
+        direction = plane[0] * (u * short) + plane[1] * (v * short)
+        tried = (normal + direction * steps).unit()
         values = pair.margin(tried)
-        for i in range(len(_STEPS)):  # cheaper than argmax, which is no loop along the pairs
+        for i in range(len(_STEPS)):  # cheaper than argmax, which XLA does not vectorise along the pairs
             better = values[i] > best
             best = jnp.where(better, values[i], best)
             normal = jax.tree.map(lambda new, old, i=i, better=better: jnp.where(better, new[i], old), tried, normal)
@@ -161,19 +161,19 @@ def _ascend(pair: Pair, normal: Vector, iterations: int) -> tuple[Array, Vector]
 
 
 def contact(a: Geometry, b: Geometry, *, iterations: int = 16, starts: int = 4) -> Contact:
-    """The contacts of waves, pair by pair, eq. (1); any leading axes.
+    """Contacts of waves, pair by pair, by (1); any leading axes.
 
-    `starts` of the candidate directions are refined by `iterations` Newton steps. Concentric bodies, and symmetric ones that
-    have several best normals, give one of them.
+    The best `starts` candidate directions are refined by `iterations` Newton steps. If several normals are equally good
+    (concentric or symmetric bodies), one of them is returned.
     """
     pair = Pair(Body.of(a), Body.of(b))
-    touch = touch_at(pair, best_normal(pair, iterations=iterations, starts=starts))
+    touch = contact_at(pair, best_normal(pair, iterations=iterations, starts=starts))
     return Contact(touch.separation, touch.normal.array(), touch.point_a.array(), touch.point_b.array())
 
 
 @pytree
-class Touch:
-    """A `Contact` in components."""
+class ContactVectors:
+    """A `Contact` by components."""
 
     separation: Array
     normal: Vector
@@ -182,34 +182,34 @@ class Touch:
 
 
 def best_normal(pair: Pair, *, iterations: int = 16, starts: int = 4) -> Vector:
-    """The normals of `contact`, without a derivative."""
+    """Normals of `contact`, without derivatives."""
     pair = _frozen(pair)
     directions = _candidates(pair)
     values = pair.margin(directions)
     first = []
     for _ in range(starts):
-        there = jnp.argmax(values, 0)
-        first.append(chosen(directions, there))
-        values = jnp.where(jnp.arange(len(values)).reshape(-1, *[1] * there.ndim) == there, -jnp.inf, values)
+        best = jnp.argmax(values, 0)
+        first.append(chosen(directions, best))
+        values = jnp.where(jnp.arange(len(values)).reshape(-1, *[1] * best.ndim) == best, -jnp.inf, values)
     values, normals = _ascend(pair, stacked(first), iterations)
     return chosen(normals, jnp.argmax(values, 0))
 
 
 def normal_near(pair: Pair, normal: Vector, *, iterations: int = 3) -> Vector:
-    """The normals of pairs that have moved little since theirs were `normal`: the search begins there, or at a face."""
+    """Normals of pairs that moved little since their normals were `normal`: the search starts there, or at a face."""
     pair, normal = _frozen((pair, normal))
     faces = [_along(axis, pair.offset) for axis in (*pair.a.axes, *pair.b.axes)]
     directions = stacked([normal, *faces])
     return _ascend(pair, chosen(directions, jnp.argmax(pair.margin(directions), 0)), iterations)[1]
 
 
-def touch_at(pair: Pair, normal: Vector) -> Touch:
-    """The contacts with the best normals, and their derivatives."""
-    still, found = _frozen((pair, normal))
-    plane = _tangents(found)
-    hessian = still.curvature(found, plane)
-    slope = pair.slope(found, plane)
-    u, v = _uphill(hessian, (slope[0] - _frozen(slope[0]), slope[1] - _frozen(slope[1])), still.least_curvature)
-    normal = found + plane[0] * u + plane[1] * v  # the change is 0, but for its derivative
+def contact_at(pair: Pair, normal: Vector) -> ContactVectors:
+    """Contacts with given best normals, with derivatives."""
+    frozen, best = _frozen((pair, normal))
+    plane = _tangents(best)
+    hessian = frozen.curvature(best, plane)
+    slope = pair.slope(best, plane)
+    u, v = _uphill(hessian, (slope[0] - _frozen(slope[0]), slope[1] - _frozen(slope[1])), frozen.min_curvature)
+    normal = best + plane[0] * u + plane[1] * v  # the value is that of `best`; only the derivative changes
     ends = pair.a.centre + pair.a.farthest_arm(normal), pair.b.centre - pair.b.farthest_arm(normal)
-    return Touch(pair.margin(found), normal, *ends)
+    return ContactVectors(pair.margin(best), normal, *ends)

@@ -6,16 +6,17 @@ impulses a body moves by the kick-drift-kick scheme of Stormer and Verlet, with 
     v <- v + h/2 f/m ;   x <- x + h v,   rotation <- exp(h w) rotation ;   v <- v + h/2 f/m                               (1)
 
 with w = I^-1 L at the middle of the drift, which is symplectic, exact for a constant force and keeps L to the bit. Impulses
-act before each drift so that its end is admissible, and after it so that its velocities are (RATTLE, Andersen 1983):
+before each drift make its end positions admissible, and impulses after it make its velocities admissible (RATTLE, Andersen
+1983):
 
     joint:    C(end of the drift) = 0 ,    dC/dt = 0                                                                       (2)
     contact:  u_n >= -gap/h ;   u_n >= 0 where the gap is closed ;   u_n >= -e u_n(before) at an impact                      (3)
     friction: |tangential impulse| <= friction * normal impulse,  |turning impulse| <= rolling * normal impulse              (4)
 
-A body that bounces drifts with its old velocity up to the impact, at a time t within the substep, and with the new one after
-it; (3) then stands for the speeds just before and after t, from which those of the scheme differ by the force. (2)-(4) are
-solved in turns (solver.py), every body's mass split among the contacts that share it, and all joints at once: impulses are
-equal and opposite, so momentum is conserved, and nothing depends on what is not in touch with it.
+A body that bounces drifts with its old velocity until the impact, at a time t within the substep, and with the new velocity
+afterwards; (3) then holds for the speeds just before and after t, which differ from those of the scheme by the force. (2)-(4)
+are solved alternately (solver.py): contacts with the mass of every body split among them, and all joints at once. Impulses are
+equal and opposite, so momentum is conserved, and bodies without contact do not influence each other.
 """
 
 from functools import partial
@@ -25,13 +26,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from wsm_jax.core.geometry import Geometry, apply, combine, inertia, multiply, product, turned
+from wsm_jax.core.geometry import Geometry, apply, combine, inertia, product
 from wsm_jax.core.physics.body import Body
-from wsm_jax.core.physics.contact import Pair, best_normal, normal_near, touch_at
+from wsm_jax.core.physics.contact import Pair, best_normal, contact_at, normal_near
 from wsm_jax.core.physics.manifold import POINTS, manifold
 from wsm_jax.core.physics.matter import Joints, Matter, acting, checked_world
-from wsm_jax.core.physics.solver import Contacts, Impulses, Inverse, Motion, Rows, after, closing, no_impulses, solve, totals
+from wsm_jax.core.physics.solver import (
+    Contacts,
+    Impulses,
+    Inverse,
+    JointRows,
+    Motion,
+    after,
+    closing,
+    no_impulses,
+    solve,
+    totals,
+)
 from wsm_jax.core.physics.triple import Matrix, Vector
+from wsm_jax.core.rotation import conjugate, multiply, turned
 from wsm_jax.snapshot import FIELDS, TICK_HZ, Waves, quaternion_to_matrix
 from wsm_jax.typing import Array, Float, NpOrJax, pytree
 
@@ -41,7 +54,7 @@ GRAVITY_M_S2 = (0.0, 0.0, -9.81)
 SUBSTEPS = 40
 """Substeps of a tick: 320 Hz."""
 _SWEEPS = (16, 8)
-_KEPT = 0.5
+_WARM_START_SHARE = 0.5
 _PUSH_OUT_M_S = 0.5
 _CLOSED_M = 1e-4
 _NEVER_M_S = 1e4
@@ -50,39 +63,39 @@ _EXACT = "highest"
 
 @pytree
 class Bodies:
-    """What stays constant over a rollout, one row a part."""
+    """Constants of a rollout, one row per part."""
 
     inverse_mass: Float[Array, " N"]
-    """1/kg; 0: held."""
+    """1/kg; 0 for held parts."""
     inertia: Float[Array, "N 3 3"]
     """About the centre of mass, in the frame of the part, kg m^2."""
     inverse_inertia: Float[Array, "N 3 3"]
     offset: Float[Array, "N 3"]
     """Centre of each wave in the frame of its part, m."""
-    turn: Float[Array, "N 4"]
+    rotation: Float[Array, "N 4"]
     """Rotation of each wave in the frame of its part."""
 
 
 @pytree
 class State:
-    """Where the parts are and how they move, one row a part."""
+    """Poses and motion of the parts, one row per part."""
 
     centre: Float[Array, "N 3"]
     rotation: Float[Array, "N 4"]
     velocity: Float[Array, "N 3"]
     momentum: Float[Array, "N 3"]
-    """Angular momentum about the centre of mass (of a held part: its angular velocity), world."""
+    """Angular momentum about the centre of mass, world; for a held part its angular velocity."""
 
 
 def _rotate(rotation: Array, vector: Array) -> Array:
-    """Rotates vectors by quaternions."""
+    """Rotate vectors by quaternions."""
     return apply(quaternion_to_matrix(rotation), vector)
 
 
 def bodies(waves: Waves, matter: Matter) -> tuple[Bodies, State]:
-    """The rigid bodies that the waves [N] form, and their state.
+    """Rigid bodies of the waves [N], and their state.
 
-    A part has the linear and the angular momentum of its waves, whether or not they move as one.
+    A part has the total linear and angular momentum of its waves, even if these move differently.
     """
     present = jnp.asarray(waves.presence) > 0.5
     part = jnp.asarray(matter.part)
@@ -107,7 +120,7 @@ def bodies(waves: Waves, matter: Matter) -> tuple[Bodies, State]:
     momentum = jnp.where(held[:, None], spin, total(momentum))
     count = len(part)
     upright = jnp.tile(jnp.asarray([1.0, 0.0, 0.0, 0.0]), (count, 1))
-    # a tensor of kg m^2 may be tiny: inverted in units of its own trace
+    # a tensor in kg m^2 may be tiny: invert it in units of its trace
     trace = jnp.trace(tensor, axis1=-2, axis2=-1)[:, None, None]
     inverse = jnp.linalg.inv(tensor / trace) / trace
     free = ~held
@@ -116,14 +129,14 @@ def bodies(waves: Waves, matter: Matter) -> tuple[Bodies, State]:
 
 
 def placed(waves: Waves, matter: Matter, model: Bodies, state: State) -> Waves:
-    """The waves [N] with poses and velocities of the state."""
+    """The waves [N] with the poses and velocities of a state."""
     part = jnp.asarray(matter.part)
     rotation = state.rotation[part]
     arm = _rotate(rotation, model.offset)
     spin = _spin(model, state.rotation, state.momentum)[part]
     return Waves(**{name: jnp.asarray(getattr(waves, name)) for name in FIELDS}).replace(  # type: ignore[attr-defined]
         centre=state.centre[part] + arm,
-        rotation=multiply(rotation, model.turn),
+        rotation=multiply(rotation, model.rotation),
         velocity=state.velocity[part] + jnp.cross(spin, arm),
         angular_velocity=spin,
     )
@@ -143,14 +156,14 @@ def _drift(model: Bodies, state: State, velocity: Array, h: Array | float) -> tu
 
 
 def _sides(waves: Waves, pairs: Array) -> tuple[Geometry, Geometry]:
-    """The two waves of every pair [P 2]."""
+    """First and second wave of every pair [P 2]."""
     geometry = Geometry.of(waves)
     a, b = (jax.tree.map(lambda x, side=side: jnp.asarray(x)[pairs[:, side]], geometry) for side in (0, 1))
     return a, b
 
 
-def _until_touch(pair: Pair, speeds: list[tuple[Vector, Vector]], normal: Vector, h: float | Array) -> Array:
-    """Time (s) until the waves of each pair touch along about `normal`; 0 where they do, or do not within `h`."""
+def _time_to_touch(pair: Pair, speeds: list[tuple[Vector, Vector]], normal: Vector, h: float | Array) -> Array:
+    """Time (s) until the waves of each pair touch along `normal`; 0 if they touch already, or not within `h`."""
     arms = pair.a.farthest_arm(normal), -pair.b.farthest_arm(normal)
     slow, fast = (velocity + spin.cross(arm) for arm, (velocity, spin) in zip(arms, speeds, strict=True))
     gap, speed = normal.dot(pair.offset + arms[1] - arms[0]), normal.dot(slow - fast)
@@ -161,22 +174,23 @@ def _until_touch(pair: Pair, speeds: list[tuple[Vector, Vector]], normal: Vector
 def _contacts(
     waves: Waves, matter: Matter, state: State, start: Motion, pairs: Array, mask: Array, normals: Vector, h: float | Array
 ) -> Contacts:
-    """The manifolds of `pairs` [P 2] of waves, whose normals were about `normals` [P].
+    """Contact manifolds of `pairs` [P 2] of waves; `normals` [P] are those of the last substep.
 
-    Waves that meet within the substep `h` (s) have theirs where they meet, for there the impulse acts; the gaps are those now.
+    For waves that meet within the substep `h` (s), points and normals are those at the impact, where the impulse acts; gaps are
+    those at the start of the substep.
     """
     a, b = _sides(waves, pairs)
     part = jnp.asarray(matter.part)[pairs]
     velocity, spin = jnp.asarray(waves.velocity), jnp.asarray(waves.angular_velocity)
     speeds = [(velocity[pairs[:, side]], spin[pairs[:, side]]) for side in (0, 1)]
-    here = Pair(Body.of(a), Body.of(b))
-    until = _until_touch(here, [(Vector.of(v), Vector.of(w)) for v, w in speeds], normals, h)[:, None]
+    now = Pair(Body.of(a), Body.of(b))
+    until = _time_to_touch(now, [(Vector.of(v), Vector.of(w)) for v, w in speeds], normals, h)[:, None]
     a, b = (
         x.replace(centre=x.centre + until * v, rotation=turned(x.rotation, until * w))  # type: ignore[attr-defined]
         for x, (v, w) in zip((a, b), speeds, strict=True)
     )
-    there = Pair(Body.of(a), Body.of(b))
-    points = manifold(there, touch_at(there, normal_near(there, normals)))
+    impact = Pair(Body.of(a), Body.of(b))
+    points = manifold(impact, contact_at(impact, normal_near(impact, normals)))
     later = until[:, 0]
     middle = Vector.of(state.centre), start.velocity
     middle_a, middle_b = (
@@ -203,35 +217,35 @@ def _contacts(
 
 def _joint_rows(
     waves: Waves, matter: Matter, model: Bodies, joints: Joints, centre: Array, rotation: Array
-) -> tuple[Rows, Array]:
-    """The rows of the joints at a pose of the parts, and how far each is off, [J 6] (m, rad)."""
+) -> tuple[JointRows, Array]:
+    """Constraint rows of the joints at a pose of the parts, and their errors [J 6] (m, rad)."""
     part = jnp.asarray(matter.part)
     ends = []
     for slot, anchor, frame in ((joints.a, joints.anchor_a, joints.frame_a), (joints.b, joints.anchor_b, joints.frame_b)):
-        here, turn = part[slot], model.turn[slot]
-        local = model.offset[slot] + _rotate(turn, jnp.asarray(anchor))
-        place = centre[here] + _rotate(rotation[here], local)
-        ends.append((here, place, multiply(multiply(rotation[here], turn), jnp.asarray(frame))))
-    (part_a, place_a, frame_a), (part_b, place_b, frame_b) = ends
+        own, wave_rotation = part[slot], model.rotation[slot]
+        local = model.offset[slot] + _rotate(wave_rotation, jnp.asarray(anchor))
+        position = centre[own] + _rotate(rotation[own], local)
+        ends.append((own, position, multiply(multiply(rotation[own], wave_rotation), jnp.asarray(frame))))
+    (part_a, position_a, frame_a), (part_b, position_b, frame_b) = ends
     axes = quaternion_to_matrix(frame_a)
-    shift = combine(place_b - place_a, axes)
-    between = multiply(frame_a * jnp.asarray([1.0, -1.0, -1.0, -1.0]), frame_b)
-    turn = 2.0 * jnp.where(between[:, :1] < 0, -1.0, 1.0) * between[:, 1:]
+    shift = combine(position_b - position_a, axes)
+    between = multiply(conjugate(frame_a), frame_b)
+    angle = 2.0 * jnp.where(between[:, :1] < 0, -1.0, 1.0) * between[:, 1:]
     holds = jnp.where(acting(jnp.asarray(waves.presence) > 0.5, joints)[:, None], jnp.asarray(joints.holds), 0.0)
-    rows = Rows(part_a, part_b, place_b - centre[part_a], place_b - centre[part_b], axes, holds)
-    return rows, jnp.concatenate([shift, turn], -1)
+    rows = JointRows(part_a, part_b, position_b - centre[part_a], position_b - centre[part_b], axes, holds)
+    return rows, jnp.concatenate([shift, angle], -1)
 
 
 @jax.jit
 def joint_gap(waves: Waves, matter: Matter, joints: Joints) -> Float[Array, ""]:
-    """How far apart (m) the two sides of the worst joint are, along what it holds; 0 without joints between present waves."""
+    """Largest gap (m) of a joint, along its held axes; 0 without joints between present waves."""
     model, state = bodies(waves, matter)
     rows, off = _joint_rows(waves, matter, model, joints, state.centre, state.rotation)
     return jnp.max(jnp.abs(off[:, :3]) * rows.holds[:, :3], initial=0.0)
 
 
 def _impacts(contacts: Contacts, speed: Array, pull: Array, h: float | Array) -> tuple[Array, Array]:
-    """Least normal velocities [Q P] of (3), and the time to each impact that bounces (h where none does).
+    """Minimum normal velocities [Q P] of (3), and the time until each bouncing impact (h if none).
 
     `speed` is the normal velocity after the first kick, `pull` [P] the acceleration along the normal, m/s^2.
     """
@@ -250,13 +264,13 @@ def _substep(
     waves: Waves, matter: Matter, joints: Joints, model: Bodies, pairs: Array, h: float | Array, gravity: Array, carry: Any
 ) -> Any:
     """One substep: kick, impulses, drift, kick, impulses."""
-    state, before, behind, normals = carry
+    state, before, velocity_impulses, normals = carry
     free = (model.inverse_mass > 0)[:, None]
-    here = placed(waves, matter, model, state)
+    current = placed(waves, matter, model, state)
     inverse = _inverse(model, state)
     kick = 0.5 * h * jnp.where(free, gravity, 0.0)
     start = _motion(state.velocity + kick, _spin(model, state.rotation, state.momentum))
-    contacts = _contacts(here, matter, state, start, pairs, _eligible(waves, matter, joints, pairs), normals, h)
+    contacts = _contacts(current, matter, state, start, pairs, _eligible(waves, matter, joints, pairs), normals, h)
     speed = closing(contacts, start)
     near = contacts.active & jnp.any(contacts.gap + h * jnp.minimum(speed, 0.0) < 1e-3, 0)
     contacts = contacts.replace(active=near)  # type: ignore[attr-defined]
@@ -270,16 +284,16 @@ def _substep(
     linear, angular = totals(contacts, rows, before, parts)
     velocity = after(start, inverse, linear, angular).velocity.array()
     momentum = state.momentum + jnp.where(free, angular.array(), 0.0)
-    # the share of the substep that a part still moves as before its bounce
+    # fraction of the substep before the bounce of a part
     first = jnp.full(parts, h).at[contacts.a].min(jnp.min(until, 0)).at[contacts.b].min(jnp.min(until, 0))
-    # (none where a joint pulls: before its impulses the old velocity is not one that the joint lets it have)
+    # (0 for parts with joints: their old velocity, before joint impulses, violates the joint)
     tied = jnp.zeros(parts).at[jnp.concatenate([rows.a, rows.b])].max(jnp.tile(jnp.max(rows.holds, 1, initial=0.0), 2))
     share = jnp.where((first < h) & (tied == 0), first / h, 0.0)[:, None]
     drifting = state.replace(momentum=share * state.momentum + (1 - share) * momentum)  # type: ignore[attr-defined]
     centre, rotation = _drift(model, drifting, share * start.velocity.array() + (1 - share) * velocity, h)
     ended = State(centre, rotation, velocity, momentum)
-    state, behind = _settle(waves, matter, joints, model, h, kick, contacts, ended, behind)
-    return state, before, behind, jax.lax.stop_gradient(contacts.normal)
+    state, velocity_impulses = _finish_substep(waves, matter, joints, model, h, kick, contacts, ended, velocity_impulses)
+    return state, before, velocity_impulses, jax.lax.stop_gradient(contacts.normal)
 
 
 def _motion(velocity: Array, spin: Array) -> Motion:
@@ -293,7 +307,7 @@ def _inverse(model: Bodies, state: State) -> Inverse:
     return Inverse(model.inverse_mass, Matrix.of(world))
 
 
-def _settle(
+def _finish_substep(
     waves: Waves,
     matter: Matter,
     joints: Joints,
@@ -302,24 +316,24 @@ def _settle(
     kick: Array,
     contacts: Contacts,
     state: State,
-    behind: Impulses,
+    velocity_impulses: Impulses,
 ) -> tuple[State, Impulses]:
-    """The second half of a substep: kick, and the impulses that make velocities admissible."""
+    """The second half of a substep: kick, and impulses that make the velocities admissible."""
     free = (model.inverse_mass > 0)[:, None]
     inverse = _inverse(model, state)
     start = _motion(state.velocity + kick, _spin(model, state.rotation, state.momentum))
     gap = contacts.gap + h * closing(contacts, Motion(Vector.of(state.velocity), start.spin))
     rows, _ = _joint_rows(waves, matter, model, joints, state.centre, state.rotation)
     target = jnp.where(gap < _CLOSED_M, 0.0, -_NEVER_M_S)
-    behind = solve(start, inverse, contacts, target, rows, None, behind, _SWEEPS[1])
-    linear, angular = totals(contacts, rows, behind, len(model.inverse_mass))
+    velocity_impulses = solve(start, inverse, contacts, target, rows, None, velocity_impulses, _SWEEPS[1])
+    linear, angular = totals(contacts, rows, velocity_impulses, len(model.inverse_mass))
     velocity = after(start, inverse, linear, angular).velocity.array()
     momentum = state.momentum + jnp.where(free, angular.array(), 0.0)
-    return state.replace(velocity=velocity, momentum=momentum), behind  # type: ignore[attr-defined]
+    return state.replace(velocity=velocity, momentum=momentum), velocity_impulses  # type: ignore[attr-defined]
 
 
 def _eligible(waves: Waves, matter: Matter, joints: Joints, pairs: Array) -> Array:
-    """Which pairs of waves may touch: both present, of different parts that are not both held nor joined, [P]."""
+    """Mask of pairs that can touch, [P]: both waves present, parts different, not both held and not joined."""
     present, part, held = jnp.asarray(waves.presence) > 0.5, jnp.asarray(matter.part), jnp.asarray(matter.held)
     a, b = pairs[:, 0], pairs[:, 1]
     joined = jnp.zeros((len(part), len(part)), bool).at[part[joints.a], part[joints.b]].set(True)
@@ -327,20 +341,20 @@ def _eligible(waves: Waves, matter: Matter, joints: Joints, pairs: Array) -> Arr
     return present[a] & present[b] & (part[a] != part[b]) & ~(held[a] & held[b]) & ~joined[part[a], part[b]]
 
 
-def _kept(impulses: Impulses, waves: Waves, matter: Matter, joints: Joints, pairs: Array) -> Impulses:
-    """Where the next substep begins: half of the impulses of contacts of parts that joints tie.
+def _warm_start(impulses: Impulses, waves: Waves, matter: Matter, joints: Joints, pairs: Array) -> Impulses:
+    """Warm start of the next substep: contact impulses, halved for parts with joints.
 
-    A contact that a joint does not let give way never settles; what it presses must not grow without end.
+    A contact that a joint holds in place never settles, and its impulse must not grow without bound.
     """
     part, acts = jnp.asarray(matter.part), acting(jnp.asarray(waves.presence) > 0.5, joints)
     tied = jnp.zeros(len(part), bool).at[part[joints.a]].max(acts).at[part[joints.b]].max(acts)
-    share = jnp.where(tied[part[pairs]].any(-1), _KEPT, 1.0)
+    share = jnp.where(tied[part[pairs]].any(-1), _WARM_START_SHARE, 1.0)
     normal, tangent, turning = jax.tree.map(lambda x: share * x, (impulses.normal, impulses.tangent, impulses.turning))
     return Impulses(normal, tangent, turning, impulses.joint)
 
 
 def _pairs(count: int, worlds: int) -> np.ndarray:
-    """All pairs of waves within each of `worlds` blocks of slots, [P 2]. Raises ValueError where they are not equal blocks."""
+    """All pairs of waves within each of `worlds` blocks of slots, [P 2]. Raises ValueError for blocks of unequal size."""
     if worlds < 1 or count % worlds:
         raise ValueError(f"step: {count} waves in worlds={worlds}; needed worlds of equally many slots")
     each = count // worlds
@@ -360,16 +374,15 @@ def step(
 ) -> Waves:
     """The waves [N ...] one tick of `tick_s` seconds later, by `substeps` substeps; gravity in m/s^2.
 
-    A pure function of its arguments, differentiable in waves and matter. Parts that are held move on with the velocities that
-    they have. What does not touch a wave, directly or by others, has no influence on it, to the bit. `worlds`:
-    the slots are so many separate worlds, one after the other, of equally many slots; faster than `jax.vmap` over them.
+    A pure function, differentiable in waves and matter. Held parts keep their velocities. Waves without direct or indirect
+    contact do not influence each other, to the bit. With `worlds`, the slots are that number of separate worlds of equal size,
+    one after the other; faster than `jax.vmap`.
 
-    A body that a joint pulls with T newtons at a lever of r metres swings with the frequency sqrt(T r / I), which a substep of
-    h seconds follows while h sqrt(T r / I) < 2: light links under a heavy load need more substeps (`play` of change.py says
-    so where it sees a joint torn; here nothing can).
+    A body pulled by a joint with T newtons at a lever of r metres swings with the frequency sqrt(T r / I), and a substep of h
+    seconds is stable for h sqrt(T r / I) < 2: light links under a heavy load need more substeps (`play` of change.py detects
+    torn joints; this function does not).
 
-    Raises ValueError for slots that are not so many equal worlds, for waves, matter and joints that do not belong together
-    (matter.py), and for no substeps.
+    Raises ValueError for worlds of unequal size, inconsistent waves, matter and joints (matter.py), and no substeps.
     """
     joints = checked_world(waves, matter, joints, "step")
     return _step(waves, matter, joints, tick_s, jnp.asarray(gravity), substeps, worlds)
@@ -379,7 +392,7 @@ def step(
 def _step(
     waves: Waves, matter: Matter, joints: Joints, tick_s: float | Array, gravity: Array, substeps: int, worlds: int
 ) -> Waves:
-    """`step` of a world that has been checked."""
+    """`step` of a validated world."""
     if substeps < 1:
         raise ValueError(f"step: substeps={substeps}; needed 1 or more")
     with jax.default_matmul_precision(_EXACT):
@@ -390,13 +403,15 @@ def _step(
         first = Pair(*map(Body.of, _sides(waves, pairs)))
         carry = state, none, none, best_normal(first, iterations=6, starts=2)
 
-        # worked out anew for the gradient: what a substep passes through is many times what it hands on
+        # recomputed for the gradient: the intermediate values of a substep are many times its state
         @partial(jax.checkpoint, prevent_cse=False)
         def advance(carry: Any) -> Any:
-            state, before, behind, normals = substep(carry)
+            state, before, velocity_impulses, normals = substep(carry)
             if len(joints.a):
-                before, behind = (_kept(impulses, waves, matter, joints, pairs) for impulses in (before, behind))
-            return state, before, behind, normals
+                before, velocity_impulses = (
+                    _warm_start(impulses, waves, matter, joints, pairs) for impulses in (before, velocity_impulses)
+                )
+            return state, before, velocity_impulses, normals
 
         state, *_ = jax.lax.fori_loop(0, substeps, lambda _, carry: advance(carry), carry)
         return placed(waves, matter, model, state)
@@ -412,7 +427,7 @@ def rollout(
     substeps: int = SUBSTEPS,
     gravity: Gravity = GRAVITY_M_S2,
 ) -> Waves:
-    """The waves [K+1 N ...] at `ticks` ticks from the given ones [N ...] on, those included: `step` after `step`.
+    """The waves [K+1 N ...] after 0 .. `ticks` ticks from waves [N ...], by repeated `step`.
 
     Raises ValueError as `step` does, and for a negative number of ticks.
     """
@@ -426,7 +441,7 @@ def rollout(
 def _rollout(
     waves: Waves, matter: Matter, joints: Joints, tick_s: float | Array, gravity: Array, ticks: int, substeps: int
 ) -> Waves:
-    """`rollout` of a world that has been checked."""
+    """`rollout` of a validated world."""
     first = Waves(**{name: jnp.asarray(getattr(waves, name)) for name in FIELDS})
 
     def tick(now: Waves, _) -> tuple[Waves, Waves]:

@@ -1,4 +1,4 @@
-"""Events that change what there is: a wave breaks into several, a set comes apart into its waves, several merge into one.
+"""Events that change the set of waves: a wave breaks into several, a part separates into its waves, waves merge into one.
 
 Breaking and merging conserve mass, momentum, angular momentum and volume. Pieces i of a wave (mass M, momentum P, angular
 momentum L about its centre c) have masses in proportion to their volumes, are shifted so that their common centre is c, and
@@ -6,8 +6,8 @@ move as
 
     v_i = P/M + (w + u) x (x_i - c) + d_i ,   w_i = w + u                                                                  (1)
 
-with w the wave's angular velocity, d_i extra velocities less their common mean, and the one u for which the total angular
-momentum is L. The interpolated core shows a change as presence that goes from one to the other between two ticks.
+with w the wave's angular velocity, d_i extra velocities minus their mean, and u such that the total angular momentum is L. In
+the interpolated core, presence fades from the old waves to the new ones between two ticks.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,16 +19,17 @@ from wsm_jax.core import superquadric
 from wsm_jax.core.geometry import Geometry
 from wsm_jax.core.physics.change import (
     Change,
-    Vector,
+    VectorLike,
     check_empty,
     check_present,
     columns_of,
     fields_of,
     inertia_about,
-    own_part,
+    separate_part,
     triple,
 )
 from wsm_jax.core.physics.matter import Matter
+from wsm_jax.core.rotation import matrix64
 from wsm_jax.snapshot import FIELDS, Waves
 from wsm_jax.typing import Float, NpOrJax
 
@@ -39,19 +40,18 @@ def break_apart(
     pieces: Geometry,
     *,
     apart: Float[NpOrJax, "n 3"] | None = None,
-    impulse: Vector = (0.0, 0.0, 0.0),
+    impulse: VectorLike = (0.0, 0.0, 0.0),
 ) -> Change:
-    """One wave becomes n: `pieces` [n ...], whose poses are in the frame of the wave, in the empty `slots`; see (1).
+    """Break a wave into n `pieces` [n ...], with poses in the frame of the wave, in empty `slots`; see (1).
 
-    Their sizes are scaled by one factor so that the volume is that of the wave, their places moved by one shift. `apart` [n 3]
-    are the velocities d_i (m/s, world) with which they fly apart; `impulse` (N s, world) is added to the momentum, and acts at
-    the centre. Colour, material, class, friction and restitution are the wave's; every piece is an object of its own, the
-    first keeps the instance. Raises ValueError for a wave that is not there, one of several of its part, or a slot that is
-    taken.
+    One scale factor preserves the volume, one shift the centre. `apart` [n 3] are the separation velocities d_i (m/s, world);
+    `impulse` (N s, world) acts at the centre. Colour, material, class, friction and restitution are those of the wave; every
+    piece is a separate object, and the first keeps the instance. The change raises ValueError for an absent wave, one of
+    several of its part, or an occupied slot.
     """
 
     def change(waves: Waves, matter: Matter) -> tuple[Waves, Matter]:
-        _alone(waves, matter, slot, "break_apart")
+        _check_single(waves, matter, slot, "break_apart")
         for target in slots:
             check_empty(waves, target, "break_apart")
         if len(set(slots)) != len(slots) or len(slots) != len(np.asarray(pieces.centre)) or not slots:
@@ -64,7 +64,10 @@ def break_apart(
         whole = float(superquadric.volume(np.asarray(parent["scale"]), np.asarray(parent["exponents"])))
         volumes = np.asarray(superquadric.volume(pieces.scale, pieces.exponents), np.float64)
         share = volumes / volumes.sum()
-        matrix = _matrix(parent["rotation"])
+        matrix = matrix64(parent["rotation"])
+        whole_rotation, piece_rotations = (
+            Rotation.from_quat(np.asarray(q, np.float64), scalar_first=True) for q in (parent["rotation"], pieces.rotation)
+        )
         x = np.asarray(pieces.centre, np.float64) @ matrix.T
         x = x - share @ x
         instances = np.asarray(waves.instance)
@@ -74,27 +77,29 @@ def break_apart(
             fields["centre"][target] = parent["centre"] + x[i]
             fields["scale"][target] = np.asarray(pieces.scale)[i] * (whole / volumes.sum()) ** (1 / 3)
             fields["exponents"][target] = np.asarray(pieces.exponents)[i]
-            fields["rotation"][target] = _product(parent["rotation"], np.asarray(pieces.rotation, np.float64)[i])
+            fields["rotation"][target] = (whole_rotation * piece_rotations[i]).as_quat(scalar_first=True)
             fields["instance"][target] = parent["instance"] if i == 0 else instances.max() + i
             for column in columns.values():
                 column[target] = column[slot]
-            own_part(columns["part"], target)
+            separate_part(columns["part"], target)
             columns["mass"][target] = share[i] * float(np.asarray(matter.mass)[slot])
         fields["presence"][slot] = 0.0
         after = Waves(**fields)
-        _move_as(after, list(slots), columns["mass"], _momenta(waves, [slot], np.asarray(matter.mass)), parent, extra, impulse)
+        _set_velocities(
+            after, list(slots), columns["mass"], _momenta(waves, [slot], np.asarray(matter.mass)), parent, extra, impulse
+        )
         return after, Matter(**columns)
 
     return Change("breaks", (slot,), change, triple(impulse))
 
 
 def come_apart(
-    slots: Sequence[int], *, apart: Float[NpOrJax, "n 3"] | None = None, impulse: Vector = (0.0, 0.0, 0.0)
+    slots: Sequence[int], *, apart: Float[NpOrJax, "n 3"] | None = None, impulse: VectorLike = (0.0, 0.0, 0.0)
 ) -> Change:
-    """The n waves of one rigid part become parts and objects of their own, where they are and as they are; see (1).
+    """Separate the n waves of one rigid part into n parts and objects, without changing their poses; see (1).
 
-    `slots` are all of them; `apart` [n 3] and `impulse` as for `break_apart`. The first keeps the instance. Raises ValueError
-    for waves that are not there, are not all of one part, or are fewer than two.
+    `slots` are all waves of the part; `apart` [n 3] and `impulse` as for `break_apart`. The first keeps the instance. The
+    change raises ValueError for absent waves, fewer than two, or not all waves of one part.
     """
 
     def change(waves: Waves, matter: Matter) -> tuple[Waves, Matter]:
@@ -112,25 +117,25 @@ def come_apart(
         fields["instance"][members[1:]] = np.asarray(waves.instance).max() + np.arange(1, len(members))
         columns["part"][members] = members
         after = Waves(**fields)
-        _move_as(after, members, columns["mass"], momenta, parent, extra, impulse)
+        _set_velocities(after, members, columns["mass"], momenta, parent, extra, impulse)
         return after, Matter(**columns)
 
     return Change("breaks", tuple(slots), change, triple(impulse))
 
 
 def merge(slots: Sequence[int], slot: int, shape: Geometry | None = None) -> Change:
-    """Waves become one, in `slot` (one of them, or an empty one): mass, momentum, angular momentum and volume are their sums.
+    """Merge waves into one, in `slot` (one of them, or an empty one): mass, momenta and volume are their sums.
 
-    Its shape is that of `shape` (one wave, without axes; its centre does not matter), scaled to the volume, or a ball. Colour
-    is the mean by mass; the rest is the heaviest one's. Raises ValueError for a wave that is not there, for one of several of
-    its part, or for a slot that is taken by another.
+    Its shape is `shape` (one wave without leading axes; its centre is ignored), scaled to the volume, or a ball. Colour is the
+    mean by mass; other fields are those of the heaviest wave. The change raises ValueError for an absent wave, one of several
+    of its part, or a slot occupied by another.
     """
 
     def change(waves: Waves, matter: Matter) -> tuple[Waves, Matter]:
         if len(slots) < 2 or len(set(slots)) != len(slots):
             raise ValueError(f"merge: waves {list(slots)}; needed two or more, each once")
         for source in slots:
-            _alone(waves, matter, source, "merge")
+            _check_single(waves, matter, source, "merge")
         if slot not in slots:
             check_empty(waves, slot, "merge")
         if shape is not None and np.shape(shape.centre) != (3,):
@@ -157,10 +162,10 @@ def merge(slots: Sequence[int], slot: int, shape: Geometry | None = None) -> Cha
         for name, column in columns.items():
             column[slot] = properties[name]
         fields["presence"][slot], columns["mass"][slot] = 1.0, mass.sum()
-        own_part(columns["part"], slot)
+        separate_part(columns["part"], slot)
         after = Waves(**fields)
         still = {"centre": momenta[0], "angular_velocity": np.zeros(3)}
-        _move_as(after, [slot], columns["mass"], momenta, still, np.zeros((1, 3)), (0.0, 0.0, 0.0))
+        _set_velocities(after, [slot], columns["mass"], momenta, still, np.zeros((1, 3)), (0.0, 0.0, 0.0))
         return after, Matter(**columns)
 
     return Change("merges", tuple(slots), change)
@@ -177,16 +182,16 @@ def _momenta(waves: Waves, slots: list[int], mass: np.ndarray) -> tuple[np.ndarr
     return centre, m @ v, spin
 
 
-def _move_as(
+def _set_velocities(
     waves: Waves,
     slots: list[int],
     mass: np.ndarray,
     momenta: tuple[np.ndarray, np.ndarray, np.ndarray],
     parent: Mapping[str, np.ndarray],
     apart: np.ndarray,
-    impulse: Vector,
+    impulse: VectorLike,
 ) -> None:
-    """Sets the velocities of waves, in place, by (1)."""
+    """Set the velocities of waves, in place, by (1)."""
     _, momentum, angular = momenta
     m = np.asarray(mass, np.float64)[slots]
     x = np.asarray(waves.centre, np.float64)[slots]
@@ -195,33 +200,23 @@ def _move_as(
     extra = apart - m @ apart / m.sum()
     spin = np.asarray(parent["angular_velocity"], np.float64)
     tensor = inertia_about(waves, slots, m, centre)
-    got = tensor @ spin + (m[:, None] * np.cross(x - centre, extra)).sum(0)
-    spin = spin + np.linalg.solve(tensor, angular - got)
+    momentum_of_spin = tensor @ spin + (m[:, None] * np.cross(x - centre, extra)).sum(0)
+    spin = spin + np.linalg.solve(tensor, angular - momentum_of_spin)
     waves.velocity[slots] = velocity + np.cross(spin, x - centre) + extra
     waves.angular_velocity[slots] = spin
 
 
 def _velocities(apart: Float[NpOrJax, "n 3"] | None, count: int, what: str) -> np.ndarray:
-    """The velocities `apart` (m/s), or none. Raises ValueError, naming `what`."""
+    """Separation velocities (m/s); zeros for None. Raises ValueError, naming `what`, for a bad shape or values."""
     extra = np.zeros((count, 3)) if apart is None else np.asarray(apart, np.float64)
     if extra.shape != (count, 3) or not np.isfinite(extra).all():
         raise ValueError(f"{what}: apart of shape {extra.shape}; needed finite velocities ({count}, 3), m/s")
     return extra
 
 
-def _matrix(rotation: NpOrJax) -> np.ndarray:
-    return Rotation.from_quat(np.asarray(rotation, np.float64), scalar_first=True).as_matrix()
-
-
-def _product(a: NpOrJax, b: NpOrJax) -> np.ndarray:
-    first, second = (Rotation.from_quat(np.asarray(q, np.float64), scalar_first=True) for q in (a, b))
-    return (first * second).as_quat(scalar_first=True)
-
-
-def _alone(waves: Waves, matter: Matter, slot: int, what: str) -> None:
+def _check_single(waves: Waves, matter: Matter, slot: int, what: str) -> None:
+    """Raise ValueError, naming `what`, unless a wave is present and the only one of its part."""
     check_present(waves, slot, what)
     part = np.asarray(matter.part)
     if np.sum((part == part[slot]) & (np.asarray(waves.presence) > 0.5)) > 1:
-        raise ValueError(
-            f"{what}: wave {slot} is one of several of part {part[slot]}; take the part to pieces (come_apart) first"
-        )
+        raise ValueError(f"{what}: wave {slot} is one of several of part {part[slot]}; separate the part (come_apart) first")

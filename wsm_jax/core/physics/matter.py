@@ -1,4 +1,4 @@
-"""What the waves of a core are made of, and how they hang together: all that physics needs and a snapshot does not show."""
+"""Physical properties of waves and the joints between them: the data of physics that a snapshot does not contain."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -18,12 +18,12 @@ JOINTS = {
     "ball": (1, 1, 1, 0, 0, 0),
     "slide": (1, 1, 0, 1, 1, 1),
 }
-"""Kind of joint -> which of three shifts and three turns it holds, in its own frame, whose z is its axis."""
+"""Kind of joint -> mask of held translations and rotations along x, y, z in its own frame; z is its axis."""
 
 
 @pytree
 class Matter:
-    """Physical properties, one column a wave. Two waves in contact take the larger of each coefficient, as in MuJoCo."""
+    """Physical properties, one entry per wave. Two waves in contact take the larger of each coefficient, as in MuJoCo."""
 
     mass: Float[NpOrJax, " N"]
     """kg."""
@@ -34,9 +34,9 @@ class Matter:
     restitution: Float[NpOrJax, " N"]
     """Speed after an impact over speed before it, 0..1."""
     part: Int[NpOrJax, " N"]
-    """Waves of one number move as one rigid body; the number is the slot of one of them."""
+    """Waves with equal numbers form one rigid body; the number is the slot of one of them."""
     held: Bool[NpOrJax, " N"]
-    """Does not feel forces: at rest, or moving on as it does."""
+    """True for waves without forces: at rest, or in constant motion."""
 
 
 @pytree
@@ -48,9 +48,9 @@ class Joints:
     b: Int[NpOrJax, " J"]
     """Wave B."""
     holds: Float[NpOrJax, "J 6"]
-    """Which of three shifts and three turns are held, 0 or 1, as in JOINTS."""
+    """Mask of held translations and rotations, 0 or 1, as in JOINTS."""
     anchor_a: Float[NpOrJax, "J 3"]
-    """Place of the joint in the frame of A, m."""
+    """Position of the joint in the frame of A, m."""
     anchor_b: Float[NpOrJax, "J 3"]
     frame_a: Float[NpOrJax, "J 4"]
     """Joint frame to the frame of A, quaternion."""
@@ -66,11 +66,10 @@ def matter(
     rolling: float = 0.0,
     restitution: float = 0.3,
 ) -> Matter:
-    """Uniform matter (density in kg/m^3) for waves [N]: mass from the volume; the waves of one object move as one; scenery
-    (instance 0) and empty slots are held, and have no coefficients of their own.
+    """Uniform matter for waves [N]: mass from volume and density (kg/m^3), one rigid part per object.
 
-    An object with `joints` between its waves is of several parts: each wave that a joint names is one, and takes along those
-    of the object's other waves whose centres are nearest to its own.
+    Scenery (instance 0) and empty slots are held and have coefficients 0. An object with `joints` between its waves has several
+    parts: one for each jointed wave, with the other waves whose centres are nearest to it.
 
     Raises ValueError for a density that is not positive, or a negative coefficient.
     """
@@ -99,7 +98,7 @@ def matter(
 
 
 def _by_joints(waves: Waves, joints: Joints, instance: np.ndarray, free: np.ndarray, part: np.ndarray) -> np.ndarray:
-    """The part of every wave where those that joints tie within an object are parts of their own."""
+    """Part of every wave, with objects split at their internal joints."""
     part, centre = part.copy(), np.asarray(waves.centre, np.float64)
     a, b = np.asarray(joints.a), np.asarray(joints.b)
     inside = (instance[a] == instance[b]) & (a != b) & np.any(np.asarray(joints.holds) > 0, 1)
@@ -113,14 +112,14 @@ def _by_joints(waves: Waves, joints: Joints, instance: np.ndarray, free: np.ndar
 
 
 def acting(present: Bool[Array, "*lead N"], joints: Joints) -> Bool[Array, "*lead J"]:
-    """Which joints hold anything, between waves that are there."""
+    """Mask of joints that hold an axis and connect present waves."""
     return jnp.any(jnp.asarray(joints.holds) > 0, -1) & present[..., joints.a] & present[..., joints.b]
 
 
 def checked_world(waves: Waves, matter: Matter, joints: Joints | None, what: str) -> Joints:
-    """The joints, or none at all. Raises ValueError, naming `what`, where waves, matter and joints do not belong together.
+    """Validate a world and return its joints (possibly none). Raises ValueError, naming `what`, for inconsistent inputs.
 
-    Values that jit traces are not looked at, only shapes.
+    For traced values only the shapes are checked.
     """
     joints = no_joints() if joints is None else joints
     shape = np.shape(waves.presence)
@@ -148,7 +147,7 @@ def checked_world(waves: Waves, matter: Matter, joints: Joints | None, what: str
 
 
 def side_by_side(worlds: Sequence[tuple[Waves, Matter]]) -> tuple[Waves, Matter]:
-    """Separate worlds of equally many slots as one, one after the other: for `worlds` of dynamics.step.
+    """Concatenate separate worlds with the same number of slots, for `worlds` of dynamics.step.
 
     Raises ValueError for worlds of different numbers of slots.
     """
@@ -174,8 +173,7 @@ def joint(
 ) -> Joints:
     """One joint of waves [N] between slots `a` and `b`, at the world point `anchor` (m) about (or along) a world `axis`.
 
-    Several: `join(...)`. Raises ValueError for an unknown kind, a slot that is not there, a joint of a wave with itself, or
-    an axis without direction.
+    Several: `join(...)`. Raises ValueError for an unknown kind, a slot out of range, equal slots, or a bad axis or anchor.
     """
     if kind not in JOINTS:
         raise ValueError(f"joint: kind {kind!r}; needed one of {sorted(JOINTS)}")
@@ -186,30 +184,30 @@ def joint(
     if z.shape != (3,) or not np.isfinite(z).all() or np.linalg.norm(z) < 1e-9:
         raise ValueError(f"joint: axis {axis}; needed a direction: three numbers")
     z = z / np.linalg.norm(z)
-    place = np.asarray(anchor, np.float64)
-    if place.shape != (3,) or not np.isfinite(place).all():
+    position = np.asarray(anchor, np.float64)
+    if position.shape != (3,) or not np.isfinite(position).all():
         raise ValueError(f"joint: anchor {anchor}; needed three finite numbers (m)")
     x = np.cross(z, np.eye(3)[np.argmin(np.abs(z))])
     x = x / np.linalg.norm(x)
     frame = np.stack([x, np.cross(z, x), z], -1)
     sides: dict[str, np.ndarray] = {}
     for name, slot in (("a", a), ("b", b)):
-        turn = np.asarray(quaternion_to_matrix(waves.rotation[slot]), np.float64)
-        local = turn.T @ (place - np.asarray(waves.centre[slot]))
+        matrix = np.asarray(quaternion_to_matrix(waves.rotation[slot]), np.float64)
+        local = matrix.T @ (position - np.asarray(waves.centre[slot]))
         sides[f"anchor_{name}"] = local.astype(np.float32)[None]
-        sides[f"frame_{name}"] = matrix_to_quaternion(turn.T @ frame)[None]
+        sides[f"frame_{name}"] = matrix_to_quaternion(matrix.T @ frame)[None]
     slots = {name: np.asarray([slot], np.int32) for name, slot in (("a", a), ("b", b))}
     return Joints(holds=np.asarray([JOINTS[kind]], np.float32), **slots, **sides)
 
 
 def join(*joints: Joints) -> Joints:
-    """Several joints as one."""
+    """Concatenate joints."""
     names = ("a", "b", "holds", "anchor_a", "anchor_b", "frame_a", "frame_b")
     return Joints(**{name: np.concatenate([np.asarray(getattr(j, name)) for j in joints]) for name in names})
 
 
 def no_joints() -> Joints:
-    """None at all."""
+    """Joints of length 0."""
     return Joints(
         *(np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros((0, 6), np.float32)),
         *(np.zeros((0, width), np.float32) for width in (3, 3, 4, 4)),

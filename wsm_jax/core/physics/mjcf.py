@@ -1,14 +1,14 @@
-"""Waves as a MuJoCo model (MJCF), and MuJoCo as the engine that moves them.
+"""Export of waves to MuJoCo (MJCF), and simulation by MuJoCo.
 
-A wave becomes a sphere or an ellipsoid where it is one, else the convex mesh of points on its surface. A contact of MuJoCo is a
-spring and damper of natural frequency w and damping ratio zeta that cannot pull, so it ends when its force is zero, and the
-restitution is
+A wave becomes a sphere or an ellipsoid if its exponents are 1, else the convex mesh of points on its surface. A contact in
+MuJoCo is a spring and damper of natural frequency w and damping ratio zeta that cannot pull, so it ends when its force is zero,
+and the restitution is
 
     e = exp(-(pi - 2 asin zeta) zeta / sqrt(1 - zeta^2))          (from 1 at zeta = 0 down to exp(-2) at zeta = 1)       (1)
 """
 
 # pyright: reportAttributeAccessIssue=false
-# (MuJoCo's compiled modules carry no types)
+# (MuJoCo's compiled modules have no type annotations)
 
 from collections.abc import Sequence
 from typing import Any
@@ -41,12 +41,12 @@ def damping_ratio(restitution: float) -> float:
 
 
 def numbers(values: NpOrJax | Sequence[Any]) -> str:
-    """Numbers as MJCF wants them."""
+    """Numbers in MJCF format."""
     return " ".join(f"{x:.9g}" for x in np.ravel(values))
 
 
 def geom_shape(name: str, scale: Float[NpOrJax, "3"], exponents: Float[NpOrJax, "2"]) -> tuple[str, str]:
-    """The mesh asset of a wave ("" where it needs none) and the attributes of its geom that give the shape."""
+    """Mesh asset of a wave ("" if none is needed), and the shape attributes of its geom."""
     if np.all(np.asarray(exponents) == 1.0):
         if np.ptp(scale) == 0.0:
             return "", f'type="sphere" size="{scale[0]:.9g}"'
@@ -62,11 +62,11 @@ def to_mjcf(
     gravity: tuple[float, float, float] = GRAVITY_M_S2,
     timestep: float = 1 / 960,
 ) -> str:
-    """The MJCF text of waves [N]: one body a part, named "part<slot>", one geom a wave, named "wave<slot>".
+    """The MJCF text of waves [N]: one body per part, named "part<slot>", one geom per wave, named "wave<slot>".
 
-    A part hangs in the tree below the part that a joint ties it to, as MuJoCo wants it; other parts move freely; held parts are
-    of the world; joints with a wave that is not there are left out. Raises ValueError for joints that close a loop, a fixed
-    joint (give its waves one part instead), a part that is held but moves, and as `step` of dynamics.py does.
+    A jointed part is a child of the part at the other side of its joint; other parts move freely; held parts are static; joints
+    with absent waves are omitted. Raises ValueError for joints that close a loop, a fixed joint (give its waves one part
+    instead), a held part that moves, and as `step` of dynamics.py does.
     """
     joints = _acting(waves, checked_world(waves, matter, joints, "to_mjcf"))
     tree = _tree(waves, matter, joints)
@@ -80,7 +80,7 @@ def to_mjcf(
         rolling = float(matter.rolling[n])
         scenery = bool(matter.held[n])
         texts[int(part[n])] += (
-            f'<geom name="wave{n}" {shape} pos="{numbers(model.offset[n])}" quat="{numbers(model.turn[n])}" '
+            f'<geom name="wave{n}" {shape} pos="{numbers(model.offset[n])}" quat="{numbers(model.rotation[n])}" '
             f'mass="{0.0 if scenery else float(matter.mass[n]):.9g}" condim="{6 if rolling else 3}" '
             f'friction="{float(matter.friction[n]):.9g} {rolling:.9g} {rolling:.9g}" '
             + ('solmix="1e-9"/>' if scenery else f'solref="{1 / (zeta * CONTACT_OMEGA):.9g} {zeta:.9g}"/>')
@@ -103,7 +103,7 @@ def to_mjcf(
     for p in roots:
         moving = np.abs(np.concatenate([state.velocity[p], state.momentum[p]])).max()
         if model.inverse_mass[p] == 0.0 and moving > 0:
-            raise ValueError(f"to_mjcf: part {p} is held and moves at {moving:.3g}; MuJoCo's static bodies rest")
+            raise ValueError(f"to_mjcf: part {p} is held and moves at {moving:.3g}; static bodies in MuJoCo do not move")
     free = "".join(body(p, np.zeros(3), "<freejoint/>" if model.inverse_mass[p] > 0 else "") for p in roots)
     joined = {(int(part[a]), int(part[b])) for a, b in zip(np.asarray(joints.a), np.asarray(joints.b), strict=True)}
     apart = "".join(f'<exclude body1="part{a}" body2="part{b}"/>' for a, b in sorted(joined))
@@ -115,13 +115,13 @@ def to_mjcf(
 
 
 def _acting(waves: Waves, joints: Joints) -> Joints:
-    """The joints that hold anything, between waves that are there."""
+    """The joints that hold an axis and connect present waves."""
     acts = np.asarray(acting(jnp.asarray(waves.presence) > 0.5, joints))
     return jax.tree.map(lambda x: np.asarray(x)[acts], joints)
 
 
 def _tree(waves: Waves, matter: Matter, joints: Joints) -> dict[int, list[tuple[int, str]]]:
-    """Part -> the parts that hang below it, each with its joint element. Held parts come first as parents."""
+    """Part -> its child parts, each with its joint element. Held parts come first as parents."""
     model, state = jax.device_get(bodies(waves, matter))
     part = np.asarray(matter.part)
     edges = []
@@ -131,23 +131,23 @@ def _tree(waves: Waves, matter: Matter, joints: Joints) -> dict[int, list[tuple[
             raise ValueError(f"to_mjcf: joint {j} is {kind or 'of no known kind'}; needed a hinge, ball or slide (or one part)")
         a = int(joints.a[j])
         anchor = np.asarray(waves.centre[a]) + np.asarray(quaternion_to_matrix(waves.rotation[a])) @ joints.anchor_a[j]
-        turn = np.asarray(quaternion_to_matrix(waves.rotation[a])) @ np.asarray(quaternion_to_matrix(joints.frame_a[j]))
-        edges.append((int(part[a]), int(part[joints.b[j]]), kind, anchor, turn[:, 2]))
+        axes = np.asarray(quaternion_to_matrix(waves.rotation[a])) @ np.asarray(quaternion_to_matrix(joints.frame_a[j]))
+        edges.append((int(part[a]), int(part[joints.b[j]]), kind, anchor, axes[:, 2]))
     held = model.inverse_mass == 0.0
     tree: dict[int, list[tuple[int, str]]] = {}
     reached = {p for a, b, *_ in edges for p in (a, b) if held[p]} or ({edges[0][0]} if edges else set())
     while edges:
-        found = next((e for e in edges if (e[0] in reached) != (e[1] in reached)), None)
-        if found is None:
+        edge = next((e for e in edges if (e[0] in reached) != (e[1] in reached)), None)
+        if edge is None:
             if any(e[0] in reached for e in edges):
                 raise ValueError("to_mjcf: the joints close a loop; MuJoCo's bodies form a tree")
             reached.add(edges[0][0])
             continue
-        edges.remove(found)
-        parent, child = found[:2] if found[0] in reached else found[1::-1]
-        place = f'pos="{numbers(found[3] - state.centre[child])}"'
-        axis = "" if found[2] == "ball" else f' axis="{numbers(found[4])}"'
-        tree.setdefault(parent, []).append((child, f'<joint name="joint{child}" type="{found[2]}" {place}{axis}/>'))
+        edges.remove(edge)
+        parent, child = edge[:2] if edge[0] in reached else edge[1::-1]
+        position = f'pos="{numbers(edge[3] - state.centre[child])}"'
+        axis = "" if edge[2] == "ball" else f' axis="{numbers(edge[4])}"'
+        tree.setdefault(parent, []).append((child, f'<joint name="joint{child}" type="{edge[2]}" {position}{axis}/>'))
         reached.add(child)
     return tree
 
@@ -162,9 +162,9 @@ def simulate(
     substeps: int = 120,
     gravity: tuple[float, float, float] = GRAVITY_M_S2,
 ) -> Waves:
-    """The waves [K+1 N ...] at every tick by MuJoCo, as `dynamics.rollout` gives them by ours, as NumPy.
+    """The waves [K+1 N ...] at every tick, simulated by MuJoCo in place of `dynamics.rollout`; NumPy.
 
-    Raises ValueError for worlds that MuJoCo cannot have: see `to_mjcf`.
+    Raises ValueError for worlds that MuJoCo does not support: see `to_mjcf`.
     """
     import mujoco
 
@@ -180,7 +180,7 @@ def simulate(
 
 
 def _set_velocities(mujoco, model, data, waves: Waves, matter: Matter) -> None:
-    """Generalised velocities with which the bodies move as the waves do (least squares, for what joints cannot follow)."""
+    """Set generalised velocities to match the motion of the waves (least squares, for motion that joints prevent)."""
     mujoco.mj_forward(model, data)
     rows, wanted = [], []
     bodies_of, state = jax.device_get(bodies(waves, matter))
@@ -196,7 +196,7 @@ def _set_velocities(mujoco, model, data, waves: Waves, matter: Matter) -> None:
 
 
 def _state(mujoco, model, data, waves: Waves, matter: Matter, local: Bodies) -> Waves:
-    """The waves as MuJoCo has them now."""
+    """The waves in the current state of MuJoCo."""
     mujoco.mj_forward(model, data)
     fields = {name: np.array(getattr(waves, name)) for name in ("centre", "rotation", "velocity", "angular_velocity")}
     for n in np.flatnonzero((np.asarray(waves.presence) > 0.5) & ~np.asarray(matter.held)):
@@ -204,9 +204,9 @@ def _state(mujoco, model, data, waves: Waves, matter: Matter, local: Bodies) -> 
         linear, angular = np.zeros((3, model.nv)), np.zeros((3, model.nv))
         body = model.geom_bodyid[geom]
         fields["centre"][n] = data.xpos[body] + data.xmat[body].reshape(3, 3) @ local.offset[n]
-        turned = np.zeros(4)
-        mujoco.mju_mulQuat(turned, data.xquat[body], np.asarray(local.turn[n], np.float64))
-        fields["rotation"][n] = turned
+        rotation = np.zeros(4)
+        mujoco.mju_mulQuat(rotation, data.xquat[body], np.asarray(local.rotation[n], np.float64))
+        fields["rotation"][n] = rotation
         mujoco.mj_jac(model, data, linear, angular, np.asarray(fields["centre"][n], np.float64), body)
         fields["velocity"][n], fields["angular_velocity"][n] = linear @ data.qvel, angular @ data.qvel
     return waves.replace(**fields)  # type: ignore[attr-defined]

@@ -1,8 +1,8 @@
-"""The impulses of contacts and joints: equations (2) to (4) of dynamics.py.
+"""Impulses of contacts and joints: equations (2) to (4) of dynamics.py.
 
-Gauss-Seidel over the points of one contact, Jacobi over contacts with split masses: each of the n that share a body sees a
-body of mass m/n of its own, and the impulses of all are added up (Tonge, Benevolenski and Voroshilov 2012). In turn with the
-contacts, all joints are solved at once by their whole matrix: a chain is stiff at any ratio of masses.
+Gauss-Seidel over the points of one contact, Jacobi over contacts with split masses: each of the n contacts of a body acts on a
+separate body of mass m/n, and their impulses are summed (Tonge, Benevolenski and Voroshilov 2012). Alternating with the
+contacts, all joints are solved at once by their full matrix, so a chain is stiff at any mass ratio.
 """
 
 import jax
@@ -25,7 +25,7 @@ class Motion:
 
 @pytree
 class Inverse:
-    """Inverse masses (1/kg) and inertias (world, 1/(kg m^2)) of the parts, [N]; 0 for what is held."""
+    """Inverse masses (1/kg) and inertias (world, 1/(kg m^2)) of the parts, [N]; 0 for held parts."""
 
     mass: Array
     inertia: Matrix
@@ -52,12 +52,12 @@ class Contacts:
     restitution: Array
     """[P]"""
     active: Array
-    """[P]: whether it can take part at all."""
+    """[P], mask of contacts that can have impulses."""
 
 
 @pytree
-class Rows:
-    """J joints of 6 rows: three shifts, three turns along the axes of the joint."""
+class JointRows:
+    """J joints of 6 constraint rows: three translations, three rotations along the axes of the joint."""
 
     a: Array
     b: Array
@@ -72,7 +72,7 @@ class Rows:
 
 @pytree
 class Impulses:
-    """Accumulated impulses: along the normals, tangential and turning, [Q P], and of the joints' rows, [J 6]."""
+    """Accumulated impulses: along the normals, tangential and angular, [Q P], and of the joint rows, [J 6]."""
 
     normal: Array
     tangent: Vector
@@ -85,10 +85,10 @@ def no_impulses(points: tuple[int, int], joints: int) -> Impulses:
     return Impulses(jnp.zeros(points), Vector.zeros(points), Vector.zeros(points), jnp.zeros((joints, 6)))
 
 
-def totals(contacts: Contacts, rows: Rows, impulses: Impulses, parts: int) -> tuple[Vector, Vector]:
-    """The sum of the impulses on each part (kg m/s) and of their moments about its centre of mass, [N].
+def totals(contacts: Contacts, rows: JointRows, impulses: Impulses, parts: int) -> tuple[Vector, Vector]:
+    """Sum of the impulses on each part (kg m/s) and of their moments about its centre of mass, [N].
 
-    What A gets, B gets with the other sign.
+    A and B get opposite impulses.
     """
     push = contacts.normal * impulses.normal + impulses.tangent
     turn_a = (contacts.arm_a.cross(push) + impulses.turning).map(_over_points)
@@ -127,42 +127,42 @@ def solve(
     inverse: Inverse,
     contacts: Contacts,
     target: Array,
-    rows: Rows,
+    rows: JointRows,
     off: Array | None,
     impulses: Impulses,
     sweeps: int,
 ) -> Impulses:
-    """Impulses after which normal velocities at the contacts are at least `target` [Q P] (m/s), and the joints do not give way.
+    """Impulses that make the normal velocities at contacts at least `target` [Q P] (m/s) and keep the joints closed.
 
-    `off` [J 6] are the velocities (m/s, rad/s) that the joints should lose in `motion`, which is without impulses; none: those
-    that it has. Of impulses they change as velocities do, so that the problem is a convex one, and sweeps cannot run away.
-    `impulses` is where to begin.
+    `motion` is without impulses. `off` [J 6] are the velocities (m/s, rad/s) that the joints must remove; None: those of
+    `motion`. Impulses change them linearly, as they change velocities, so the problem is convex and the sweeps are stable.
+    `impulses` is the warm start.
     """
     parts = len(inverse.mass)
     sharing = jnp.zeros(parts).at[contacts.a].add(contacts.active).at[contacts.b].add(contacts.active)
     split = jax.tree.map(lambda x: jnp.maximum(sharing, 1.0) * x, inverse)
     response = _joint_responses(rows, inverse) if len(rows.a) else None
     of_a, of_b = (jax.tree.map(lambda x, part=part: x[part], split) for part in (contacts.a, contacts.b))
-    softness = _softness(contacts, of_a, of_b)
+    compliance = _compliance(contacts, of_a, of_b)
 
-    bent = 0.0 if off is None else off - _row_speeds(rows, motion)
+    bias = 0.0 if off is None else off - _row_speeds(rows, motion)
 
     def sweep(_, impulses: Impulses) -> Impulses:
         linear, angular = totals(contacts, rows, impulses, parts)
         now = after(motion, inverse, linear, angular)
-        normal, tangent, turning = _contact_sweep(now, of_a, of_b, contacts, softness, target, impulses)
+        normal, tangent, turning = _contact_sweep(now, of_a, of_b, contacts, compliance, target, impulses)
         pressed = Impulses(normal, tangent, turning, impulses.joint)
         if response is None:
             return pressed
         linear, angular = totals(contacts, rows, pressed, parts)
-        left = _row_speeds(rows, after(motion, inverse, linear, angular)) + bent
-        change = apply(response, left.reshape(-1)).reshape(left.shape)
+        error = _row_speeds(rows, after(motion, inverse, linear, angular)) + bias
+        change = apply(response, error.reshape(-1)).reshape(error.shape)
         return pressed.replace(joint=pressed.joint - change)  # type: ignore[attr-defined]
 
     return jax.lax.fori_loop(0, sweeps, sweep, impulses)
 
 
-def _row_speeds(rows: Rows, motion: Motion) -> Array:
+def _row_speeds(rows: JointRows, motion: Motion) -> Array:
     """Velocity of B against A along the rows, [J 6]."""
     velocity, spin = motion.velocity.array(), motion.spin.array()
     at_b = velocity[rows.b] + jnp.cross(spin[rows.b], rows.arm_b)
@@ -171,11 +171,11 @@ def _row_speeds(rows: Rows, motion: Motion) -> Array:
     return combine(both, rows.axes[:, None]).reshape(-1, 6)
 
 
-def _joint_responses(rows: Rows, inverse: Inverse) -> Array:
+def _joint_responses(rows: JointRows, inverse: Inverse) -> Array:
     """Impulses along all rows of all joints per velocities along them, [6J 6J]: the inverse of J M^-1 J^T; 0 for free rows.
 
-    In float32 with a relative softness of 1e-5, so that joints which say a thing twice (a closed loop) do no harm; `solve`
-    asks again for what is left.
+    In float32 with a relative softness of 1e-5, so that redundant joints (a closed loop) do not make it singular; the sweeps of
+    `solve` correct the remaining error.
     """
     inertia = jnp.stack([row.array() for row in vars(inverse.inertia).values()], -2)
     part = jnp.concatenate([rows.a, rows.b])
@@ -198,18 +198,18 @@ def _joint_responses(rows: Rows, inverse: Inverse) -> Array:
 
 
 @pytree
-class Softness:
-    """What impulses do at the points of the contacts: velocity changes per impulse."""
+class Compliance:
+    """Velocity changes per impulse at contact points."""
 
     normal: Vector
-    """[Q P]: the change of the velocity there by an impulse along the normal."""
+    """[Q P], change of the point velocity by an impulse along the normal."""
     across: Array
-    """[Q P]: the largest that an impulse in any direction makes."""
+    """[Q P], upper bound of the change by an impulse in any direction."""
     turning: Array
-    """[P]: the largest change of the angular velocity by a moment."""
+    """[P], upper bound of the change of the angular velocity by a moment."""
 
 
-def _softness(contacts: Contacts, of_a: Inverse, of_b: Inverse) -> Softness:
+def _compliance(contacts: Contacts, of_a: Inverse, of_b: Inverse) -> Compliance:
     rows = [
         one + other
         for one, other in zip(
@@ -220,13 +220,13 @@ def _softness(contacts: Contacts, of_a: Inverse, of_b: Inverse) -> Softness:
     n, zero = contacts.normal, jnp.zeros_like(mass)
     rows = [row + Vector(*(mass if i == j else zero for j in range(3))) for i, row in enumerate(rows)]
     inertia = [one + other for one, other in zip(vars(of_a.inertia).values(), vars(of_b.inertia).values(), strict=True)]
-    # a symmetric matrix changes no vector by more than its largest row sum
+    # the largest row sum bounds the norm of a symmetric matrix
     across, turning = (_largest([_size(row) for row in some]) for some in (rows, inertia))
-    return Softness(Vector(*(row.dot(n) for row in rows)), jnp.maximum(across, 1e-12), jnp.maximum(turning, 1e-12))
+    return Compliance(Vector(*(row.dot(n) for row in rows)), jnp.maximum(across, 1e-12), jnp.maximum(turning, 1e-12))
 
 
 def _size(vector: Vector) -> Array:
-    """The sum of the magnitudes of the components."""
+    """L1 norm."""
     return jnp.abs(vector.x) + jnp.abs(vector.y) + jnp.abs(vector.z)
 
 
@@ -235,14 +235,14 @@ def _largest(values: list[Array]) -> Array:
 
 
 def _point_response(arm: Vector, inertia: Matrix) -> list[Vector]:
-    """Rows of the velocity of a point per impulse at it that comes from turning: [r]x^T I^-1 [r]x."""
+    """JointRows of the velocity of a point per impulse at it that comes from turning: [r]x^T I^-1 [r]x."""
     # r x each row of a matrix is its product with [r]x^T
     half = Matrix(*(arm.cross(row) for row in vars(inertia).values())).transposed
     return [arm.cross(row) for row in vars(half).values()]
 
 
 def _contact_sweep(
-    motion: Motion, of_a: Inverse, of_b: Inverse, contacts: Contacts, softness: Softness, target: Array, impulses: Impulses
+    motion: Motion, of_a: Inverse, of_b: Inverse, contacts: Contacts, compliance: Compliance, target: Array, impulses: Impulses
 ) -> tuple[Array, Vector, Vector]:
     """One Gauss-Seidel sweep over the points of each contact; the new impulses."""
     n = contacts.normal
@@ -256,7 +256,7 @@ def _contact_sweep(
         relative = relative + pushed * (pressed - pressing)
         along = relative - n * relative.dot(n)
         rubbed = _within(rubbing - along * (1.0 / across), contacts.friction * pressed)
-        rolled = _within(rolling - (wb - wa) * (1.0 / softness.turning), contacts.rolling * pressed)
+        rolled = _within(rolling - (wb - wa) * (1.0 / compliance.turning), contacts.rolling * pressed)
         push = n * (pressed - pressing) + rubbed - rubbing
         twist = rolled - rolling
         moving = (
@@ -270,10 +270,10 @@ def _contact_sweep(
         for part in (contacts.a, contacts.b)
         for vector in (motion.velocity, motion.spin)
     )
-    points = contacts.arm_a, contacts.arm_b, softness.normal, softness.across, target
+    points = contacts.arm_a, contacts.arm_b, compliance.normal, compliance.across, target
     return jax.lax.scan(at_point, start, (*points, impulses.normal, impulses.tangent, impulses.turning))[1]
 
 
 def _within(vector: Vector, radius: Array) -> Vector:
-    """The vector, shortened to `radius`."""
+    """The vector, limited to length `radius`."""
     return vector * jnp.minimum(1.0, radius * jax.lax.rsqrt(vector.dot(vector) + 1e-24))

@@ -1,7 +1,7 @@
-"""Vectors whose components are arrays of their own, (x, y, z), with the pairs of waves on the last axis.
+"""Vectors and matrices as separate component arrays (x, y, z), with the pairs of waves on the last axis.
 
-XLA runs an array [pairs 3] three numbers at a time; of three arrays [pairs] it makes a few loops along all pairs. The shapes of
-the components broadcast: a Vector [Q P] times a number [P], and so on.
+XLA vectorises an array [pairs 3] over three numbers only, but three arrays [pairs] over all pairs. The shapes of components
+broadcast: a Vector [Q P] times a number [P], and so on.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ class Vector:
 
     @classmethod
     def of(cls, array: NpOrJax) -> "Vector":
-        """Of an array [... 3]."""
+        """Vector from an array [... 3]."""
         array = jnp.asarray(array)
         return cls(array[..., 0], array[..., 1], array[..., 2])
 
@@ -31,11 +31,11 @@ class Vector:
         return cls(jnp.zeros(shape), jnp.zeros(shape), jnp.zeros(shape))
 
     def array(self) -> Array:
-        """[... 3]"""
+        """Array [... 3]."""
         return jnp.stack([self.x, self.y, self.z], -1)
 
     def map(self, change: Callable[[Array], Array]) -> "Vector":
-        """Of changed components."""
+        """Apply a function to each component."""
         return Vector(change(self.x), change(self.y), change(self.z))
 
     def __add__(self, other: "Vector") -> "Vector":
@@ -61,7 +61,7 @@ class Vector:
         )
 
     def unit(self) -> "Vector":
-        """Of length 1."""
+        """Normalise to length 1."""
         return self * jax.lax.rsqrt(self.dot(self))
 
 
@@ -75,7 +75,7 @@ class Matrix:
 
     @classmethod
     def of(cls, array: NpOrJax) -> "Matrix":
-        """Of an array [... 3 3]."""
+        """Matrix from an array [... 3 3]."""
         array = jnp.asarray(array)
         return cls(*(Vector.of(array[..., i, :]) for i in range(3)))
 
@@ -84,21 +84,21 @@ class Matrix:
         return Matrix(*(Vector(*(getattr(row, name) for row in (self.x, self.y, self.z))) for name in "xyz"))
 
     def apply(self, vector: Vector) -> Vector:
-        """The product with a column."""
+        """Matrix-vector product."""
         return Vector(self.x.dot(vector), self.y.dot(vector), self.z.dot(vector))
 
     def combine(self, weights: Vector) -> Vector:
-        """The sum of the rows with weights: a rotation matrix applied the other way round."""
+        """Weighted sum of the rows: the transposed matrix times a vector."""
         return self.x * weights.x + self.y * weights.y + self.z * weights.z
 
 
 def chosen(vector: Vector, index: Array) -> Vector:
-    """The entry `index` [...] of the first axis of components [n ...]; a sum of one term costs less than a gather."""
+    """Entry `index` [...] of the first axis of components [n ...], as a masked sum, which is faster than a gather."""
     count = vector.x.shape[0]
-    here = jnp.arange(count).reshape(count, *[1] * index.ndim) == index
-    return vector.map(lambda x: jnp.sum(jnp.where(here, x, 0.0), 0))
+    mask = jnp.arange(count).reshape(count, *[1] * index.ndim) == index
+    return vector.map(lambda x: jnp.sum(jnp.where(mask, x, 0.0), 0))
 
 
 def stacked(vectors: list[Vector]) -> Vector:
-    """Vectors of one shape [...] as one [n ...]."""
+    """Stack vectors of one shape [...] to [n ...]."""
     return Vector(*(jnp.stack([getattr(v, name) for v in vectors]) for name in "xyz"))
