@@ -19,6 +19,7 @@ check ruff check .
 check ruff format --check .
 check lint-imports --no-logo
 check pyright
+if command -v mkdocs >/dev/null; then check bash launch/docs.sh; fi
 # one test file per process, as many processes as cores, because most of the time is compilation; in the order of names,
 # because the longest file, the chain, is early there and would be last in the order of xdist
 check python -m pytest --timeout=900 --numprocesses=logical --maxprocesses=4 --dist=loadfile --no-loadscope-reorder

@@ -17,6 +17,7 @@ from wsm_jax.layers.transformer import SwiGLU, dense
 from wsm_jax.training import Context
 
 
+# --8<-- [start:network]
 class PointFlow(nn.Module):
     """Velocity of points [B 2] at a level [B]."""
 
@@ -29,6 +30,10 @@ class PointFlow(nn.Module):
         return dense(2, ("embed", "channels"), name="out")(h)
 
 
+# --8<-- [end:network]
+
+
+# --8<-- [start:objective]
 @dataclasses.dataclass(frozen=True)
 class PointObjective:
     """Flow matching; with a frozen base the network learns what the base leaves over."""
@@ -61,6 +66,10 @@ class PointObjective:
         return training_flops(lambda *a: self.loss(*a)[0], params, self.batch(rows), jax.random.key(0), frozen)
 
 
+# --8<-- [end:objective]
+
+
+# --8<-- [start:data]
 @dataclasses.dataclass(frozen=True)
 class Ring:
     """Points at a distance from the origin; batch i is a function of i."""
@@ -96,6 +105,10 @@ class RingBatches:
         self.position = state
 
 
+# --8<-- [end:data]
+
+
+# --8<-- [start:sampler]
 @dataclasses.dataclass(frozen=True)
 class PointSampler:
     """Points from noise, with the sum of the velocities of both stages."""
@@ -119,6 +132,10 @@ class PointSampler:
         return np.asarray(integrate(velocity, noise, jnp.linspace(0.0, 1.0, self.steps + 1), EULER))
 
 
+# --8<-- [end:sampler]
+
+
+# --8<-- [start:report]
 @dataclasses.dataclass(frozen=True)
 class RadiusReport:
     """Mean distance of samples from the ring."""
@@ -135,6 +152,10 @@ class RadiusReport:
         return Measured(metrics | {"n": self.count}, {"radius_error": ("<=", 0.5, "distance of points from the ring")})
 
 
+# --8<-- [end:report]
+
+
+# --8<-- [start:scatter]
 @dataclasses.dataclass(frozen=True)
 class Scatter:
     """Draws samples while a stage trains."""
@@ -152,6 +173,9 @@ class Scatter:
             return {"points": picture, "spread": float(points.std())}
 
         return draw
+
+
+# --8<-- [end:scatter]
 
 
 __all__ = ["PointFlow", "PointObjective", "PointSampler", "RadiusReport", "Ring", "Scatter"]
