@@ -65,10 +65,7 @@ NOT_MIRRORED = {
     "data_pipelines.recording.rlds_features": "data_pipelines/recording/test_rlds.py: needs the records that they describe",
     "data_pipelines.simulation.camera_path": "data_pipelines/simulation/test_scene.py: paths avoid the objects of a scene",
     "data_pipelines.simulation.mujoco_renderer": "data_pipelines/simulation/test_simulate.py: needs a scene of MuJoCo",
-    "data_pipelines.wsv.collection": "data_pipelines/loading/test_source.py: needs several datasets",
-    "data_pipelines.wsv.folder": "data_pipelines/wsv/test_object_store.py: local folders and buckets are one interface",
     "data_pipelines.wsv.manifest": "data_pipelines/wsv/test_clip.py: layouts and clips are checked together",
-    "data_pipelines.wsv.moments": "data_pipelines/wsv/test_writer.py: statistics of what was written",
     "data_pipelines.wsv.picture": "data_pipelines/wsv/test_clip.py: codecs of the frames of a clip",
     "data_pipelines.wsv.shard": "data_pipelines/wsv/test_writer.py: internal to the writer",
     "data_pipelines.wsv.verify": "data_pipelines/wsv/test_repair.py: what verify reports, repair restores",
@@ -106,7 +103,6 @@ SAME_NAME = {
     "Grid": "voxels; tiles of a picture",
     "Layout": "of a dataset on disk; of the state of the wave bridge",
     "Lens": "of a depth camera; of a photo",
-    "Reading": "of a recording; of a dataset for advice",
     "Style": "of simulated scenes; codes of the wave bridge",
     "Task": "piece of work of ingestion; path of levels of the world flow",
 }
