@@ -1,7 +1,7 @@
 """Hooks of mkdocs.yml: pages that are generated, links into the repository, and equations as MathML.
 
-    reference/<module>.md      one for each public module: what mkdocstrings reads from its docstrings
-    CONTRIBUTING.md ...        the guides of the repository's root, as pages
+reference/<module>.md      one for each public module: what mkdocstrings reads from its docstrings
+CONTRIBUTING.md ...        the guides of the repository's root, as pages
 """
 
 import html

@@ -1,7 +1,7 @@
 """Rows of a batch: random windows of clips of one WSV dataset, as NumPy arrays of static shapes.
 
-What a dataset does not have is never invented: `known` is False, and in its place stand zeros for a channel, a signal and a
-caption, empty slots (presence 0) for the core, and a unit camera at the origin, which no arithmetic turns into NaN.
+Missing data are marked: `known` is False, and the arrays hold zeros for a channel, a signal and a caption, empty slots
+(presence 0) for the core, and a unit camera at the origin, which no arithmetic turns into NaN.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.loading.buffers import BufferPool
-from data_pipelines.loading.window import Choices, Window, choices, followed, shares, views
+from data_pipelines.loading.window import Choices, Window, as_slices, choices, overlaps, sample_views
 from data_pipelines.wsv import Dataset
 from wsm_jax.snapshot import (
     CAMERA_CHANNELS,
@@ -37,12 +37,12 @@ from wsm_jax.typing import Float, Int
 Batch = dict[str, Any]
 
 _decoding = threading.BoundedSemaphore(os.cpu_count() or 1)
-"""What a bucket has sent is decoded by no more threads than there are processors; the others only wait, for they are many, and
-would take the interpreter from one another."""
+"""Limits the threads that decode data from a bucket to the number of processors: the loader has many more threads, which mostly
+wait, and would otherwise compete for the interpreter lock."""
 
 
 def empty_batch(window: Window, rows: int, pool: BufferPool) -> Batch:
-    """A batch of examples that know nothing yet; its channels are in `pool`, and hold what the memory held.
+    """A batch in which nothing is known yet; its channels are buffers of `pool` with undefined contents.
 
     {"channels": {name: [B T H W C] stored}, "known": {name, "camera", "core", "text": bool [B]}, "camera": {field: [B T ...]},
     "frame_time": [B T] s from the window's start, "core": {field: [B K N ...]}, "core_time": [B K] s, "caption": uint8
@@ -56,7 +56,7 @@ def empty_batch(window: Window, rows: int, pool: BufferPool) -> Batch:
 
 
 def _copied(tree: Batch) -> Batch:
-    """Arrays that hold nothing are shared."""
+    """A copy of a tree; arrays of size 0 are shared."""
     return {
         name: _copied(part) if isinstance(part, dict) else part.copy() if part.size else part for name, part in tree.items()
     }
@@ -64,7 +64,7 @@ def _copied(tree: Batch) -> Batch:
 
 @functools.lru_cache(maxsize=16)
 def _unknown(window: Window, rows: int) -> Batch:
-    """What stands in batches before anything is known, without channels: making it anew would cost time."""
+    """The initial values of a batch without channels; cached, because creating them takes time."""
     frames = (rows, window.frames)
     signals = dict(window.signals)
     latents = dict(window.latents)
@@ -90,7 +90,7 @@ def _unknown(window: Window, rows: int) -> Batch:
     if latents:
         found["latents"] = {name: np.zeros((rows, *shape), np.float32) for name, shape in latents.items()}
     if window.events:
-        shape = (rows, window.most_events)
+        shape = (rows, window.max_events)
         kind, time = np.full(shape, -1, np.int32), np.zeros(shape, np.float32)
         found["events"] = {"kind": kind, "time": time, "instances": np.zeros((*shape, 2), np.int32)}
     return found
@@ -103,10 +103,10 @@ def _channels(window: Window, rows: int, pool: BufferPool) -> dict[str, np.ndarr
 
 
 def fit_waves(waves: Waves, slots: int, where: str) -> Waves:
-    """The core [K N] with `slots` slots: filled up with empty ones, or without the last ones, which must be empty.
+    """The core [K N] with `slots` slots: padded with empty ones, or without the last ones, which must be empty.
 
-    Slots keep their numbers, for the instance channel and captions speak of them. Raises ValueError, naming `where`, when a
-    wave is present, at any tick, in a slot that there is not.
+    Slots keep their numbers, because the instance channel and captions refer to them. Raises ValueError, naming `where`, when a
+    wave is present, at any tick, in a slot that would be dropped.
     """
     if waves.count > slots:
         last = int(np.max(np.flatnonzero((np.asarray(waves.presence) > 0).any(0)), initial=-1))
@@ -121,13 +121,14 @@ def fit_waves(waves: Waves, slots: int, where: str) -> Waves:
 
 @dataclasses.dataclass(frozen=True)
 class Draws:
-    """Random numbers in [0, 1) of some examples."""
+    """Random numbers in [0, 1), one of each kind per example."""
 
     window: Float[np.ndarray, " n"]
     caption: Float[np.ndarray, " n"]
     across: Float[np.ndarray, " n"]
-    """Where a picture of another aspect is cut, ..."""
+    """Column of the crop of a picture of another aspect, as a fraction of the range."""
     down: Float[np.ndarray, " n"]
+    """Row of the crop, likewise."""
 
     def __getitem__(self, index: int | slice | np.ndarray) -> "Draws":
         rows = slice(index, index + 1) if isinstance(index, int) else index
@@ -136,21 +137,21 @@ class Draws:
 
 @dataclasses.dataclass(frozen=True)
 class _Picked:
-    """The windows of some clips."""
+    """One window of each of some clips."""
 
     frames: Int[np.ndarray, "n F"]
-    """Of the dataset; none where it has none, ..."""
+    """Stored frame indices; F = 0 for a dataset without frames."""
     steps: list[slice | np.ndarray]
-    """... and as they are read."""
+    """The same as slices where possible."""
     tick: Int[np.ndarray, " n"]
     start: Float[np.ndarray, " n"]
-    """s of the clip."""
+    """Start times, s of the clip."""
     time: Float[np.ndarray, "n T"]
-    """Of the window's frames, s from the start."""
+    """Times of the frames, s from the start of the window."""
 
 
 class WindowReader:
-    """Fills rows of batches from one dataset by a window; for threads."""
+    """Fills rows of batches with windows of the clips of one dataset; thread-safe."""
 
     def __init__(self, dataset: Dataset, window: Window):
         self.dataset, self.window = dataset, window
@@ -159,14 +160,14 @@ class WindowReader:
         self._even: dict[int, Choices] = {}
         self._frames = bool(layout.frames and window.frames)
         self._core = bool(layout.ticks and window.ticks)
-        # without frames and ticks nothing is cut to the window, and captions are of the whole clip
+        # Without frames and ticks there is no window in time, and captions are of the whole clip.
         self._seconds = window.frames / self._hz if self._frames else window.ticks / TICK_HZ if self._core else math.inf
         self._camera = bool(layout.camera and self._frames)
-        held = {*layout.channels, *(CAMERA_CHANNELS if layout.camera else ())}
-        self._given = [name for name in window.channels if name in held] if self._frames else []
+        stored = {*layout.channels, *(CAMERA_CHANNELS if layout.camera else ())}
+        self._available = [name for name in window.channels if name in stored] if self._frames else []
 
     def choices(self, clip: int) -> Choices:
-        """The windows of a clip; of datasets with even times they are worked out once."""
+        """The windows of a clip; cached for datasets with even times."""
         dataset, window, layout = self.dataset, self.window, self.dataset.layout
         where = f"{dataset.folder.path} clip {clip}"
         if not dataset.even:
@@ -181,22 +182,22 @@ class WindowReader:
         return self._even[count]
 
     def _aligned(self, where: str, found: Choices) -> Choices:
-        """The windows that begin with a chunk, where that is asked for. Raises ValueError where none does."""
+        """The windows that begin with a chunk, if the window asks for that. Raises ValueError where none does."""
         if not (self.window.aligned and self._frames):
             return found
         kept = found.frames[:, 0] % self.dataset.layout.frames_per_chunk == 0
         if not kept.any():
             raise ValueError(
                 f"{where}: no window of {self.window.frames} frames and {self.window.ticks} ticks begins with a chunk of "
-                f"{self.dataset.layout.frames_per_chunk} frames; ask for windows that need not be aligned"
+                f"{self.dataset.layout.frames_per_chunk} frames; use aligned=False"
             )
         return Choices(found.frames[kept], found.tick[kept], found.start[kept])
 
     def fill(self, batch: Batch, rows: Sequence[int], clips: Sequence[int], draws: Draws) -> None:
-        """Fills some rows of an `empty_batch` with windows of clips, chosen by the draws; "source" is left to others.
+        """Fills rows of an `empty_batch` with windows of clips, chosen by the draws; the caller sets "source".
 
         Raises ValueError, naming the dataset, for what does not fit (see `choices`, `fit_waves`) and for damaged files, and
-        OSError for files that cannot be read; the rows then hold anything.
+        OSError for files that cannot be read; the contents of the rows are then undefined.
         """
         folder = self.dataset.folder
         if folder.local:
@@ -216,10 +217,10 @@ class WindowReader:
         place = slice(rows[0], rows[-1] + 1) if rows[-1] - rows[0] + 1 == len(rows) else list(rows)
         batch["frame_time"][place] = picked.time
         batch["clip"][place] = clips
-        for name in self._given:
+        for name in self._available:
             known[name][place] = True
         for name in window.channels:
-            if name not in self._given:
+            if name not in self._available:
                 batch["channels"][name][place] = 0
         known["camera"][place], known["core"][place] = self._camera, self._core
         if self._frames:
@@ -241,7 +242,7 @@ class WindowReader:
         dataset, layout, count = self.dataset, self.dataset.layout, len(clips)
         if layout.over == "views" and self._frames:
             frames = np.stack([self._views(clip, part) for clip, part in zip(clips, draw.tolist(), strict=True)])
-            return _Picked(frames, followed(frames), np.zeros(count, np.int64), np.zeros(count), np.zeros(frames.shape))
+            return _Picked(frames, as_slices(frames), np.zeros(count, np.int64), np.zeros(count), np.zeros(frames.shape))
         if dataset.even and not (layout.ragged and self._frames):
             found = self.choices(clips[0])  # those of all clips
             number = (draw * len(found.tick)).astype(np.int64)
@@ -250,7 +251,7 @@ class WindowReader:
         else:
             several = [(found := self.choices(c), int(d * len(found.tick))) for c, d in zip(clips, draw.tolist(), strict=True)]
             frames = np.stack([found.frames[number] for found, number in several])
-            steps = followed(frames)
+            steps = as_slices(frames)
             tick = np.array([found.tick[number] for found, number in several])
             start = np.array([found.start[number] for found, number in several])
         if not self._frames:
@@ -264,14 +265,14 @@ class WindowReader:
 
     def _views(self, clip: int, draw: float) -> np.ndarray:
         where = f"{self.dataset.folder.path} clip {clip}"
-        return views(where, self.window, self.dataset.frames(clip), int(draw * 2**53))
+        return sample_views(where, self.window, self.dataset.frames(clip), int(draw * 2**53))
 
     def _ask(self, clips: Sequence[int], picked: _Picked) -> None:
-        """Sends the requests for all rows, before any answer is waited for."""
+        """Sends the requests for all rows before waiting for any answer."""
         window, layout = self.window, self.dataset.layout
         self.dataset.ask(
             clips,
-            [name for name in self._given if name in layout.channels],
+            [name for name in self._available if name in layout.channels],
             picked.steps if self._frames else None,
             [slice(tick, tick + window.ticks) for tick in picked.tick.tolist()] if self._core else None,
             text=layout.captions or bool(window.events),
@@ -281,10 +282,10 @@ class WindowReader:
     def _pictures(
         self, batch: Batch, rows: Sequence[int], clips: Sequence[int], steps: Sequence[slice | np.ndarray], draws: Draws
     ) -> None:
-        """Channels and cameras."""
+        """Fills channels and cameras."""
         window, layout = self.window, self.dataset.layout
-        size, names = (window.height, window.width), self._given
-        if size == (layout.height, layout.width):  # as they are stored: straight into their rows
+        size, names = (window.height, window.width), self._available
+        if size == (layout.height, layout.width):  # read straight into their rows
             stored = {name: batch["channels"][name] for name in names if name in layout.channels}
             if stored:
                 self.dataset.read_rows(clips, steps, stored, rows)
@@ -301,7 +302,7 @@ class WindowReader:
                 values[row] = 0.0 if value is None else value
 
     def _state(self, batch: Batch, row: int, clip: int, tick: int, start: float) -> None:
-        """The core."""
+        """Fills the core."""
         found = self.dataset.core(clip, slice(tick, tick + self.window.ticks))
         assert found is not None
         waves = fit_waves(found[0], self.window.waves, f"{self.dataset.folder.path} clip {clip}")
@@ -310,12 +311,12 @@ class WindowReader:
         batch["core_time"][row] = found[1] - start
 
     def _caption(self, batch: Batch, row: int, clip: int, draw: float, start: float) -> None:
-        """One of the captions that are of the whole clip, or of what the window shows."""
+        """Fills in one of the captions of the whole clip, or of the time of the window."""
         captions, spans = self.dataset.captions(clip), self.dataset.spans(clip)
         if spans:
             end = start + self._seconds
-            told = zip(captions, spans, strict=True)
-            captions = tuple(text for text, span in told if span is None or shares(span, start, end))
+            pairs = zip(captions, spans, strict=True)
+            captions = tuple(text for text, span in pairs if span is None or overlaps(span, start, end))
         text = captions[0 if self.window.first_caption else int(draw * len(captions))] if captions else ""
         batch["caption"][row] = encode_caption(text, f"{self.dataset.folder.path} clip {clip}")
         batch["known"]["text"][row] = bool(text)
@@ -327,20 +328,20 @@ class WindowReader:
             values[row] = signals[name].at(time) if name in signals else 0.0
 
     def _events(self, batch: Batch, row: int, clip: int, start: float) -> None:
-        """What happens from the start of the window to its last frame or tick, the first ones."""
-        window, told = self.window, batch["events"]
+        """Fills in the first events from the start of the window to its last frame or tick."""
+        window, listed = self.window, batch["events"]
         ends = [(window.frames - 1) / self._hz if self._frames else 0.0, (window.ticks - 1) / TICK_HZ if self._core else 0.0]
         found = [
             event
             for event in self.dataset.events(clip)
             if event["kind"] in window.events and -1e-6 <= event["time"] - start <= max(ends) + 1e-6
         ]
-        told["kind"][row], told["time"][row], told["instances"][row] = -1, 0.0, 0
-        for number, event in enumerate(sorted(found, key=lambda event: event["time"])[: window.most_events]):
-            told["kind"][row, number] = window.events.index(event["kind"])
-            told["time"][row, number] = event["time"] - start
-            some = event.get("instances", ())[:2]
-            told["instances"][row, number, : len(some)] = some
+        listed["kind"][row], listed["time"][row], listed["instances"][row] = -1, 0.0, 0
+        for number, event in enumerate(sorted(found, key=lambda event: event["time"])[: window.max_events]):
+            listed["kind"][row, number] = window.events.index(event["kind"])
+            listed["time"][row, number] = event["time"] - start
+            pair = event.get("instances", ())[:2]
+            listed["instances"][row, number, : len(pair)] = pair
 
 
 def read(
@@ -351,9 +352,10 @@ def read(
     size: tuple[int, int],
     place: tuple[float, float] | None = None,
 ) -> tuple[dict[str, np.ndarray], Camera | None]:
-    """Those of the channels that a dataset has, or its cameras tell, of some frames of a clip, and these cameras.
+    """The channels of some frames of a clip that a dataset stores or its cameras determine, and these cameras.
 
-    Stored integers [T H W C], cut to the aspect of `size` (H, W) at `place` (see `crop_box`), and resized.
+    Stored integers [T H W C], cropped to the aspect of `size` (H, W) at `place` (see `crop_box`), and resized.
+    Raises as `Dataset.read` does.
     """
     layout, whole = dataset.layout, (dataset.layout.height, dataset.layout.width)
     given = [name for name in channels if name in layout.channels]
@@ -372,7 +374,7 @@ def read(
 
 
 def _scaled(name: str, values: np.ndarray, by: float) -> np.ndarray:
-    """Values in picture heights after a crop that makes the picture `by` times lower."""
+    """The values of a channel in image units after a crop that divides the image height by `by`."""
     if not channel(name).image_units or by == 1.0:
         return values
     limits = np.iinfo(values.dtype)

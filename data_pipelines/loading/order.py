@@ -1,8 +1,8 @@
 """The order of examples in closed form: position -> (epoch, clip), and the random numbers of a position, from a seed alone.
 
 A shuffle is a keyed permutation of 0 .. n-1: a Feistel network over the next power of four, walked until it lands below n
-(Black and Rogaway 2002, "cycle walking"; fewer than 4 times on average). So the clip at any position of any epoch is known
-without a list, a buffer or what came before it, on every host alike.
+(Black and Rogaway 2002, "cycle walking"; fewer than 4 times on average). So the clip at any position of any epoch is computed
+without a list, a buffer or the earlier positions, on every host alike.
 """
 
 import functools
@@ -26,7 +26,7 @@ def mixed(x: Shaped[np.ndarray, " n"]) -> Shaped[np.ndarray, " n"]:
 
 @functools.lru_cache(maxsize=4096)
 def key(*parts: int) -> int:
-    """One number (64 bits) of several, each of which changes it."""
+    """A 64-bit hash of several numbers."""
     found = np.zeros(1, np.uint64)
     for part in parts:
         found = mixed(found ^ mixed(np.array([part % 2**64], np.uint64)))
@@ -34,13 +34,13 @@ def key(*parts: int) -> int:
 
 
 def permuted(index: Int[np.ndarray, " n"], count: int, seed: Shaped[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
-    """Where a shuffle of 0 .. count-1 puts each index; every `seed` (uint64, one an index) is another shuffle.
+    """Each index under a shuffle of 0 .. count-1; every `seed` (uint64, one per index) is another shuffle.
 
     Raises ValueError for an index outside, or none to shuffle.
     """
     if count < 1 or (index.size and not 0 <= int(index.min()) <= int(index.max()) < count):
         raise ValueError(f"order: indices {index.min() if index.size else ''}.. of a shuffle of {count}; needed 0..{count - 1}")
-    if count <= _SMALL:  # a list is at hand, and every one of its orders as likely as the others
+    if count <= _SMALL:  # a list is small, and makes every order equally likely
         return np.array([_listed(count, int(k))[i] for i, k in zip(index.tolist(), seed.tolist(), strict=True)], np.int64)
     half = max((count - 1).bit_length() + 1, 2) // 2
     shift, mask = np.uint64(half), np.uint64(2**half - 1)
@@ -76,11 +76,11 @@ def mixture(weights: tuple[float, ...]) -> Float[np.ndarray, " s"]:
 
 
 _BLOCK = 10_000
-"""Turns of a block, at most: shares are kept to 1 in so many."""
+"""Maximum length of a block: shares are kept to 1 in 10,000."""
 
 
 def turns(shares: Float[np.ndarray, " s"]) -> Int[np.ndarray, " b"]:
-    """The order in which sources take turns, a block that repeats: each has its share, at least one, spread evenly."""
+    """The repeating block of source numbers: each source has its share, at least one turn, spread evenly."""
     exact = shares * _BLOCK
     count = np.maximum(np.floor(exact).astype(np.int64), 1)
     short = max(_BLOCK - int(count.sum()), 0)
@@ -92,7 +92,7 @@ def turns(shares: Float[np.ndarray, " s"]) -> Int[np.ndarray, " b"]:
 
 
 def turn(position: Int[np.ndarray, " n"], block: Int[np.ndarray, " b"]) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
-    """(source, how many turns it had before) of positions of the sequence that repeats `block`."""
+    """The source at each position of the repeated block, and the number of turns that it had before."""
     number, place = np.divmod(position, len(block))
     before = np.zeros(len(block), np.int64)
     for source in np.unique(block):
@@ -103,7 +103,7 @@ def turn(position: Int[np.ndarray, " n"], block: Int[np.ndarray, " b"]) -> tuple
 
 
 def position_of(turns_had: int, source: int, block: Int[np.ndarray, " b"]) -> int:
-    """How many examples it takes until a source has had so many turns."""
+    """The number of examples after which a source has had `turns_had` turns."""
     mine = np.flatnonzero(block == source)
     whole, rest = divmod(turns_had, len(mine))
     return whole * len(block) + (int(mine[rest - 1]) + 1 if rest else 0) - (0 if rest else len(block) - int(mine[-1]) - 1)

@@ -1,4 +1,4 @@
-"""The rows of a host: which clips each batch holds, by the position of its examples, and who fills them."""
+"""The rows of a host: the clips of each batch, by the positions of its examples, and how they are filled."""
 
 import dataclasses
 import functools
@@ -15,17 +15,17 @@ from data_pipelines.loading.transforms import Transform
 from data_pipelines.loading.window import Window
 
 _SHUFFLE, _RATE, _WINDOW, _CAPTION, _ACROSS, _DOWN = range(6)
-"""Streams of randomness under the seed."""
-_TRIES = 16
-"""Clips in a row that may be damaged before the run ends."""
+"""Independent random streams of one seed."""
+_MAX_DAMAGED = 16
+"""Consecutive damaged clips that end the run."""
 _PLANNED = 512
-"""Examples whose clips and draws are worked out together."""
+"""Examples whose clips and draws are computed together."""
 _log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
 class ClipOrder:
-    """Position -> (source, clip)."""
+    """The map of positions to sources and clips."""
 
     seed: int
     counts: tuple[int, ...]
@@ -64,18 +64,18 @@ class _Part:
     @property
     def place(self) -> slice | list[int]:
         """The rows, as a slice where they follow one another."""
-        first, behind = self.rows[0], self.rows[-1] + 1
-        return slice(first, behind) if behind - first == len(self.rows) else self.rows
+        first, end = self.rows[0], self.rows[-1] + 1
+        return slice(first, end) if end - first == len(self.rows) else self.rows
 
     def single(self, index: int) -> "_Part":
-        """One of them."""
+        """One row of the part."""
         one = slice(index, index + 1)
         return _Part(self.reader, self.source, self.rows[one], self.clips[one], self.positions[one], self.draws[one])
 
 
 @dataclasses.dataclass(frozen=True)
 class HostRows:
-    """Makes a host's rows of the global batches: `count` of `batch_size`, from `first` on."""
+    """A host's rows of the global batches: `count` of `batch_size`, from row `first` on."""
 
     seed: int
     order: ClipOrder
@@ -92,9 +92,9 @@ class HostRows:
     """Key -> codes [clips ...] of each source; None: the source has none."""
 
     def __call__(self, step: int) -> dict[str, Any]:
-        """The rows of a batch."""
+        """The rows of one batch. Raises ValueError or OSError for a clip that cannot be read."""
         found = empty_batch(self.window, self.count, self.pool)
-        block, place = divmod(step, self._together)
+        block, place = divmod(step, self._batches_per_plan)
         for part in self._planned(block)[place]:
             found["source"][part.place] = part.source
             self._fill(found, part)
@@ -104,7 +104,7 @@ class HostRows:
         return found
 
     def _add_latents(self, batch: Batch) -> None:
-        """Copies the codes of the clips that the batch holds by now, those that replace damaged ones included."""
+        """Copies the codes of the clips in the batch; called after damaged clips were replaced."""
         for source in np.unique(batch["source"]).tolist() if self.latents else ():
             rows = np.flatnonzero(batch["source"] == source)
             for key, codes in self.latents.items():
@@ -113,8 +113,8 @@ class HostRows:
                     batch["known"][key][rows] = True
 
     @property
-    def _together(self) -> int:
-        """Batches that are planned together."""
+    def _batches_per_plan(self) -> int:
+        """Number of batches that are planned together."""
         return max(1, _PLANNED // self.count)
 
     @functools.cached_property
@@ -122,8 +122,8 @@ class HostRows:
         return functools.lru_cache(maxsize=4)(self._plan)
 
     def _plan(self, block: int) -> list[list[_Part]]:
-        """What to fill, of each of the batches that are planned together."""
-        step = block * self._together + np.arange(self._together)
+        """The parts of each of the batches that are planned together."""
+        step = block * self._batches_per_plan + np.arange(self._batches_per_plan)
         position = (step[:, None] * self.batch_size + self.first + np.arange(self.count)).reshape(-1)
         source, clip = self.order(position)
         draws = Draws(*(order.uniform(self.seed, position, stream) for stream in (_WINDOW, _CAPTION, _ACROSS, _DOWN)))
@@ -134,15 +134,24 @@ class HostRows:
         for begin in range(0, len(position), self.count):
             parts, here = [], which[begin : begin + self.count]
             for number in dict.fromkeys(here.tolist()):
-                of, at = divmod(number, int(rates.max()))
+                source_number, rate_number = divmod(number, int(rates.max()))
                 rows = np.flatnonzero(here == number).tolist()
-                own = slice(begin, begin + self.count) if len(rows) == self.count else begin + np.array(rows)
-                parts.append(_Part(self.readers[of][at], of, rows, clip[own].tolist(), position[own].tolist(), draws[own]))
+                mine = slice(begin, begin + self.count) if len(rows) == self.count else begin + np.array(rows)
+                parts.append(
+                    _Part(
+                        self.readers[source_number][rate_number],
+                        source_number,
+                        rows,
+                        clip[mine].tolist(),
+                        position[mine].tolist(),
+                        draws[mine],
+                    )
+                )
             plan.append(parts)
         return plan
 
     def _fill(self, found: Batch, part: _Part) -> None:
-        """Fills the rows, where that is asked for with the clips that come next for those that are damaged."""
+        """Fills the rows of a part; with `skip`, the next clips replace damaged ones."""
         try:
             part.reader.fill(found, part.rows, part.clips, part.draws)
         except (ValueError, OSError) as error:
@@ -153,13 +162,13 @@ class HostRows:
 
     def _fill_one(self, found: Batch, part: _Part, error: Exception) -> None:
         (position,) = part.positions
-        for attempt in range(_TRIES):
+        for attempt in range(_MAX_DAMAGED):
             clip = part.clips if not attempt else self.order(np.array([position]), attempt)[1].tolist()
             try:
                 return part.reader.fill(found, part.rows, clip, part.draws)
             except (ValueError, OSError) as again:
                 error = again
-                if attempt + 1 < _TRIES:
-                    _log.warning("passed over: %s", error)
+                if attempt + 1 < _MAX_DAMAGED:
+                    _log.warning("skipped: %s", error)
                     self.skipped.append(str(error))
         raise error

@@ -1,4 +1,4 @@
-"""What one example holds, and the windows of a clip that could be one."""
+"""The contents of one example, and the candidate windows of a clip."""
 
 import dataclasses
 import functools
@@ -11,13 +11,13 @@ from wsm_jax.typing import Float, Int, Shaped
 
 CROPS = ("middle", "random")
 
-_ALIGNED = 1e-3
+_TIME_TOLERANCE = 1e-3
 """Times closer than this fraction of a frame period are equal (times on disk are rounded)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """What one example holds."""
+    """The contents of one example."""
 
     channels: tuple[str, ...]
     frames: int
@@ -30,44 +30,44 @@ class Window:
     first_caption: bool = False
     """The first caption of a clip, the plain one, instead of a random one."""
     signals: tuple[tuple[str, int], ...] = ()
-    """(name, components) of actions and other numbers, as they hold at each frame."""
+    """(name, components) of actions and other numbers, sampled at each frame."""
     events: tuple[str, ...] = ()
-    """The kinds of events that are told, ..."""
-    most_events: int = 8
-    """... and how many of an example, at most: the first ones."""
+    """Kinds of events that an example lists."""
+    max_events: int = 8
+    """Events that an example lists at most: the first ones."""
     crop: str = "middle"
-    """Where a picture of another aspect is cut: in the "middle", or at "random", the same for all frames of an example."""
+    """Place of the crop of a picture of another aspect: "middle", or "random", the same for all frames of an example."""
     aligned: bool = False
-    """Windows begin where chunks do, so that no frame is read that is not used."""
+    """Windows begin with a chunk, so that no frame is read that is not used."""
     lens: bool = False
-    """Cameras come with the coefficients of their lens; those of pinholes are 0."""
+    """Cameras have lens coefficients, 0 for pinholes."""
     latents: tuple[tuple[str, tuple[int, ...]], ...] = ()
     """(key, shape per clip) of the codes beside the clips."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Choices:
-    """Every window that a clip has room for."""
+    """All windows of a clip."""
 
     frames: Int[np.ndarray, "S F"]
-    """The stored frames of each, ..."""
+    """Stored frame indices of each window."""
     tick: Int[np.ndarray, " S"]
-    """... its first tick, ..."""
+    """First tick of each window."""
     start: Float[np.ndarray, " S"]
-    """... and where it starts, s of the clip."""
+    """Start time of each window, s of the clip."""
 
     @functools.cached_property
     def steps(self) -> list[slice | np.ndarray]:
-        """The frames of each as they are read."""
-        return followed(self.frames)
+        """The frames of each window as a slice, or as indices where they do not follow one another."""
+        return as_slices(self.frames)
 
 
-def followed(frames: Int[np.ndarray, "n F"]) -> list[slice | np.ndarray]:
-    """Windows of frames, as slices where these follow one another."""
+def as_slices(frames: Int[np.ndarray, "n F"]) -> list[slice | np.ndarray]:
+    """Windows of frames, each as a slice where its frames follow one another."""
     count = frames.shape[1]
-    follow = (np.diff(frames, axis=1) == 1).all(1).tolist() if count else []
+    contiguous = (np.diff(frames, axis=1) == 1).all(1).tolist() if count else []
     first = frames[:, 0].tolist() if count else []
-    return [slice(n, n + count) if one else own for one, n, own in zip(follow, first, frames, strict=bool(count))]
+    return [slice(n, n + count) if one else index for one, n, index in zip(contiguous, first, frames, strict=bool(count))]
 
 
 def choices(
@@ -80,8 +80,8 @@ def choices(
     """The windows of a clip with frames and ticks at some times (s); None: the dataset has no frames, or no core.
 
     With a core a window starts at a tick, and its first frame is the first one at or after that tick; without, at a frame.
-    The others are the stored frames nearest to first + i / frame_hz. Raises ValueError, naming `where`, for a clip that is too
-    short, or frames asked for faster than they are stored.
+    Its other frames are the stored ones nearest to first + i / frame_hz. Raises ValueError, naming `where`, for a clip that is
+    too short, or a frame rate above the stored one.
     """
     hz = window.frame_hz or stored_hz
     frames = 0 if frame_time is None else window.frames
@@ -99,7 +99,7 @@ def choices(
         starts = np.asarray(core_time, np.float64)[: len(core_time) - ticks + 1]
     if not frames:
         return Choices(np.zeros((len(starts), 0), np.int64), np.arange(len(starts)), starts)
-    first = np.searchsorted(times, starts - _ALIGNED / stored_hz)
+    first = np.searchsorted(times, starts - _TIME_TOLERANCE / stored_hz)
     fits = first < len(times)
     fits[fits] = times[first[fits]] + (frames - 1) / hz <= times[-1] + 0.25 / stored_hz
     if not fits.any():
@@ -110,20 +110,20 @@ def choices(
         )
     tick = np.flatnonzero(fits)
     between = 0.5 * (times[1:] + times[:-1])
-    wanted = times[first[tick]][:, None] + np.arange(frames) / hz - _ALIGNED / stored_hz
+    wanted = times[first[tick]][:, None] + np.arange(frames) / hz - _TIME_TOLERANCE / stored_hz
     index = np.searchsorted(between, wanted)
     if np.any(np.diff(index, axis=1) < 1):
         raise ValueError(f"{where}: the stored frame times are too uneven: one frame would stand for two; {asked}")
     return Choices(index, tick, starts[tick])
 
 
-def shares(span: tuple[float, float], start: float, end: float) -> bool:
-    """Whether a span (s) has half of itself, or half of the window from `start` to `end` (s), in common with the window."""
+def overlaps(span: tuple[float, float], start: float, end: float) -> bool:
+    """True if a span (s) and the window from `start` to `end` (s) have half of either in common."""
     return min(span[1], end) - max(span[0], start) >= 0.5 * min(span[1] - span[0], end - start) - 1e-9
 
 
-def views(where: str, window: Window, count: int, seed: int) -> Int[np.ndarray, " F"]:
-    """Random views of an instant, each once. Raises ValueError for fewer than are asked for."""
+def sample_views(where: str, window: Window, count: int, seed: int) -> Int[np.ndarray, " F"]:
+    """Random views of an instant, without repeats. Raises ValueError for fewer than are asked for."""
     if count < window.frames:
         raise ValueError(f"{where}: has {count} views; the loader asks for {window.frames}; ask for fewer, or leave it out")
     seeds = np.full(window.frames, seed, np.uint64)

@@ -1,4 +1,4 @@
-"""WSV on disk: write a dataset shard by shard, read it clip by clip, verify it. See `manifest` for the files."""
+"""WSV on disk: write a dataset shard by shard, read it clip by clip, verify it. See `manifest.py` for the files."""
 
 from data_pipelines.wsv.dataset import Dataset
 from data_pipelines.wsv.latents import write_latents

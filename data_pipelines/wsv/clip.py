@@ -1,4 +1,4 @@
-"""One clip as it is stored: integers and bytes, and what belongs to them. A shard is made of these."""
+"""One clip as a shard stores it: integers and bytes, with cameras, core, text and signals."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from wsm_jax.snapshot import FIELDS, TICK_HZ, WSF, WSV, Camera, Signal, Waves, c
 from wsm_jax.typing import NpOrJax, Shaped
 
 LINE = ("captions", "events", "frames", "signals", "spans")
-"""What the format itself says of a clip in the text of its shard; every other key is of the clip's origin."""
+"""Keys of the format in a clip's line of text; every other key belongs to the clip's origin."""
 _WHOLE = 2**24
 
 
@@ -32,16 +32,16 @@ class Clip:
     events: tuple[dict, ...] = ()
     signals: Mapping[str, Signal] = dataclasses.field(default_factory=dict)
     pictures: Sequence[bytes] | None = None
-    """The pictures of rgb as JPEG files that are kept as they are; rgb then is not among the channels."""
+    """The JPEG files of rgb, stored unchanged; rgb is then not among the channels."""
     measures: Mapping[str, float | int] = dataclasses.field(default_factory=dict)
     origin: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """Where it comes from, as JSON: {"source": its number in the manifest, "start": s, ...}."""
+    """Origin, as JSON: {"source": number in the manifest, "start": s, ...}."""
     spans: tuple[tuple[float | int, float | int] | None, ...] = ()
-    """(start, end) of each text, s of the clip; None: it is of all of it. Empty: none has times."""
+    """(start, end) of each text, s of the clip; None: the whole clip. Empty: no text has times."""
 
     @classmethod
     def of(cls, given: "WSV | WSF | Clip") -> "Clip":
-        """The clip of a snapshot video or field, whose check it runs."""
+        """The clip of a snapshot video or field, which is checked. Raises ValueError for values that are not finite."""
         if isinstance(given, Clip):
             return given
         for name, values in given.check().channels.items():
@@ -57,7 +57,7 @@ class Clip:
 
     @property
     def frames(self) -> int:
-        """Its frames, T."""
+        """Number of frames T."""
         return len(self.frame_time)
 
 
@@ -109,9 +109,9 @@ def check(clip: Clip, layout: Layout, where: str) -> None:
 
 
 def rows(clip: Clip, layout: Layout) -> dict[str, Shaped[np.ndarray, "..."]]:
-    """Every array of a clip but its encoded pictures, by the path where it is stored, padded to the shape of the layout.
+    """Every array of a clip except encoded pictures, by its path in the dataset, padded to the shape of the layout.
 
-    Raises ValueError for what has another shape.
+    Raises ValueError for an array of another shape.
     """
     arrays = {name: values for name, values in clip.channels.items() if not (name == "rgb" and layout.encoded)}
     table = {f"channels/{name}": _padded(name, values, layout.frames) for name, values in arrays.items()}
@@ -136,7 +136,7 @@ def rows(clip: Clip, layout: Layout) -> dict[str, Shaped[np.ndarray, "..."]]:
 
 
 def even(clip: Clip, layout: Layout) -> bool:
-    """Whether frame i is at i / frame_hz, or is view i, and tick k at k / TICK_HZ: then no reader needs the times."""
+    """True if frame i is at i / frame_hz, or is view i, and tick k at k / TICK_HZ: then no reader needs the times."""
     frames = np.arange(clip.frames) / (layout.frame_hz if layout.over == "time" else 1.0)
     ticks = np.arange(layout.ticks) / TICK_HZ
     pairs = [(clip.frame_time, frames), *([(clip.core_time, ticks)] if clip.core is not None else [])]
@@ -144,7 +144,7 @@ def even(clip: Clip, layout: Layout) -> bool:
 
 
 def line(clip: Clip, layout: Layout) -> dict[str, Any]:
-    """What the text of a shard says of a clip."""
+    """A clip's line of the shard's text."""
     found: dict[str, Any] = {"captions": list(clip.text), "events": list(clip.events), **clip.origin}
     if any(clip.spans):
         found["spans"] = [span and [float(span[0]), float(span[1])] for span in clip.spans]
@@ -156,7 +156,7 @@ def line(clip: Clip, layout: Layout) -> dict[str, Any]:
 
 
 def lensed(camera: Camera, layout: Layout) -> Camera:
-    """The camera with the coefficients that the layout has; a pinhole's are 0. Raises ValueError for one that does not fit."""
+    """The camera with the lens coefficients of the layout; 0 for a pinhole. Raises ValueError if it does not fit."""
     if camera.orthographic or (camera.distortion is not None and not layout.lens):
         raise ValueError("camera: got an orthographic or a distorting one; the layout holds pinholes (lens=True: lenses too)")
     if layout.lens and camera.distortion is None:
@@ -195,7 +195,7 @@ def _padded(name: str, values: np.ndarray, count: int) -> np.ndarray:
 
 
 def _times(time: np.ndarray, count: int, period: float) -> np.ndarray:
-    """Padded with times that go on."""
+    """Times padded with later ones."""
     if len(time) > count:
         raise ValueError(f"{len(time)} times, the layout has {count}")
     last = time[-1] if len(time) else 0.0

@@ -1,4 +1,4 @@
-"""Several datasets in one folder, which go by one name: what buckets and kinds of recordings make of one build."""
+"""Several datasets in one folder under one name: an ingest build makes one for each bucket and kind of recording."""
 
 import json
 from collections.abc import Mapping
@@ -11,14 +11,14 @@ COLLECTION, FORMAT = "collection.json", "wsm_collection"
 
 
 def write(folder: Folder, name: str, clips: Mapping[str, int]) -> None:
-    """Writes collection.json: the folder of each dataset, and how many clips it has; sealed as a manifest is."""
+    """Writes collection.json: the folder of each dataset and its number of clips; sealed like a manifest. Raises OSError."""
     parts = [{"path": path, "clips": count} for path, count in sorted(clips.items())]
     value = {"format": FORMAT, "schema_version": records.SCHEMA_VERSION, "name": name, "datasets": parts}
     folder.write({COLLECTION: records.seal(value)})
 
 
 def load(folder: Folder) -> dict[str, int] | None:
-    """The datasets of a collection, by their folders in it, and how many clips each has; None for what is no collection.
+    """Dataset folder -> number of clips of a collection; None for a folder that is no collection.
 
     Raises ValueError for a collection that is damaged, NewerSchema (a ValueError) for one of a later version.
     """
@@ -32,7 +32,7 @@ def load(folder: Folder) -> dict[str, int] | None:
         if value["schema_version"] > records.SCHEMA_VERSION:
             text = f"{folder.name(COLLECTION)}: schema version {value['schema_version']}, this release reads up to version "
             raise records.NewerSchema(f"{text}{records.SCHEMA_VERSION}; update wsm_jax")
-        if not records.vouched(raw):
+        if not records.matches_seal(raw):
             raise ValueError("its checksum does not match")
         return {str(part["path"]): int(part["clips"]) for part in value["datasets"]}
     except records.NewerSchema:
@@ -42,7 +42,7 @@ def load(folder: Folder) -> dict[str, int] | None:
 
 
 def datasets(folder: Folder) -> list[str]:
-    """The paths of the datasets of a folder: its own where it is one, else those of its collection.
+    """The paths of the datasets of a folder: its own if it is a dataset, else those of its collection.
 
     Raises ValueError for a collection that is damaged, or of a later version.
     """
@@ -51,13 +51,13 @@ def datasets(folder: Folder) -> list[str]:
 
 
 def below(folder: Folder) -> list[str]:
-    """The folders right below that hold a dataset, finished or not, whatever the collection says."""
+    """The direct subfolders that hold a dataset, finished or not, whether or not the collection lists them."""
     parts = [key.split("/") for key in folder.list()]
     return sorted({part[0] for part in parts if len(part) == 2 and part[1] in (records.MANIFEST, records.BUILD)})
 
 
 def damaged(folder: Folder) -> bool:
-    """Whether there is no collection.json, or not the one that was written."""
+    """True if collection.json is missing or damaged."""
     try:
         return load(folder) is None
     except ValueError:
@@ -65,7 +65,7 @@ def damaged(folder: Folder) -> bool:
 
 
 def restore(folder: Folder) -> str:
-    """Writes a collection.json that is damaged or missing again, by the datasets below; says what came of it."""
+    """Rebuilds a damaged or missing collection.json from the datasets below; returns a line that says the result."""
     key, clips, names = folder.name(COLLECTION), {}, set()
     for path in below(folder):
         try:

@@ -1,7 +1,7 @@
-"""A WSV dataset, read clip by clip. See `manifest` for the files.
+"""A WSV dataset, read clip by clip. See `manifest.py` for the files.
 
-A shard is complete when its record stands in shards/, a dataset when manifest.json does; each file appears at once, so a
-build that is killed anywhere loses no more than the shard it was at. Several processes may read or build one dataset, each
+A shard is complete when its record is in shards/, a dataset when manifest.json exists; each file appears at once, so a
+build that is killed loses at most the shard in work. Several processes may read or build one dataset, each
 with threads of its own: started by spawn, never by fork.
 """
 
@@ -31,16 +31,16 @@ _Wanted = tuple[int, str, slice | np.ndarray]
 """(clip, array, steps)."""
 
 
-_TEXT_BYTES = 2**26
-"""Text of shards that is kept."""
-_LINES = 1024
-"""Lines of it that are kept as objects."""
+_TEXT_CACHE_BYTES = 2**26
+"""Text of shards in memory."""
+_LINE_CACHE = 1024
+"""Parsed lines in memory."""
 _OPENED = ("_lock", "_arrays", "_lines", "_text_bytes", "_line", "_latents")
-"""Attributes that are made anew where a dataset is unpickled."""
+"""Attributes that are not pickled."""
 
 
 class Dataset:
-    """A finished dataset, for reading; picklable, for threads only.
+    """A finished dataset, for reading; thread-safe, and picklable for other processes.
 
     Raises FileNotFoundError (no dataset, a file missing), ValueError (unfinished, damaged, newer schema), naming the path.
     """
@@ -63,7 +63,7 @@ class Dataset:
         self._lines: OrderedDict[int, list[bytes]] = OrderedDict()
         self._text_bytes = 0
         self._latents: dict[str, np.ndarray | None] = {}
-        self._line = functools.lru_cache(_LINES)(self._read_line)
+        self._line = functools.lru_cache(_LINE_CACHE)(self._read_line)
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key not in _OPENED}
@@ -94,7 +94,7 @@ class Dataset:
     def read_rows(
         self, clips: Sequence[Index], frames: Sequence[slice | np.ndarray], out: Mapping[str, np.ndarray], rows: Sequence[int]
     ) -> None:
-        """Reads channels of some clips, each at some frames that it has, into rows [T H W C] of `out`; raises as `read` does.
+        """Reads channels of some clips, each at its frames, into rows [T H W C] of `out`; raises as `read` does.
 
         `frames`: slices of stride 1 with both ends, or indices.
         """
@@ -105,7 +105,7 @@ class Dataset:
             self._read_pictures(clip, np.arange(self.layout.frames)[steps], out["rgb"][row])
 
     def frames(self, clip: Index) -> int:
-        """How many frames a clip has."""
+        """Number of frames of a clip. Raises IndexError."""
         self._shard(clip)
         return int(self._text(clip)["frames"]) if self.layout.ragged else self.layout.frames
 
@@ -138,11 +138,11 @@ class Dataset:
 
     @property
     def even(self) -> bool:
-        """Whether frames and ticks of every clip are at equal intervals from 0, so that their times need not be read."""
+        """True if frames and ticks of every clip are at equal intervals from 0: their times need not be read."""
         return bool(self.manifest["counts"].get("even", False))
 
     def signals(self, clip: Index) -> dict[str, Signal]:
-        """Actions and other numbers beside the pictures, by name; those that the clip has."""
+        """The signals of a clip, by name: actions and other numbers beside the pictures."""
         counts: dict[str, int] = self._text(clip)["signals"] if self.layout.signals else {}
         found = {}
         for name, count in counts.items():
@@ -151,7 +151,10 @@ class Dataset:
         return found
 
     def measures(self) -> dict[str, np.ndarray]:
-        """The numbers [clips] by which clips may be chosen, by name, of all clips."""
+        """The measures [clips] by which clips may be chosen, by name.
+
+        Raises ValueError naming a damaged file, OSError naming one that cannot be read.
+        """
         values = np.zeros((len(self), len(self.layout.measures)), np.float32)
         for shard in range(self.layout.shards) if self.layout.measures else ():
             span = self.layout.span(shard)
@@ -173,19 +176,19 @@ class Dataset:
             return self._latents[name]
 
     def origin(self, clip: Index) -> dict[str, Any]:
-        """Where a clip comes from: {"source": its number in the manifest, "start": s, ...}; empty where nobody said."""
+        """Origin of a clip: {"source": number in the manifest, "start": s, ...}; empty if unknown."""
         return {key: value for key, value in self._text(clip).items() if key not in LINE}
 
     def captions(self, clip: Index) -> tuple[str, ...]:
-        """What the clip shows, in words; several wordings, or none."""
+        """Captions of a clip: several wordings, or none."""
         return tuple(self._text(clip)["captions"])
 
     def spans(self, clip: Index) -> tuple[tuple[float, float] | None, ...]:
-        """(start, end) of each caption, s of the clip; None: it is of all of it. Empty where none has times."""
+        """(start, end) of each caption, s of the clip; None: the whole clip. Empty if no caption has times."""
         return tuple(span and (float(span[0]), float(span[1])) for span in self._text(clip).get("spans", ()))
 
     def events(self, clip: Index) -> tuple[dict, ...]:
-        """What happens, as {"kind", "time", "instances"}."""
+        """Events of a clip, as {"kind", "time", "instances"}."""
         return tuple(self._text(clip)["events"])
 
     def core_time(self, clip: Index) -> np.ndarray:
@@ -203,9 +206,9 @@ class Dataset:
         text: bool = False,
         signals: bool = False,
     ) -> None:
-        """Sends the requests for what is about to be read of some clips from a bucket, all at once, within `folder.asking`.
+        """Sends the requests for later reads of some clips from a bucket, all at once, within `folder.asking`.
 
-        `frames` and `ticks`: which ones of each clip, as they will be read. What goes wrong is told when it is read.
+        `frames` and `ticks` are those of each clip that will be read. Errors are raised by the reads.
         """
         if text or signals or self.layout.ragged:
             for shard in {self._shard(clip) for clip in clips} - set(self._lines):
@@ -246,7 +249,7 @@ class Dataset:
         return self._read(clip, [path], slice(int(runs[0]), int(runs[-1]) + 1))[path][runs - runs[0]]
 
     def clip(self, clip: Index) -> WSV:
-        """Everything about a clip, in physical units; of one over views the times of the frames are their numbers."""
+        """Everything about a clip, in physical units; over views, frame times are the numbers of the views."""
         channels = {name: restore(name, values) for name, values in self.read(clip, self.layout.channels).items()}
         waves, core_time = self.core(clip) or (None, None)
         text = self.captions(clip), self.events(clip), self.signals(clip)
@@ -278,11 +281,11 @@ class Dataset:
     def _read(self, clip: Index, paths: Sequence[str], steps: slice | np.ndarray) -> dict[str, np.ndarray]:
         """Rows of several arrays of a clip."""
         found = {path: self._array(path).empty(steps) for path in paths}
-        self._fill([(int(clip), path, steps, room) for path, room in found.items()])
+        self._fill([(int(clip), path, steps, buffer) for path, buffer in found.items()])
         return found
 
     def _fill(self, wanted: Sequence[tuple[int, str, slice | np.ndarray, np.ndarray]]) -> None:
-        """Reads steps of arrays of clips (clip, array, steps, room), asked for at once; a damaged file is named."""
+        """Reads steps of arrays of clips (clip, array, steps, output), requested together; errors name the damaged file."""
         arrays = {path: self._array(path) for path in {path for _, path, _, _ in wanted}}
         path, shard, waiting = "", 0, []
         try:
@@ -291,9 +294,9 @@ class Dataset:
                 sent[path, shard] = arrays[path].index(shard)
             for (path, shard), later in sent.items():
                 indices[path, shard] = later()
-            for clip, path, steps, room in wanted:
+            for clip, path, steps, buffer in wanted:
                 shard = self._shard(clip)
-                later = arrays[path].read(indices[path, shard], clip, steps, room)
+                later = arrays[path].read(indices[path, shard], clip, steps, buffer)
                 if self.folder.local:
                     later()
                 else:
@@ -304,7 +307,7 @@ class Dataset:
             raise self._damaged(self._specs[path].file(shard), error) from error
 
     def _array(self, path: str) -> Chunks:
-        """The chunks of an array, whose metadata match their checksum."""
+        """The chunks of an array; its metadata are checked against their checksum."""
         chunks = self._arrays.get(path)
         if chunks is None:
             self._checked(self._specs[path].metadata_file)
@@ -312,7 +315,7 @@ class Dataset:
         return chunks
 
     def _checked(self, key: str) -> bytes:
-        """A whole small file, if it is the one that was written."""
+        """A whole small file, checked against its checksum. Raises ValueError or OSError naming it."""
         data = self.folder.read(key)
         if data is None or records.sha256(data) != self.manifest["files"][key]["sha256"]:
             raise self._damaged(key, "missing" if data is None else "its checksum does not match")
@@ -325,11 +328,11 @@ class Dataset:
         return ValueError(f"{self.folder.name(key)}: damaged or cut short; restore it from its source, or rebuild it ({why})")
 
     def _text(self, clip: Index) -> dict[str, Any]:
-        """What stands in the line of a clip in its shard's text."""
+        """The line of a clip in its shard's text."""
         return self._line(int(clip))
 
     def _read_line(self, clip: int) -> dict[str, Any]:
-        """The texts of the shards read last are kept as they stand in the files, a tenth of what they are as objects."""
+        """Parses the line of a clip; texts of recent shards are cached as bytes, a tenth of their size as objects."""
         shard = self._shard(clip)
         lines = self._lines.get(shard)
         if lines is None:
@@ -339,12 +342,12 @@ class Dataset:
                 if self._lines.get(shard) is None:
                     self._lines[shard] = lines
                     self._text_bytes += len(data)
-                while self._text_bytes > _TEXT_BYTES and len(self._lines) > 1:
+                while self._text_bytes > _TEXT_CACHE_BYTES and len(self._lines) > 1:
                     self._text_bytes -= sum(len(line) + 1 for line in self._lines.popitem(last=False)[1])
         return json.loads(lines[clip % self.layout.clips_per_shard])
 
     def _read_pictures(self, clip: Index, frames: np.ndarray, out: np.ndarray) -> None:
-        """Decodes rgb into `out` [T H W 3]; only the bytes of these frames are read, and each run is checked before that."""
+        """Decodes rgb into `out` [T H W 3]; only the runs of these frames are read, and each is checked before decoding."""
         layout, key = self.layout, records.bytes_file(self.layout, self._shard(clip))
         count = self.frames(clip)
         if not len(frames):
@@ -358,11 +361,11 @@ class Dataset:
                 steps = frames[where] - begin
                 first, last = int(steps.min()), int(steps.max())
                 follow = np.array_equal(steps, np.arange(first, last + 1)) and where[-1] - where[0] == last - first
-                room = out[where[0] : where[-1] + 1] if follow else np.empty((last - first + 1, *out.shape[1:]), np.uint8)
+                buffer = out[where[0] : where[-1] + 1] if follow else np.empty((last - first + 1, *out.shape[1:]), np.uint8)
                 held = min(layout.run, count - begin)
-                picture.decode(layout.encoded, pieces[number](), int(index[number, 2]), room, first, held)
+                picture.decode(layout.encoded, pieces[number](), int(index[number, 2]), buffer, first, held)
                 if not follow:
-                    out[where] = room[steps - first]
+                    out[where] = buffer[steps - first]
         except (ValueError, OSError) as error:
             raise self._damaged(key, error) from error
 

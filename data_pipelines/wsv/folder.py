@@ -21,36 +21,36 @@ RETRIES = {"max_retries": 8, "initial_delay": "100ms", "max_delay": "8s"}
 CONCURRENCY = {"TENSORSTORE_S3_REQUEST_CONCURRENCY": "64", "TENSORSTORE_GCS_REQUEST_CONCURRENCY": "64"}
 """Environment variables that are set, where they are not: how many requests of a process run at once."""
 
-PATIENCE = {
+TIMEOUTS = {
     "TENSORSTORE_CURL_CONNECT_TIMEOUT_SECONDS": "5",
     "TENSORSTORE_CURL_LOW_SPEED_TIME_SECONDS": "30",
     "TENSORSTORE_CURL_LOW_SPEED_LIMIT_BYTES": "1",
 }
 """Environment variables that are set, where they are not, before the first request of the process: without them TensorStore
-waits for ever on a host that is silent. So nobody waits longer than 9 x 5 s for a host that drops packets, or 9 x 30 s for one
+waits for ever on a silent host. With them a request waits at most 9 x 5 s for a host that drops packets, or 9 x 30 s for one
 that accepts connections and never answers, besides the delays of RETRIES."""
 
 _UNREACHED = ("ABORTED:", "UNAVAILABLE:", "DEADLINE_EXCEEDED:", "PERMISSION_DENIED:", "UNAUTHENTICATED:")
-"""What TensorStore's messages hold when the bytes did not come, whatever they are."""
+"""Parts of TensorStore's messages for data that did not arrive, as opposed to damaged data."""
 
 _CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE")
 _CREDENTIALS += ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI")
 _CREDENTIAL_FILES = {"AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials", "AWS_CONFIG_FILE": "~/.aws/config"}
 
 _OPEN = 64
-"""Files of a folder that stay open: opening one again and again costs time."""
+"""Files of a folder that stay open, because opening costs time."""
 
 _GAP_BYTES = 2**14
-"""What lies between two parts of a file in a bucket is read with them where it is less: a request costs more."""
+"""Gaps between two parts of a file in a bucket that are read with them, because a request costs more."""
 
 _process: int | None = None
 
 
 def context() -> ts.Context:
-    """A context without a chunk cache, for training reads every chunk once an epoch.
+    """A context without a chunk cache, because training reads every chunk once an epoch.
 
-    Raises RuntimeError in a process forked from one that used TensorStore: its threads are gone there, and a read would
-    hang forever.
+    Raises RuntimeError in a process forked from one that used TensorStore: its threads do not survive the fork, and a read
+    would hang.
     """
     global _process
     _process = _process or os.getpid()
@@ -60,17 +60,17 @@ def context() -> ts.Context:
 
 
 def _bucket(url: str) -> dict[str, Any]:
-    """How TensorStore opens a URL, from the environment. Raises ValueError for a URL that it does not take."""
+    """TensorStore's spec of a URL, by the environment. Raises ValueError for a URL that TensorStore refuses."""
     spec = ts.KvStore.Spec(url).to_json()
     driver = spec["driver"]
     if driver not in ("s3", "gcs"):
         return spec
-    for key, value in (PATIENCE | CONCURRENCY).items():
+    for key, value in (TIMEOUTS | CONCURRENCY).items():
         os.environ.setdefault(key, value)
     spec[f"{driver}_request_retries"] = RETRIES
     if driver == "s3":
-        # If-None-Match, always. Else a HEAD goes before it, which is not tried again, and Ceph gets no condition at all: of two
-        # writers there both would believe that they were first.
+        # Always If-None-Match. Otherwise a HEAD request precedes the write, which is not retried, and Ceph gets no condition at
+        # all: two writers could both succeed.
         spec["use_conditional_write"] = True
         endpoint, region = _endpoint(), os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
         if endpoint:
@@ -78,7 +78,7 @@ def _bucket(url: str) -> dict[str, Any]:
         if endpoint or region:
             spec["aws_region"] = region or "us-east-1"
         if endpoint and "amazonaws.com" not in endpoint and not _credentials():
-            # The chain of providers would ask the metadata service of Amazon's machines, and wait for it elsewhere.
+            # The provider chain would query Amazon's metadata service, and time out on other machines.
             spec["aws_credentials"] = {"type": "anonymous"}
     return spec
 
@@ -88,7 +88,7 @@ def _endpoint() -> str:
 
 
 def _credentials() -> bool:
-    """Whether something in the environment, or a file where the AWS tools look, may hold credentials."""
+    """True if the environment, or a file of the AWS tools, may hold credentials."""
     files = (os.path.expanduser(os.environ.get(key) or where) for key, where in _CREDENTIAL_FILES.items())
     return any(os.environ.get(key) for key in _CREDENTIALS) or any(os.path.exists(file) for file in files)
 
@@ -147,8 +147,8 @@ class Folder:
 
     @contextlib.contextmanager
     def asking(self) -> Iterator[None]:
-        """In the block, what this thread asks of a bucket is sent once, and its answer stays: all requests may be sent first,
-        by `ask` and `fetch`, and waited for later, where the same is asked for again.
+        """In the block, each request of this thread to a bucket is sent once, and its answer is cached: `ask` and `fetch` can
+        send all requests first, and the same calls wait for the answers later.
         """
         self._local.sent = {}
         try:
@@ -161,23 +161,23 @@ class Folder:
         self._asked(key, None)
 
     def settle(self) -> None:
-        """Waits for all that was asked for in the block; what failed is told where it is read."""
+        """Waits for all requests of the block; errors are raised where the data are read."""
         for future in self._local.sent.values():
             with contextlib.suppress(ValueError, OSError):
                 future.result()
 
     def _asked(self, key: str, span: tuple[int, int | None] | None) -> Any:
-        """What TensorStore will have read of a file, from the first byte of a span to before its end; None: all of it."""
+        """The future of TensorStore's read of a file, of bytes in [first, end) of a span; None: the whole file."""
         sent = getattr(self._local, "sent", {})
         if (key, span) not in sent:
             sent[key, span] = self.store.read(key, byte_range=None if span is None else slice(*span))
         return sent[key, span]
 
     def fetch(self, key: str, ranges: Sequence[Sequence[int]]) -> Sequence[Callable[[], bytes]]:
-        """Parts (offset, bytes) of a file, each when it is called; an offset below 0 counts from the end.
+        """Functions that return parts (offset, bytes) of a file; an offset below 0 counts from the end.
 
-        Those of a bucket are asked for at once, in one request those that lie close by one another in the file.
-        Raises OSError or ValueError where they are not there.
+        Parts of a file in a bucket are requested at once, neighbouring ones together.
+        Raises OSError or ValueError for missing parts.
         """
         if not self.local:
             runs: list[list[int]] = []  # [begin, end]
@@ -199,18 +199,18 @@ class Folder:
         parts = [os.pread(handle, n, o if o >= 0 else max(size + o, 0)) for o, n in ranges]
         return [lambda part=part: part for part in parts]
 
-    def read_into(self, key: str, offset: int, rooms: list[memoryview], need: int) -> None:
-        """Fills rooms of `need` bytes in all from a place of a file of a local folder. Raises OSError, ValueError."""
-        if (found := os.preadv(self._opened(key).fileno(), rooms, offset)) != need:
+    def read_into(self, key: str, offset: int, buffers: list[memoryview], need: int) -> None:
+        """Fills buffers, `need` bytes in total, from an offset of a local file. Raises OSError, ValueError if it is short."""
+        if (found := os.preadv(self._opened(key).fileno(), buffers, offset)) != need:
             raise ValueError(f"{self.name(key)}: has {found} bytes from {offset} on, needed {need}")
 
     def forget(self, key: str) -> None:
-        """Opens a file anew when it is read next: another may have come in its place."""
+        """Closes the handle of a file: the next read opens it again, because it may have been replaced."""
         with self._lock:
             self._open.pop(key, None)
 
     def _opened(self, key: str) -> io.FileIO:
-        """A local file; it is closed when nobody holds it any more, so that one thread does not close it for another."""
+        """An open local file; it closes when its last reference goes, so no thread closes it for another."""
         file = self._open.get(key)
         if file is None:
             file = open(self.name(key), "rb", buffering=0)  # noqa: SIM115
@@ -227,12 +227,12 @@ class Folder:
         return found.value if size == len(found.value) else found.value[offset : offset + size]
 
     def unread(self, key: str, error: object) -> OSError:
-        """The error for a file that cannot be read."""
+        """An error that says that a file cannot be read."""
         return OSError(f"{self.name(key)}: cannot be read{self._where()} ({error})")
 
     @staticmethod
     def unreached(error: object) -> bool:
-        """Whether TensorStore's error says that the store did not give the bytes, rather than that they are not right."""
+        """True if TensorStore's error says that data did not arrive, rather than that they are damaged."""
         return any(sign in str(error) for sign in _UNREACHED)
 
     def list(self, prefix: str = "") -> set[str]:
@@ -249,7 +249,7 @@ class Folder:
         futures = {key: self.store.write(key, data) for key, data in files.items()}
         failed: OSError | None = None
         for key, future in futures.items():
-            # Every write is waited for, so that none appears after the caller has cleaned up.
+            # Wait for every write, so that no file appears after the caller has cleaned up.
             try:
                 future.result()
             except (ValueError, OSError) as error:
@@ -258,9 +258,9 @@ class Folder:
             raise failed
 
     def write_new(self, key: str, data: bytes) -> bool:
-        """Writes a whole file where none is, and tells whether it did: of several processes that try, one succeeds.
+        """Writes a whole file if there is none; True if it did. Of several processes that try, one succeeds.
 
-        Where the answer of a bucket is lost, the write is sent again, and finds its own file there: it may be False for all.
+        If the answer of a bucket is lost, the retry meets the file of the first try: the result may be False for all processes.
         Raises OSError.
         """
         try:
@@ -273,7 +273,7 @@ class Folder:
         return written.generation != b""
 
     def replace(self, key: str, data: bytes, before: bytes) -> bool:
-        """Writes a whole file over one that still holds `before`, and tells whether it did. Raises OSError."""
+        """Replaces a whole file if it still holds `before`; True if it did. Raises OSError."""
         try:
             found = self.store.read(key).result()
             if found.state != "value" or found.value != before:
@@ -284,7 +284,7 @@ class Folder:
         return written.generation != b""
 
     def remove(self, *keys: str) -> None:
-        """Deletes those of the files that are there, several at a time. Raises OSError."""
+        """Deletes the files that exist, several at a time. Raises OSError."""
         futures = {key: self.store.write(key, None) for key in keys}
         for key, future in futures.items():
             try:
@@ -300,7 +300,7 @@ class Folder:
         return shutil.disk_usage(there).free
 
     def full(self, doing: str, need: int) -> OSError:
-        """The error for a full disk, with errno ENOSPC."""
+        """An error with errno ENOSPC that says how much space is needed and free."""
         free = self.free()
         have = "" if free is None else f", {free / 2**20:.2f} MiB are free"
         text = f"disk full: {doing} needs {need / 2**20:.2f} MiB{have}; free some space and run the same command again"

@@ -1,19 +1,20 @@
-"""What a WSV dataset on disk consists of: the layout, the arrays and files that follow from it, and its records.
+"""The layout of a WSV dataset on disk, the arrays and files that follow from it, and its records.
 
     <root>/manifest.json                   written last: counts, statistics, sha256 of every other file, and of itself
            build.json                      the head of the manifest, written first: name, layout, sources, build arguments
            channels/<channel>/             zarr3 [clip, time, H, W, C], stored integers
-           channels/rgb_<codec>/index/     zarr3 [clip, run, (offset, length, crc32)] where rgb keeps encoded bytes, ...
-           channels/rgb_<codec>/bytes/<shard>  ... and the bytes that it points into
+           channels/rgb_<codec>/index/     zarr3 [clip, run, (offset, length, crc32)] of encoded rgb
+           channels/rgb_<codec>/bytes/<shard>  the bytes that the index points into
            camera/  core/                  zarr3 [clip, time, columns] and [clip, tick, wave, columns]
            frame_time/  core_time/         zarr3 [clip, time] and [clip, tick], seconds
            signals/<name>/  signals/<name>_time/  zarr3 [clip, step, columns] and [clip, step], seconds
-           measures/                       zarr3 [clip, 1, columns], what clips may be chosen by
-           <name>                          attached files, as rejected.jsonl: what was left out of a dataset, and why
+           measures/                       zarr3 [clip, 1, columns], numbers by which clips may be chosen
+           latents/                        codes of trained models, written later (latents.py)
+           <name>                          attached files, such as rejected.jsonl: rejected recordings and reasons
            text/<shard>.jsonl              one line a clip: {"captions": [...], "events": [...], "frames": n, ...}
            shards/<shard>.json             written last of its shard: checksums and moments; without it a shard is missing
 
-docs/wsv.md is the specification. Version 1 had an array a field of cameras and cores; it is read, and no longer written.
+docs/wsv.md is the specification. Version 1 had one array per field of cameras and cores; it is read, but not written.
 """
 
 import dataclasses
@@ -36,24 +37,24 @@ MANIFEST, BUILD = "manifest.json", "build.json"
 CAMERA_FIELDS = {"position": 3, "rotation": 4, "focal": 0, "offset": 2}
 """Camera field -> components (0: no trailing axis)."""
 LENS = {"distortion": 5}
-"""The field that cameras have beside, where the layout has lenses."""
+"""The additional camera field of a layout with lenses."""
 OVER = ("time", "views")
 CORE_TICKS_PER_CHUNK = 64
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """The shape of a dataset: every clip has the same. Raises ValueError for one that cannot be stored."""
+    """The shape of every clip of a dataset. Raises ValueError for a layout that cannot be stored."""
 
     clips: int
     frames: int
-    """Frames a clip; 0 for a dataset of cores and text alone."""
+    """Frames per clip; 0 for a dataset of cores and text alone."""
     height: int
     width: int
     frame_hz: float | int
-    """Nominal rate; the exact times are stored for every clip."""
+    """Nominal rate; exact times are stored for every clip."""
     ticks: int
-    """Ticks of the core a clip; 0: no core."""
+    """Ticks of the core per clip; 0: no core."""
     waves: int
     channels: tuple[str, ...]
     rgb_codec: str
@@ -69,13 +70,13 @@ class Layout:
     lens: bool = False
     """Cameras have the coefficients of their lens."""
     ragged: bool = False
-    """Clips may have fewer frames than `frames`; what is missing is padding that no reader shows."""
+    """Clips may have fewer frames than `frames`; the rest is padding that no reader shows."""
     signals: tuple[tuple[str, int, int], ...] = ()
     """(name, components, steps) of every signal; a clip may have fewer steps."""
     measures: tuple[str, ...] = ()
     """Numbers by which clips may be chosen when they are loaded: "seconds", "sharpness", ..."""
     derived: tuple[str, ...] = ()
-    """The channels that were not recorded but worked out from others."""
+    """Channels that were not recorded but computed from others."""
     compression: str = "zstd"
     """"zstd" (level 3), or "none": chunks are read at the speed of memory."""
 
@@ -121,7 +122,7 @@ class Layout:
 
     @property
     def encoded(self) -> str:
-        """The codec of the bytes that rgb is kept as; empty where it is an array."""
+        """The codec of encoded rgb; empty if rgb is an array."""
         return self.rgb_codec if self.rgb_codec != "array" and "rgb" in self.channels else ""
 
     @property
@@ -137,7 +138,7 @@ class Layout:
 
 @dataclasses.dataclass(frozen=True)
 class ArraySpec:
-    """One zarr3 array: a shard file holds `clips_per_shard` clips whole, an inner chunk a piece of one clip."""
+    """One zarr3 array: a shard file holds `clips_per_shard` whole clips, an inner chunk some steps of one clip."""
 
     path: str
     dtype: str
@@ -147,12 +148,12 @@ class ArraySpec:
     compressed: bool = True
 
     def file(self, shard: int) -> str:
-        """The file that holds the shard (zarr3 chunk key, in one folder)."""
+        """The file of a shard (zarr3 chunk key, all in one folder)."""
         return ".".join([f"{self.path}/c", str(shard), *["0"] * (len(self.shape) - 1)])
 
     @property
     def metadata_file(self) -> str:
-        """The array's own metadata."""
+        """The file of the array's metadata."""
         return f"{self.path}/zarr.json"
 
     def metadata(self) -> dict[str, Any]:
@@ -222,7 +223,7 @@ def arrays(layout: Layout, version: int = SCHEMA_VERSION) -> dict[str, ArraySpec
 
 
 def index_path(layout: Layout) -> str:
-    """The array that says where the encoded pictures are."""
+    """The array that indexes the encoded pictures."""
     return f"channels/rgb_{layout.rgb_codec}/index"
 
 
@@ -258,7 +259,10 @@ def dumps(value: Any, indent: int | None = None) -> bytes:
 
 
 def head(layout: Layout, name: str, sources: Sequence[dict], build: dict, attached: Mapping[str, bytes]) -> dict[str, Any]:
-    """What is known of a dataset before its first clip; raises ValueError for a source without name or licence."""
+    """The part of the manifest that is known before the first clip.
+
+    Raises ValueError for a source without name or licence.
+    """
     for source in sources:
         lacking = [key for key in ("name", "licence") if not source.get(key)]
         if lacking:
@@ -281,31 +285,30 @@ def head(layout: Layout, name: str, sources: Sequence[dict], build: dict, attach
 
 
 _SEAL = b'\n "sha256": "'
-"""What stands before the digest of manifest.json: the only such line, for strings hold no line break and inner keys are
-indented more."""
+"""The bytes before the digest of manifest.json; unique, because strings hold no line break and inner keys are indented more."""
 
 
 def _digest(raw: bytes) -> tuple[bytes, bytes]:
-    """The digest that a manifest's bytes need (taken with 64 zeros in its place), and the one that they have."""
+    """The computed digest of a manifest's bytes (with 64 zeros in its place), and the stored one."""
     head, mark, tail = raw.partition(_SEAL)
     return sha256(head + mark + b"0" * 64 + tail[64:]).encode(), tail[:64]
 
 
 def seal(manifest: dict[str, Any]) -> bytes:
-    """The bytes of manifest.json, every one of them vouched for by its line "sha256"."""
+    """The bytes of manifest.json with a checksum of all of them in its line "sha256"."""
     blank = dumps({**manifest, "sha256": "0" * 64}, indent=1)
     head, mark, tail = blank.partition(_SEAL)
     return head + mark + _digest(blank)[0] + tail[64:]
 
 
-def vouched(raw: bytes) -> bool:
-    """Whether sealed bytes are those that were written."""
+def matches_seal(raw: bytes) -> bool:
+    """True if sealed bytes match their checksum."""
     needed, found = _digest(raw)
     return needed == found
 
 
 def contradicts(raw: bytes, sealed: bytes) -> bool:
-    """Whether damaged bytes were others than `sealed` once: they hold another digest, and differ in more than that."""
+    """True if damaged bytes come from other content than `sealed`: they hold another digest, and differ in more than that."""
     digest, (head, mark, tail) = _digest(sealed)[0], raw.partition(_SEAL)
     return len(tail) >= 64 and tail[:64] != digest and head + mark + digest + tail[64:] != sealed
 
@@ -325,7 +328,7 @@ def load(folder: Folder) -> dict[str, Any]:
             f"{folder.path}: unfinished build; resume it with the arguments that began it: {json.dumps(arguments)}"
         )
     manifest = _parse(folder, MANIFEST, raw)
-    if not vouched(raw):
+    if not matches_seal(raw):
         raise Damaged(f"{folder.name(MANIFEST)}: damaged, its checksum does not match; restore it from its source")
     for name, stored in manifest["channels"].items():
         if name not in CHANNELS:
@@ -341,15 +344,15 @@ def load(folder: Folder) -> dict[str, Any]:
 
 
 class Damaged(ValueError):
-    """A file of records that is not the one that was written."""
+    """A manifest or record whose bytes were damaged."""
 
 
 class NewerSchema(ValueError):
-    """A dataset of a later version of the format: nothing that this release could judge."""
+    """A dataset of a later version of the format, which this release cannot check."""
 
 
 def _parse(folder: Folder, key: str, raw: bytes) -> dict[str, Any]:
-    """JSON of this format and of a version that this release reads."""
+    """Parses JSON of this format. Raises Damaged for anything else, NewerSchema for a later version."""
     try:
         value = json.loads(raw)
     except ValueError as error:
@@ -367,7 +370,7 @@ def _parse(folder: Folder, key: str, raw: bytes) -> dict[str, Any]:
 
 
 def load_build(folder: Folder) -> dict[str, Any] | None:
-    """The head of an unfinished build, or None."""
+    """The head of an unfinished build, or None. Raises as `load` does."""
     raw = folder.read(BUILD)
     return None if raw is None else _parse(folder, BUILD, raw)
 

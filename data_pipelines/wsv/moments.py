@@ -1,4 +1,4 @@
-"""Statistics of values that arrive in pieces, shard by shard."""
+"""Streaming statistics, merged over shards."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 class Moments:
-    """Count, mean, sum of squared deviations, least and greatest value per component, merged pairwise (Chan et al. 1983)."""
+    """Count, mean, sum of squared deviations, minimum and maximum per component, merged pairwise (Chan et al. 1983)."""
 
     def __init__(self, components: int):
         self.count = 0
@@ -14,7 +14,7 @@ class Moments:
         self.low, self.high = np.full(components, np.inf), np.full(components, -np.inf)
 
     def add(self, values: np.ndarray) -> None:
-        """Counts in `values` [..., components]."""
+        """Adds `values` [..., components]."""
         # Components first: sums along contiguous memory are several times faster, and NumPy pairs them up.
         x = np.ascontiguousarray(values.reshape(-1, len(self.mean)).T, np.float64)
         if x.size:
@@ -30,19 +30,19 @@ class Moments:
         self.low, self.high, self.count = np.minimum(self.low, low), np.maximum(self.high, high), total
 
     def record(self) -> dict[str, Any]:
-        """For a shard record; exact."""
+        """The exact state, for a shard record."""
         if not self.count:
             return {"count": 0}
         fields = {key: getattr(self, key).tolist() for key in ("mean", "m2", "low", "high")}
         return {"count": self.count, **fields}
 
     def merge(self, record: dict[str, Any]) -> None:
-        """Counts in what `record` wrote."""
+        """Adds the state that `record` returned."""
         if record["count"]:
             self._merge(record["count"], *(np.asarray(record[key]) for key in ("mean", "m2", "low", "high")))
 
     def summary(self) -> dict[str, Any]:
-        """{"count", "mean", "std", "min", "max"} for the manifest; lists per component, empty when nothing was counted."""
+        """{"count", "mean", "std", "min", "max"} for the manifest; lists per component, empty without values."""
         if not self.count:
             return {"count": 0, "mean": [], "std": [], "min": [], "max": []}
         std = np.sqrt(self.m2 / self.count)

@@ -1,7 +1,7 @@
-"""Encoded pictures: JPEG one by one, or H.264 in runs that need nothing before them, and back.
+"""Codecs of pictures: JPEG one by one, or H.264 in independent runs.
 
-A run is a closed group of pictures (it begins with a key frame and refers to nothing outside), so any run of a dataset can be
-read at random, at the rate of a sequential decoder. Colours are BT.709, limited range, 4:2:0.
+A run is a closed group of pictures (it begins with a key frame and refers to nothing outside), so runs can be read in random
+order at the rate of a sequential decoder. Colours are BT.709, limited range, 4:2:0.
 """
 
 import io
@@ -21,23 +21,23 @@ from wsm_jax.typing import UInt8
 CODECS = ("jpeg", "h264")
 
 JPEG = {"quality": 92, "subsampling": 0, "optimize": True}
-"""How pictures are encoded one by one: no chroma subsampling, so colours stay on their pixels; Huffman tables of their own."""
+"""Options for single pictures: no chroma subsampling, so colours stay on their pixels; optimized Huffman tables."""
 H264 = {"crf": "18", "preset": "medium", "tune": "fastdecode", "bf": "0", "threads": "1"}
-"""How runs are encoded: once, to be decoded in every epoch. One thread: the same bytes on any machine."""
+"""Options for runs, which are encoded once and decoded in every epoch. One thread: the same bytes on any machine."""
 
 _EXACT = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
-"""How colours become chroma, once; back again goes the way that processors are quickest at, a little coarser."""
+"""Conversion of colours to chroma at encoding; decoding uses the fastest conversion, which is a little coarser."""
 
 
 def encode(codec: str, frames: UInt8[np.ndarray, "T H W 3"]) -> bytes:
-    """One picture (jpeg), or a run of them (h264)."""
+    """The bytes of one picture (jpeg), or of a run (h264)."""
     return _encode_jpeg(frames) if codec == "jpeg" else _encode_h264(frames)
 
 
 def decode(codec: str, data: bytes, crc32: int, out: UInt8[np.ndarray, "T H W 3"], first: int, count: int) -> None:
-    """Decodes pictures of one piece of data, which holds `count`, from the `first` on into `out`.
+    """Decodes pictures of a run of `count`, from picture `first` on, into `out`.
 
-    Raises ValueError when the bytes are not those written.
+    Raises ValueError for damaged bytes.
     """
     if zlib.crc32(data) != crc32:
         raise ValueError("the checksum of a picture does not match")
@@ -66,7 +66,7 @@ def _encode_jpeg(frames: np.ndarray) -> bytes:
 
 
 def _decode_jpeg(data: bytes, out: np.ndarray) -> None:
-    """Pillow's pixels, without Pillow's copies."""
+    """Decodes into `out` the same pixels as Pillow, without its copies."""
     size = simplejpeg.decode_jpeg_header(data)[:2]
     if size != out.shape[:2]:
         raise ValueError(f"a picture of {size} pixels (H, W); needed {out.shape[:2]}")
@@ -79,7 +79,7 @@ def _decode_jpeg(data: bytes, out: np.ndarray) -> None:
 def _encode_h264(frames: np.ndarray) -> bytes:
     count, height, width = frames.shape[:3]
     context: Any = av.CodecContext.create("libx264", "w")
-    # 4:2:0 needs even sizes: an odd last row or column is doubled, and cut off again
+    # 4:2:0 needs even sizes: an odd last row or column is doubled, and dropped at decoding.
     context.height, context.width = height + height % 2, width + width % 2
     context.pix_fmt, context.framerate, context.time_base = "yuv420p", Fraction(25), Fraction(1, 25)
     context.gop_size = count
@@ -97,12 +97,12 @@ def _encode_h264(frames: np.ndarray) -> bytes:
 
 
 class _Decoder(threading.local):
-    """What a thread decodes with, kept from run to run: opening a decoder costs time."""
+    """The decoder of a thread, used for all its runs, because opening one takes time."""
 
     def __init__(self) -> None:
         self.context: Any = av.CodecContext.create("h264", "r")
         self.context.thread_count = 1  # the loader's threads each decode a run
-        self.convert = VideoReformatter()  # each frame's own would plan the conversion anew
+        self.convert = VideoReformatter()  # a new one per frame would plan the conversion again
 
 
 _decoder = _Decoder()
@@ -123,7 +123,7 @@ def _decode_h264(data: bytes, out: np.ndarray, first: int, count: int) -> None:
         sizes = sorted({(frame.height, frame.width) for frame in frames})
         found = f"{len(frames)} of {len(packets)} pictures, of {sizes} pixels (H, W)"
         raise ValueError(f"{found}; needed {end} of {count}, of {even}")
-    for room, frame in zip(out, frames[first:], strict=True):
+    for picture_out, frame in zip(out, frames[first:], strict=True):
         picture: Any = _decoder.convert.reformat(
             frame,
             format="rgb24",
@@ -133,4 +133,4 @@ def _decode_h264(data: bytes, out: np.ndarray, first: int, count: int) -> None:
             interpolation=Interpolation.BILINEAR,
         )
         (plane,) = picture.planes
-        room[...] = np.ndarray(room.shape, np.uint8, plane, strides=(plane.line_size, 3, 1))
+        picture_out[...] = np.ndarray(picture_out.shape, np.uint8, plane, strides=(plane.line_size, 3, 1))

@@ -1,4 +1,4 @@
-"""Damaged files of a WSV dataset are made again, where that gives the very bytes that were written."""
+"""Repair of a WSV dataset: damaged files are rebuilt if that gives the bytes that were written."""
 
 import dataclasses
 import json
@@ -19,16 +19,16 @@ from data_pipelines.wsv.writer import Writer
 from wsm_jax.snapshot import WSF, WSV
 
 Make = Callable[[int], Sequence[WSV | WSF | Clip]]
-"""The clips of a shard, in order, as they were written."""
+"""Returns the clips of a shard, in order, as they were written."""
 
 _TALLY = ("counts", "statistics", "files", "sha256", latents.KEY)
-"""What a manifest has beside the head that build.json holds."""
+"""Keys of a manifest that build.json lacks."""
 _NOTHING: Mapping[str, str] = {}
 _UNKNOWN = "its clips are needed again, and nobody gave them"
 
 
 def head(path: str | PathLike) -> dict[str, Any] | None:
-    """What is known of a dataset but its clips: its manifest, or build.json where that is damaged; None without either.
+    """The manifest of a dataset, or build.json if the manifest is damaged; None without either.
 
     Raises NewerSchema (a ValueError).
     """
@@ -48,7 +48,7 @@ def head(path: str | PathLike) -> dict[str, Any] | None:
 
 
 def _begun(folder: Folder) -> dict[str, Any]:
-    """build.json. Raises ValueError for one that is missing or damaged, as far as it shows."""
+    """The contents of build.json. Raises ValueError if it is missing or detectably damaged."""
     begun = records.load_build(folder)
     if begun is None:
         raise ValueError(f"{folder.name(records.BUILD)}: missing")
@@ -74,13 +74,13 @@ def repair(
     workers: int = 1,
     environment: Mapping[str, str] = _NOTHING,
 ) -> list[str]:
-    """Verifies a dataset, and rebuilds what is damaged or missing; one line a file that it mended, left, or could not mend.
+    """Verifies a dataset and rebuilds damaged or missing files; one line per file: rebuilt, left alone, or not rebuilt and why.
 
-    Metadata come from the manifest, the files of a shard from its clips, which `make` gives (in `workers` processes that have
-    the variables `environment`; it is pickled for more than one), attached files from `attached`. A file is written only where
-    its new bytes have the sha256 of the manifest. A manifest that is damaged or missing comes from build.json and the records
-    of the shards, if these are sound; where it is missing, nothing else vouches for them. Files that are not of the dataset
-    stay. A repair that is killed can be run again.
+    Metadata come from the manifest, the files of a shard from its clips, which `make` returns (in `workers` processes with the
+    variables `environment`; for more than one it is pickled), attached files from `attached`. A file is written only if its new
+    bytes have the sha256 of the manifest. A damaged or missing manifest is rebuilt from build.json and the records of the
+    shards if these are intact; if it is missing, nothing else confirms them. Files that do not belong to the dataset stay. A
+    repair that is killed can be run again.
 
     Raises FileNotFoundError where there is no dataset, NewerSchema (a ValueError), OSError when the disk is full.
     """
@@ -97,13 +97,13 @@ def repair(
             name = f"{folder.name(records.MANIFEST)}: "
             return [f"{name}cannot be rebuilt: {lost} ({str(error).removeprefix(name)})"]
     found = damaged(folder, manifest, progress)
-    results = _mend(folder, manifest, found, attached)
+    results = _repair_singles(folder, manifest, found, attached)
     places_of = places(manifest)
     wanted: dict[int, dict[str, str]] = {}
     for key in found:
         if key not in results:
             wanted.setdefault(places_of[key][1], {})[key] = manifest["files"][key]["sha256"]
-    task = _Shard(Writer(folder, records.layout_of(manifest)), make, wanted)
+    task = _RepairShard(Writer(folder, records.layout_of(manifest)), make, wanted)
     with tqdm(total=len(wanted), desc=f"repair {manifest['name']}", disable=not progress or not wanted) as bar:
         for shard, done in run(task, sorted(wanted), workers, dict(environment)):
             results |= dict.fromkeys(wanted[shard], str(done)) if isinstance(done, WorkerCrash) else done
@@ -114,13 +114,13 @@ def repair(
     return lines + [f"{folder.name(key)}: extra, not a file of the dataset; left alone" for key in extra(folder, manifest)]
 
 
-def _mend(
+def _repair_singles(
     folder: Folder,
     manifest: dict[str, Any],
     found: Mapping[str, str],
     attached: Callable[[], Mapping[str, bytes]] | None,
 ) -> dict[str, str]:
-    """Writes again what belongs to no shard; why it could not (empty: it did), by file."""
+    """Rebuilds files that belong to no shard; file -> why it could not (empty: rebuilt)."""
     begun = records.dumps({key: value for key, value in manifest.items() if key not in _TALLY}, indent=1)
     known = {records.BUILD: begun} | _metadata(manifest)
     rows = manifest.get(latents.KEY, {})
@@ -136,13 +136,13 @@ def _mend(
 
 
 def _metadata(manifest: dict[str, Any]) -> dict[str, bytes]:
-    """zarr.json of every array."""
+    """The zarr.json files of all arrays."""
     specs = records.arrays(records.layout_of(manifest), manifest["schema_version"]).values()
     return {spec.metadata_file: records.dumps(spec.metadata()) for spec in specs}
 
 
 def _attached(attached: Callable[[], Mapping[str, bytes]] | None) -> tuple[Mapping[str, bytes], str]:
-    """The attached files, and why the others are not among them."""
+    """The attached files, and the reason why others are missing."""
     try:
         return (attached() if attached else {}), "it can be made of what the dataset was made of alone, and nobody gave that"
     except (ValueError, OSError, RuntimeError, KeyError) as error:
@@ -150,7 +150,7 @@ def _attached(attached: Callable[[], Mapping[str, bytes]] | None) -> tuple[Mappi
 
 
 def _write(folder: Folder, files: Mapping[str, bytes], wanted: Mapping[str, str]) -> dict[str, str]:
-    """Writes the files that have the wanted sha256; why it did not (empty: it did), by file."""
+    """Writes the files that have the wanted sha256; file -> why it was not written (empty: written)."""
     good = {key: files[key] for key in wanted if key in files and records.sha256(files[key]) == wanted[key]}
     folder.write(good)
     other = {key: "this release makes " + ("other bytes" if key in files else "no such file") for key in wanted}
@@ -158,8 +158,8 @@ def _write(folder: Folder, files: Mapping[str, bytes], wanted: Mapping[str, str]
 
 
 @dataclasses.dataclass(frozen=True)
-class _Shard:
-    """Mends the files of a shard; travels to the workers."""
+class _RepairShard:
+    """Rebuilds the files of a shard; pickled for the workers."""
 
     writer: Writer
     make: Make | None
@@ -167,7 +167,7 @@ class _Shard:
     """Shard -> file -> sha256."""
 
     def __call__(self, shard: int) -> dict[str, str]:
-        """Why each of the files could not be mended; empty: it was."""
+        """File -> why it could not be rebuilt; empty: rebuilt."""
         wanted = self.wanted[shard]
         try:
             files = _files(self.writer, self.make, shard)
@@ -177,11 +177,11 @@ class _Shard:
 
 
 class _Lost(Exception):
-    """What cannot be made again, and why."""
+    """The reason why something cannot be rebuilt."""
 
 
 def _files(writer: Writer, make: Make | None, shard: int) -> dict[str, bytes]:
-    """The files of a shard with its record, made again."""
+    """The rebuilt files of a shard with its record. Raises _Lost."""
     if make is None:
         raise _Lost(_UNKNOWN)
     try:
@@ -196,14 +196,14 @@ def _files(writer: Writer, make: Make | None, shard: int) -> dict[str, bytes]:
 
 @dataclasses.dataclass(frozen=True)
 class _Manifest:
-    """Makes manifest.json again, of build.json and the records of the shards."""
+    """Rebuilds manifest.json from build.json and the records of the shards."""
 
     folder: Folder
     make: Make | None
     attached: Callable[[], Mapping[str, bytes]] | None
 
     def restored(self, error: ValueError) -> tuple[dict[str, Any], list[str]]:
-        """The manifest, which is written, and what was mended. Raises _Lost, and then nothing is written."""
+        """Writes the manifest; returns it and a line per rebuilt file. Raises _Lost before anything is written."""
         folder, raw = self.folder, self.folder.read(records.MANIFEST)
         if raw is not None and not isinstance(error, records.Damaged | records.NewerSchema):
             raise _Lost("it is whole, and of another release")
@@ -213,28 +213,28 @@ class _Manifest:
             raise _Lost(str(why)) from why
         if begun["schema_version"] != records.SCHEMA_VERSION:
             raise _Lost(f"it is of version {begun['schema_version']}, and this release writes version {records.SCHEMA_VERSION}")
-        mended = {key: data for key, data in _metadata(begun).items() if self._differs(key, records.sha256(data))}
-        mended |= self._attachments(begun)
+        rebuilt_files = {key: data for key, data in _metadata(begun).items() if self._differs(key, records.sha256(data))}
+        rebuilt_files |= self._attachments(begun)
         writer = Writer(folder, records.layout_of(begun))
         for shard in range(writer.layout.shards):
             if not self._sound(writer, shard):
                 if raw is None and folder.read(records.record_file(shard)) is None:
                     raise _Lost("shards are missing")
-                mended[records.record_file(shard)] = self._record(writer, shard)
+                rebuilt_files[records.record_file(shard)] = self._record(writer, shard)
         try:
-            sealed = writer.sealed(mended)
+            sealed = writer.sealed(rebuilt_files)
         except ValueError as why:
             raise _Lost(str(why)) from why
         newer = isinstance(error, records.NewerSchema) and json.loads(sealed)["sha256"].encode() not in (raw or b"")
         if raw is not None and (newer or records.contradicts(raw, sealed)):
             raise _Lost(f"it is none of {records.BUILD} and the records; delete it to go by these alone")
-        folder.write(mended)
+        folder.write(rebuilt_files)
         folder.write({records.MANIFEST: sealed})
         was = "missing, so these alone vouch for it" if raw is None else "damaged"
         lines = [f"{folder.name(records.MANIFEST)}: rebuilt, by {records.BUILD} and the records of the shards (was {was})"]
         return json.loads(sealed), [
             *lines,
-            *(f"{folder.name(key)}: rebuilt (was damaged or missing)" for key in sorted(mended)),
+            *(f"{folder.name(key)}: rebuilt (was damaged or missing)" for key in sorted(rebuilt_files)),
         ]
 
     def _differs(self, key: str, sha256: str) -> bool:
@@ -242,7 +242,7 @@ class _Manifest:
         return data is None or records.sha256(data) != sha256
 
     def _attachments(self, begun: dict[str, Any]) -> dict[str, bytes]:
-        """The attached files that are damaged, made again."""
+        """The damaged attached files, rebuilt. Raises _Lost."""
         lost = [key for key, sha256 in begun["attached"].items() if self._differs(key, sha256)]
         given, why = _attached(self.attached if lost else None)
         for key in lost:
@@ -253,7 +253,7 @@ class _Manifest:
         return {key: given[key] for key in lost}
 
     def _sound(self, writer: Writer, shard: int) -> bool:
-        """Whether the record of a shard is one, as far as it shows."""
+        """True if the record of a shard shows no damage."""
         try:
             raw = self.folder.read(records.record_file(shard)) or b""
             record = json.loads(raw)
@@ -268,7 +268,7 @@ class _Manifest:
             return False
 
     def _record(self, writer: Writer, shard: int) -> bytes:
-        """The record of a shard, made again; no checksum of it is left, so all that it vouches for must be as it says."""
+        """The rebuilt record of a shard; its own checksum is lost, so the files that it lists must match it. Raises _Lost."""
         key = records.record_file(shard)
         try:
             files = _files(writer, self.make, shard)

@@ -1,4 +1,4 @@
-"""One shard of a WSV dataset: clips in, the bytes of its files out, made in memory and hashed before anything is written."""
+"""Encoding of one shard of a WSV dataset: clips in, the bytes of its files out, in memory."""
 
 import zlib
 from collections.abc import Sequence
@@ -17,14 +17,14 @@ from wsm_jax.snapshot import FIELDS, channel, restore
 
 
 def moments(layout: Layout) -> dict[str, Moments]:
-    """Fresh statistics for every channel ("channels/...") and core field ("core/...")."""
+    """Empty statistics for every channel ("channels/...") and core field ("core/...")."""
     sizes = {f"channels/{name}": channel(name).components for name in layout.channels}
     core = {f"core/{name}": max(size, 1) for name, size in FIELDS.items()} if layout.ticks else {}
     return {key: Moments(size) for key, size in (sizes | core).items()}
 
 
 def encode(layout: Layout, shard: int, clips: Sequence[Clip], counted: dict[str, Moments]) -> dict[str, bytes]:
-    """The files of a shard but its record, by name; counts the values that are stored into `counted`."""
+    """The files of a shard except its record, by name; adds the stored values to `counted`."""
     tables = [rows(clip, layout) for clip in clips]
     lines = [records.dumps(line(clip, layout)) for clip in clips]
     files = {records.text_file(shard): b"\n".join(lines) + b"\n"}
@@ -41,8 +41,8 @@ def encode(layout: Layout, shard: int, clips: Sequence[Clip], counted: dict[str,
 
 
 def _count(layout: Layout, clip: Clip, counted: dict[str, Moments]) -> None:
-    """Channels count every pixel (of pictures that are kept as they are none); core fields the waves that exist, but presence
-    itself every slot."""
+    """Adds every pixel of the channels (none of JPEG files stored unchanged), the core fields of waves that exist, and the
+    presence of every slot."""
     for name, values in clip.channels.items():
         # In pieces of one chunk: the float64 of a whole clip would take eight times its memory.
         for start in range(0, clip.frames, layout.frames_per_chunk):
@@ -55,7 +55,7 @@ def _count(layout: Layout, clip: Clip, counted: dict[str, Moments]) -> None:
 
 
 def _encode_pictures(layout: Layout, clips: Sequence[Clip]) -> tuple[bytes, np.ndarray]:
-    """The pictures of a shard as one run of bytes, and [clip run 3] of (offset, length, crc32); 0 where a clip has no more."""
+    """The concatenated pictures of a shard, and (offset, length, crc32) [clip run 3]; 0 after the last run of a clip."""
     parts: list[bytes] = []
     index = np.zeros((len(clips), -(-layout.frames // layout.run), 3), np.uint64)
     offset = 0
@@ -72,7 +72,7 @@ def _encode_pictures(layout: Layout, clips: Sequence[Clip]) -> tuple[bytes, np.n
 
 
 def open_spec(metadata: dict[str, Any]) -> dict[str, Any]:
-    """How every array is opened, wherever it is: a missing chunk is an error, never zeros, so zeros are stored too."""
+    """TensorStore's spec of an array: a missing chunk is an error, not zeros, so zeros are stored too."""
     flags = {"fill_missing_data_reads": False, "store_data_equal_to_fill_value": True}
     return {"driver": "zarr3", "metadata": metadata, **flags}
 

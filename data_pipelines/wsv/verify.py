@@ -1,4 +1,4 @@
-"""Whether every byte of a WSV dataset is the one that was written, and which clips cannot be read where one is not."""
+"""Check of every byte of a WSV dataset, and of the clips that cannot be read because of damage."""
 
 import functools
 import hashlib
@@ -23,16 +23,16 @@ from data_pipelines.wsv.folder import Folder, context
 
 _THREADS = max(8, min(32, os.cpu_count() or 1))
 _PIECE = 4 * 2**20
-"""Bytes that a thread holds at a time; of a damaged file, one thread at a time holds all."""
-_AT_ONCE = 1024
-"""Files that wait for a thread at a time."""
+"""Bytes that a thread reads at a time; a damaged file is read whole, by one thread at a time."""
+_BATCH = 1024
+"""Files that are queued at a time."""
 
 
 def verify(path: str | PathLike, progress: bool = True) -> list[str]:
-    """Reads every byte; one line a problem: missing, truncated, changed, not of the dataset, miscounted. Empty: sound.
+    """Reads every byte; one line per problem: missing, truncated, changed, extra, miscounted. Empty: no damage.
 
-    A line names the file, what is wrong with it, the dataset, the channel (or field), the shard, and the clips of which that
-    cannot be read. Of a collection every dataset is read.
+    A line names the file, the problem, the dataset, the channel or field, the shard, and the clips that cannot be read. Every
+    dataset of a collection is read.
     Raises FileNotFoundError when there is no dataset at all, NewerSchema (a ValueError) for one of a later version.
     """
     folder = Folder(path)
@@ -74,17 +74,17 @@ def _dataset(folder: Folder, progress: bool) -> list[str]:
 
 
 def extra(folder: Folder, manifest: dict[str, Any]) -> list[str]:
-    """The files that are not of the dataset."""
+    """Files that do not belong to the dataset."""
     return sorted(folder.list() - set(manifest["files"]) - {records.MANIFEST})
 
 
 def damaged(folder: Folder, manifest: dict[str, Any], progress: bool) -> dict[str, str]:
-    """Reads every file of a dataset, some at a time; what is wrong with each that is not sound, by its name."""
+    """Reads every file of a dataset; file -> problem, for damaged files."""
     check, found = _Check(folder, manifest), {}
     keys = iter(sorted(manifest["files"]))
     bar = tqdm(total=len(manifest["files"]), desc=f"verify {manifest['name']}", unit="file", disable=not progress)
     with bar, ThreadPoolExecutor(_THREADS) as pool:
-        while batch := list(itertools.islice(keys, _AT_ONCE)):
+        while batch := list(itertools.islice(keys, _BATCH)):
             for key, problem in zip(batch, pool.map(check.problem, batch), strict=True):
                 bar.update()
                 if problem:
@@ -93,7 +93,7 @@ def damaged(folder: Folder, manifest: dict[str, Any], progress: bool) -> dict[st
 
 
 def places(manifest: dict[str, Any]) -> dict[str, tuple[str, int]]:
-    """(array, "bytes", "text" or "record", and shard) by the name of every file of a shard."""
+    """File -> (array path, "bytes", "text" or "record"; shard), for every file of a shard."""
     layout, found = records.layout_of(manifest), {}
     specs = records.arrays(layout, manifest["schema_version"])
     for shard in range(layout.shards):
@@ -105,7 +105,7 @@ def places(manifest: dict[str, Any]) -> dict[str, tuple[str, int]]:
 
 
 class _Check:
-    """Checks files of one dataset; for many threads."""
+    """Checks files of one dataset; thread-safe."""
 
     def __init__(self, folder: Folder, manifest: dict[str, Any]):
         self.folder, self.manifest, self.layout = folder, manifest, records.layout_of(manifest)
@@ -119,7 +119,7 @@ class _Check:
         return places(self.manifest)
 
     def problem(self, key: str) -> str:
-        """What is wrong with a file; empty where it is the one that was written."""
+        """The problem of a file; empty if it is as written."""
         wanted = self.manifest["files"][key]
         found = self._digest(key, wanted["bytes"])
         if found and found[0] == wanted["sha256"]:
@@ -140,10 +140,10 @@ class _Check:
             return f"{what}; {self._loss(key, data)}"
 
     def _digest(self, key: str, size: int) -> tuple[str, int] | None:
-        """The sha256 of a file of `size` bytes, and its lines; None for one that is shorter, or cannot be read."""
+        """The sha256 of a file of `size` bytes and its number of lines; None for a file that is shorter or cannot be read."""
         digest, lines = hashlib.sha256(), 0
         for start in range(0, max(size, 1), _PIECE):
-            stop = start + _PIECE if start + _PIECE < size else None  # the last piece shows what is too long
+            stop = start + _PIECE if start + _PIECE < size else None  # the last read reveals a file that is too long
             try:
                 found = self.folder.store.read(key, byte_range=slice(start, stop)).result()
             except (ValueError, OSError):
@@ -155,7 +155,7 @@ class _Check:
         return digest.hexdigest(), lines
 
     def _loss(self, key: str, data: bytes | None) -> str:
-        """Which clips cannot be read because of a damaged file."""
+        """The clips that cannot be read because of a damaged file, in words."""
         name = f"dataset {self.manifest['name']}"
         if key in self._metadata:
             return f"{name}, {_field(self._metadata[key])}: no clip of it can be read"
@@ -179,7 +179,7 @@ class _Check:
         return f"{name}, {_field(path)}, shard {shard}: {what}"
 
     def _array(self, path: str, shard: int, data: bytes) -> list[int]:
-        """The clips of an array that fail where they are read; every chunk of them has a checksum, and so has their index."""
+        """The clips of an array that cannot be read, by the checksums of their chunks and of the index."""
         return [clip for clip, values in self._read(path, shard, data).items() if values is None]
 
     def _read(self, path: str, shard: int, data: bytes) -> dict[int, np.ndarray | None]:
@@ -197,7 +197,7 @@ class _Check:
         return found
 
     def _pictures(self, shard: int, data: bytes) -> list[int]:
-        """The clips with a picture that is not the one that its index tells; all, where there is no index."""
+        """The clips with a picture that does not match its checksum in the index; all clips without an index."""
         path = records.index_path(self.layout)
         try:
             index = self.folder.read(self.specs[path].file(shard)) or b""
@@ -213,14 +213,14 @@ class _Check:
 
 
 def _field(path: str) -> str:
-    """An array's name in words."""
+    """The name of an array in words."""
     if path == "bytes" or path.startswith("channels/rgb_"):
         return "channel rgb"
     return path.replace("channels/", "channel ") if path.startswith("channels/") else f"field {path}"
 
 
 def _broken(data: bytes, span: Sequence[int]) -> list[int]:
-    """The clips whose line is none that a writer writes; what changed a letter of a caption does not show."""
+    """The clips whose line is not valid; a changed letter of a caption does not show."""
 
     def sound(line: bytes) -> bool:
         try:
@@ -233,7 +233,7 @@ def _broken(data: bytes, span: Sequence[int]) -> list[int]:
 
 
 def _clips(clips: Sequence[int]) -> str:
-    """As "clips 2..5, 7"."""
+    """Clip numbers in words: "clips 2..5, 7"."""
     runs: list[list[int]] = []
     for clip in clips:
         if runs and clip == runs[-1][-1] + 1:

@@ -1,4 +1,4 @@
-"""Building a WSV dataset, whole shards at a time: stopped and resumed at will, by any number of processes."""
+"""Writing of a WSV dataset, one whole shard at a time: resumable, by any number of processes."""
 
 import contextlib
 import errno
@@ -18,7 +18,7 @@ from wsm_jax.snapshot import WSF, WSV
 _NOTHING: Mapping[str, bytes] = {}
 _ARGUMENTS = ("name", "layout", "sources", "build", "attached")
 _FORMAT = ("schema_version", "channels", "semantic_classes", "tick_hz")
-"""What a release means by the numbers that it writes."""
+"""Keys that state the format of a release."""
 
 
 def finished(
@@ -30,7 +30,7 @@ def finished(
     build: dict,
     attached: Mapping[str, bytes] = _NOTHING,
 ) -> dict[str, Any] | None:
-    """The manifest of the finished dataset at `path` that these very arguments made; None where there is no such one."""
+    """The manifest of the finished dataset at `path` if these arguments made it, else None. Raises as `manifest.load` does."""
     folder = Folder(path)
     if folder.read(records.MANIFEST) is None:
         return None
@@ -59,7 +59,7 @@ def create(
         raise ValueError(f"{folder.path}: a finished dataset is here; write elsewhere, or delete it first")
     if records.load_build(folder) is None:
         found = sorted(folder.list())
-        # Another process may have begun the same build since.
+        # Another process may have begun the same build meanwhile.
         if found and records.load_build(folder) is None:
             raise ValueError(f"{folder.path}: the folder holds other files ({found[0]}, ...); name a new or an empty one")
         folder.write_new(records.BUILD, records.dumps(wanted, indent=1))
@@ -112,7 +112,7 @@ class Writer:
             folder.write(files)
             written = folder.write_new(records.record_file(shard), records.dumps(record, indent=1))
         except OSError as error:
-            # Another process may have completed the shard; else make room, for no reader wants a part of it.
+            # Unless another process has completed the shard, remove its partial files.
             with contextlib.suppress(OSError):
                 if folder.read(records.record_file(shard)) is None:
                     folder.remove(*files)
@@ -161,7 +161,7 @@ class Writer:
         return json.loads(sealed)
 
     def sealed(self, instead: Mapping[str, bytes] = _NOTHING) -> bytes:
-        """The bytes of manifest.json, by build.json and the records; what `instead` has by name stands for what is there.
+        """The bytes of manifest.json, from build.json and the records; `instead` replaces files by name.
 
         Raises ValueError for a record that is damaged.
         """

@@ -1,7 +1,7 @@
 """The contenders of `python -m launch.bench loader --latency_ms=MS`, which read the same files from a bucket.
 
-The object store stands at AWS_ENDPOINT_URL_S3 (see `launch.bench.object_store`). As many clips are in work as
-TENSORSTORE_S3_REQUEST_CONCURRENCY lets requests be in flight, and a batch more.
+The object store is at AWS_ENDPOINT_URL_S3 (see `launch.bench.object_store`). The number of clips in work is that of requests in
+flight, TENSORSTORE_S3_REQUEST_CONCURRENCY, plus a batch.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ def open_bucket(
 ) -> Contender:
     """Our loader on a dataset in the bucket, or clips that are one request each: "array_record", "zstd" or "npy".
 
-    The bucket is named for the contender, and the store counts the requests of each.
+    The bucket has the name of the contender, so the store counts the requests of each.
     """
     import grain
 
@@ -45,7 +45,7 @@ def open_bucket(
 
     def clip(window: np.ndarray) -> np.ndarray:
         number, first = window.tolist()
-        return episode(number)[first : first + frames].copy()  # else what waits for its batch would hold whole episodes
+        return episode(number)[first : first + frames].copy()  # a view would keep its whole episode
 
     work = reads + batch
     clips = grain.MapDataset.source(windows).repeat().map(clip)  # type: ignore[arg-type]
@@ -57,10 +57,10 @@ Episodes = tuple[Path, Callable[[int], np.ndarray]]
 
 
 def _record_there(root: Path, store: Any, shape: tuple[int, ...]) -> Episodes:
-    """ArrayRecord, which cannot read buckets, at its best there: a record is one request, its place known beforehand.
+    """The best case of ArrayRecord, which cannot read buckets: a record is one request, and its place is known.
 
-    As many bytes as a record takes on average come from the bucket; array_record then decodes the record from the system's
-    cache of the same file, where reading costs it next to nothing.
+    The bytes of an average record come from the bucket; array_record then decodes the record from the page cache of the same
+    file, where reading costs almost nothing.
     """
     import grain
 
@@ -76,7 +76,7 @@ def _record_there(root: Path, store: Any, shape: tuple[int, ...]) -> Episodes:
 
 
 def _zstd_there(root: Path, store: Any, shape: tuple[int, ...]) -> Episodes:
-    """The bound of that layout: the same bytes come, and a bare frame of zstd is decoded, without ArrayRecord and pickle."""
+    """The bound of that layout: the same bytes arrive, and zstd alone is decoded, without ArrayRecord and pickle."""
     import zstandard
 
     path, files = root / "clips.array_record", sorted((root / "npy").iterdir())
@@ -96,7 +96,7 @@ def _npy_there(root: Path, store: Any, shape: tuple[int, ...]) -> Episodes:
     names, size = [f"npy/{file.name}" for file in sorted((root / "npy").iterdir())], int(np.prod(shape))
 
     def episode(number: int) -> np.ndarray:
-        data = store.read(names[number]).result().value  # np.load parses the head by ast, which threads break in Python 3.11
+        data = store.read(names[number]).result().value  # np.load parses the header by ast: not thread-safe in 3.11
         return np.frombuffer(data, np.uint8, offset=len(data) - size).reshape(shape)
 
     return root / "npy", episode

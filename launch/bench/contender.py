@@ -1,8 +1,8 @@
 """The contenders of `python -m launch.bench loader` that read files of this machine.
 
-Every contender goes through the same clips without end, and gives them as uint8 [B n H W 3]. Ours and ArrayRecord run under
-Grain with as many THREADS (0: none), and sequential decoding has as many of its own; ours is the first of HOSTS that load a
-batch together. Those that read a bucket are in `launch.bench.bucket`; `launch.bench.process` runs either kind.
+Every contender reads the same endless sequence of clips and yields them as uint8 [B n H W 3]. Ours and ArrayRecord use THREADS
+of Grain (0: none), and sequential decoding as many of its own; ours is the first of HOSTS that load a batch together. Those
+that read a bucket are in `launch.bench.bucket`; `launch.bench.process` runs either kind.
 """
 
 import dataclasses
@@ -21,30 +21,32 @@ from typing import Any
 import numpy as np
 
 AHEAD = 4
-"""Batches that are not counted before those that are, where threads have worked ahead between two turns."""
+"""Batches that are not counted at the start of a turn, because threads prefetched them between turns."""
+STAGES = ("bridge", "world")
+"""Contenders that load the batches of a stage of the quickstart."""
 _LEAST_BUSY = 0.1
-"""Share of a core below which threads count as having nothing more to do."""
+"""Share of a core below which threads count as idle."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Contender:
-    """What is timed."""
+    """A contender and its counters."""
 
     batches: Iterator[Sequence]
     path: Path
-    """Its files."""
+    """Files that it reads."""
     read: Callable[[], int]
-    """Bytes that it has read from storage until now."""
+    """Total bytes read from storage."""
     forget: Callable[[], object] = lambda: None
-    """Lets go of pages that it holds, so that the system can."""
+    """Releases mapped pages, so that the system can evict them."""
     requests: Callable[[], int] = lambda: 0
-    """Requests to a bucket until now."""
+    """Total requests to a bucket."""
     ahead: int = 0
-    """Batches that threads have made between two turns, at most; they are not counted."""
+    """Maximum number of batches prefetched between turns; they are not counted."""
 
 
 class Counter:
-    """Bytes that were read."""
+    """A count of bytes read."""
 
     def __init__(self) -> None:
         self.bytes = 0
@@ -63,6 +65,8 @@ def open_local(name: str, root: Path, frames: int, batch: int, threads: int = 0,
     shape = np.load(root / "npy" / "00000.npy", mmap_mode="r").shape
     if kind in ("loader", "aligned"):
         return our_batches(root / dataset, frames, batch, threads, hosts, kind == "aligned")
+    if kind in STAGES:
+        return _stage_batches(root / dataset, kind, frames, batch, threads, hosts)
     if kind == "array_record":
         return _array_record(root / "clips.array_record", windows, shape, frames, batch, threads)
     if kind == "sequential":
@@ -84,12 +88,13 @@ def _batched(clips: Iterator, batch: int, stack: Callable[[list], Sequence]) -> 
         yield stack(list(itertools.islice(clips, batch)))
 
 
-Clips = tuple[Iterator, Callable[[], int], Callable[[], object]]
+Opened = tuple[Iterator, Callable[[], int], Callable[[], object]]
+"""(clips, bytes read, release of pages)."""
 Windows = Iterator[tuple[int, int]]
 
 
 def _system_bytes() -> int:
-    """What this process has read so far."""
+    """Bytes that this process has read so far."""
     lines = Path("/proc/self/io").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("rchar"))
 
@@ -102,7 +107,16 @@ def our_batches(path: Path | str, frames: int, batch: int, threads: int, hosts: 
     return Contender((found["channels"]["rgb"] for found in batches), Path(path), _system_bytes, ahead=AHEAD if threads else 0)
 
 
-def _read(path: Path, windows: Windows, frames: int) -> Clips:
+def _stage_batches(path: Path, stage: str, frames: int, batch: int, threads: int, hosts: int) -> Contender:
+    """Our loader with the transforms of a stage: the first array of each batch stands for it."""
+    from launch.bench.files import stage_loader
+
+    batches = stage_loader(path, stage, frames, batch, threads, hosts)
+    first = (found["channels"]["rgb"] if stage == "bridge" else found["tokens"] for found in batches)
+    return Contender(first, path, _system_bytes, ahead=AHEAD if threads else 0)
+
+
+def _read(path: Path, windows: Windows, frames: int) -> Opened:
     from data_pipelines.wsv import Dataset
 
     dataset = Dataset(path)
@@ -110,8 +124,8 @@ def _read(path: Path, windows: Windows, frames: int) -> Clips:
     return clips, _system_bytes, lambda: None
 
 
-def _zstd(path: Path, windows: Windows, frames: int) -> Clips:
-    """The chunks that the clips touch, decoded from memory and no more: lists of [c H W 3]."""
+def _zstd(path: Path, windows: Windows, frames: int) -> Opened:
+    """Only the decoding, from memory, of the chunks that the clips touch: lists of [c H W 3]."""
     import zstandard
 
     from data_pipelines.wsv import Dataset, manifest
@@ -137,7 +151,7 @@ def _zstd(path: Path, windows: Windows, frames: int) -> Clips:
 
 
 def _array_record(path: Path, windows: np.ndarray, shape: tuple[int, ...], frames: int, batch: int, threads: int) -> Contender:
-    """As Jasmine reads: the record of a whole episode, unpickled, of which a slice is kept."""
+    """Jasmine's way: unpickle the record of a whole episode and take a slice."""
     import grain
 
     source: Any = grain.sources.ArrayRecordDataSource(str(path))
@@ -154,13 +168,13 @@ def _array_record(path: Path, windows: np.ndarray, shape: tuple[int, ...], frame
 
 
 def unpickled(record: bytes, shape: tuple[int, ...]) -> np.ndarray:
-    """The frames of an episode of Jasmine's."""
+    """The frames of an episode in Jasmine's format."""
     found = pickle.loads(record)
     return np.frombuffer(found["raw_video"], np.uint8).reshape(found["sequence_length"], *shape[1:])
 
 
-def _tar(path: Path, windows: Windows, frames: int) -> Clips:
-    """As WebDataset with PyAV: a whole .mp4 read, and decoded up to the end of the clip."""
+def _tar(path: Path, windows: Windows, frames: int) -> Opened:
+    """WebDataset with PyAV: read a whole .mp4 and decode it up to the end of the clip."""
     import av
 
     tar, count = tarfile.open(path), Counter()  # noqa: SIM115 (as long as the process)
@@ -176,8 +190,8 @@ def _tar(path: Path, windows: Windows, frames: int) -> Clips:
     return itertools.starmap(clip, windows), count, lambda: None
 
 
-def _npy(folder: Path, windows: Windows, frames: int) -> Clips:
-    """As plain PyTorch datasets do: the array of a whole episode read, of which a slice is kept."""
+def _npy(folder: Path, windows: Windows, frames: int) -> Opened:
+    """Plain PyTorch datasets: read the array of a whole episode and take a slice."""
     files, count = sorted(folder.iterdir()), Counter()
     sizes = [file.stat().st_size for file in files]
 
@@ -188,8 +202,8 @@ def _npy(folder: Path, windows: Windows, frames: int) -> Clips:
     return itertools.starmap(clip, windows), count, lambda: None
 
 
-def _memmap(shape: tuple[int, ...], path: Path, windows: Windows, frames: int) -> Clips:
-    """The floor: the bytes of the clip copied from the system's cache."""
+def _memmap(shape: tuple[int, ...], path: Path, windows: Windows, frames: int) -> Opened:
+    """The floor: copy the bytes of the clip from the page cache."""
     mapped, count = np.memmap(path, np.uint8, "r").reshape(-1, *shape), Counter()
 
     def clip(number: int, first: int) -> np.ndarray:
@@ -218,9 +232,9 @@ def _originals(folder: Path) -> Iterator[bytes]:
 
 
 def _sequential(path: Path, batch: int, frames: int, films: Iterator[bytes], threads: int) -> Contender:
-    """PyAV, frame after frame, turned into RGB: lists of clips, each a list of pictures.
+    """PyAV, frame after frame, converted to RGB: lists of clips, each a list of pictures.
 
-    With THREADS as many pictures are decoded at once; else PyAV does as it does unasked.
+    Decodes THREADS pictures at once; with 0, PyAV's default.
     """
     import av
 
@@ -242,7 +256,7 @@ def _sequential(path: Path, batch: int, frames: int, films: Iterator[bytes], thr
 
 
 def turn(contender: Contender, seconds: float, cold: bool) -> dict[str, Any]:
-    """Whole batches for at least so many seconds, or one batch after the system was told to forget the files."""
+    """Time whole batches for at least `seconds`, or one batch after evicting the files (`cold`)."""
     for _ in range(contender.ahead):
         next(contender.batches)
     if cold:
@@ -261,7 +275,7 @@ def turn(contender: Contender, seconds: float, cold: bool) -> dict[str, Any]:
 
 
 def _rest() -> None:
-    """Waits until the threads have made all that they may make ahead, so that the next contender has the processor."""
+    """Waits until the threads have prefetched all they may, so that the next contender has the processor."""
     while True:
         before, step = time.process_time(), 0.1
         time.sleep(step)
@@ -270,7 +284,7 @@ def _rest() -> None:
 
 
 def resident() -> int:
-    """Bytes of this process that are in memory, shared ones too."""
+    """Resident bytes of this process, shared ones included."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
 
 
@@ -280,7 +294,7 @@ def files(path: Path) -> list[Path]:
 
 
 def warm(root: Path) -> None:
-    """Has the system read the files, into little memory of ours: freed, much of it would teach malloc to keep such pieces."""
+    """Reads the files into the page cache through a small buffer: freeing large ones would change malloc's thresholds."""
     buffer = bytearray(2**16)
     for path in files(root):
         with path.open("rb", buffering=0) as file:
@@ -289,7 +303,7 @@ def warm(root: Path) -> None:
 
 
 def drop(root: Path) -> bool:
-    """Tells the system to forget the files; whether it did, as the end of the largest tells."""
+    """Asks the system to evict the files; True if the end of the largest file was evicted."""
     paths = files(root)
     for path in paths:
         handle = os.open(path, os.O_RDONLY)

@@ -1,18 +1,19 @@
-"""What `python -m launch.bench loader` measures: clips out of storage, by our loader and by what others use.
+"""`python -m launch.bench loader`: clips per second out of storage, by our loader and by common alternatives.
 
-Every contender has a process of its own and goes through the same clips in the same order, in batches; they take turns, and
-medians of the turns are told. "Warm": the system holds all files; "cold": it was told to forget them, and one batch is read.
-Who works ahead has no cold turn: its batch was read before. CPU time is that of all threads of the process, its share of the
-system's work with it. What is read is counted by the system for ours, else the sizes of the records or files; "amplified" is
-that over what the frames of the clip take there on average.
-Memory is what the process holds after a batch at most, and of it what it held before the first turn of the row.
+Each contender runs in its own process and reads the same clips in the same order, in batches. Contenders take turns, and the
+tables show medians of the turns. "Warm": all files are in the page cache; "cold": they were evicted, and one batch is read. A
+contender that prefetches has no cold turn, because its batch was read before. CPU time is that of all threads of the process,
+system time included. Bytes read are counted by the system for ours, and are the sizes of the records or files for the others;
+"amplified" is that over the average stored size of the frames of a clip. Memory is the resident size after a batch, at most,
+and the part of it before the first turn of the row. The rows of the bridge and the world are the batches that the quickstart
+trains on, with their transforms; the world reads no frames but the core of the same duration.
 
-With --latency_ms, tables follow of what reads the same files from a bucket: a server on this machine, in a process of its own,
-that speaks S3 and lets each request wait so long, but shares the processor. All may have --reads requests in flight, and turns
-last 100 latencies longer. ArrayRecord cannot read buckets: there a record is one request of as many bytes as a record takes, by
-the client that ours uses, and array_record decodes it from the system's cache, as if it had come; nothing looks for its place.
+With --latency_ms, further tables read the same files from a bucket: a local S3 server in its own process, which delays each
+request and shares the processor. Every contender may have --reads requests in flight, and turns last 100 latencies longer.
+ArrayRecord cannot read buckets: there a record is one request of the average size of a record, by the same client as ours, and
+array_record decodes it from the page cache; looking up its place costs no request.
 
-The files are made anew, or kept in --data=FOLDER for the next run; see `launch.bench.files`.
+The files are created for the run, or kept in --data=FOLDER; see `launch.bench.files`.
 """
 
 import contextlib
@@ -31,23 +32,22 @@ from absl import flags
 from launch import command
 from launch.bench.contender import files
 
-REAL = Path(__file__).parents[2] / "shared" / "data" / "video"
-"""The recordings that tests use, where they are there."""
-
 ROWS = {
     "simulated": (
-        "loader rgb", "loader rgb-2", "aligned rgb", "loader raw", "loader core", "read rgb", "read raw", "array_record", "tar",
-        "npy", "memmap", "zstd rgb",
+        "loader rgb", "loader rgb-2", "aligned rgb", "loader raw", "loader core", "bridge train", "world train",
+        "read rgb", "read raw", "array_record", "tar", "npy", "memmap", "zstd rgb",
     ),
     "real": (
         "loader jpeg", "loader h264", "aligned h264", "loader rgb", "read jpeg", "read h264", "array_record", "tar", "npy",
         "memmap", "sequential mp4",
     ),
 }  # fmt: skip
-TOLD = {
+LABELS = {
     "loader": "our loader",
     "loader core": "our loader, with core and captions",
     "loader raw": "our loader, chunks not compressed",
+    "bridge": "our loader, all that the quickstart's bridge trains on",
+    "world": "our loader, core and tokens of the quickstart's world",
     "aligned": "our loader, windows that begin with a chunk",
     "read raw": "our Dataset.read, chunks not compressed",
     "read": "our Dataset.read",
@@ -59,8 +59,10 @@ TOLD = {
     "sequential": "bound: PyAV, mp4 frame after frame",
 }
 CODECS = {"simulated": ("rgb", "rgb-2", "raw", "core"), "real": ("jpeg", "h264", "rgb")}
-"""The datasets of each kind, rgb without loss; NAME-2 is in chunks of 2 frames, as `launch.data advise` tells for windows of
-16, else of 8."""
+"""Datasets of each kind with lossless rgb; NAME-2 has chunks of 2 frames, as `launch.data advise` recommends for windows of 16;
+the others have chunks of 8."""
+TRAINED = {"simulated": ("train",), "real": ()}
+"""Datasets with everything that the quickstart trains on; not part of the bucket tables."""
 CHUNKED = {"simulated": "rgb", "real": "h264"}
 CHUNK_HEAD = (
     "frames", "frames_per_chunk", "raw / stored", "CPU ms / clip", "KiB read / clip", "amplified", "aligned: CPU ms", "KiB",
@@ -71,12 +73,12 @@ BUCKET = {
     "zstd": "bound: ArrayRecord's bytes, zstd alone",
     "npy": "npy of an episode",
 }
-"""What reads from a bucket, beside our loader on each dataset."""
+"""Contenders that read from a bucket, beside our loader on each dataset."""
 BUCKET_HEAD = (
     "frames", "contender", "clips/s", "/ ArrayRecord", "requests / clip", "KiB / clip", "CPU ms / clip", "MiB", "load",
 )  # fmt: skip
 _LATENCIES = 100
-"""How many of them a turn lasts at least."""
+"""Latencies that a turn lasts at least."""
 HEAD = (
     "frames", "contender", "frames/s", "MB/s", "CPU ms / clip", "/ memmap", "cold frames/s", "cold CPU ms", "KiB read / clip",
     "amplified", "MiB", "MiB before", "load",
@@ -92,12 +94,12 @@ class Child(NamedTuple):
     hear: IO[str]
 
     def ask(self, **wanted: Any) -> dict[str, Any]:
-        """One turn. Raises RuntimeError when the process died."""
+        """Run one turn. Raises RuntimeError when the process died."""
         self.say.write(json.dumps(wanted) + "\n")
         self.say.flush()
         line = self.hear.readline()
         if not line:
-            raise RuntimeError(f"{self.name}: its process ended with {self.process.wait()}; what it said is above")
+            raise RuntimeError(f"{self.name}: its process ended with {self.process.wait()}; its output is above")
         return json.loads(line)
 
 
@@ -105,7 +107,7 @@ class Child(NamedTuple):
 def children(
     names: Sequence[str], root: Path, batch: int, threads: int, hosts: int = 1, more: Mapping[str, str] | None = None
 ) -> Iterator[list[Child]]:
-    """A process for each contender, waiting; with `more` variables of the environment."""
+    """A waiting process for each contender; `more` are additional environment variables."""
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", **(more or {})}
     started = []
     try:
@@ -125,7 +127,7 @@ def children(
 
 
 def stored(root: Path, name: str) -> int:
-    """Bytes that the pixels of all episodes take where a contender keeps them."""
+    """Stored bytes of the pixels of all episodes in the files of a contender."""
     kind, _, dataset = name.partition(" ")
     place = {
         "array_record": "clips.array_record",
@@ -133,13 +135,14 @@ def stored(root: Path, name: str) -> int:
         "npy": "npy",
         "memmap": "frames.raw",
         "sequential": "clips.tar",
+        "world": f"{dataset}/core",
     }
     path = root / (place.get(kind) or f"{dataset}/channels")
     return sum(file.stat().st_size for file in files(path))
 
 
 def measure(team: Sequence[Child], frames: int, rounds: int, seconds: float) -> tuple[dict[str, dict[str, Any]], bool]:
-    """Medians of the turns of each contender, and whether the system forgot the files."""
+    """Medians of the turns of each contender, and True if the system evicted the files."""
     warm: dict[str, list[dict]] = {child.name: [] for child in team}
     cold: dict[str, list[dict]] = {child.name: [] for child in team}
     for _ in range(rounds):
@@ -158,17 +161,17 @@ def measure(team: Sequence[Child], frames: int, rounds: int, seconds: float) -> 
     return found, all(one["forgot"] for turns in cold.values() for one in turns)
 
 
-def told(name: str) -> str:
-    """A contender in words."""
+def label(name: str) -> str:
+    """The name of a contender in the tables."""
     kind, _, dataset = name.partition(" ")
-    if name in TOLD or kind not in ("loader", "aligned", "read"):
-        return TOLD.get(name) or TOLD[kind]
+    if name in LABELS or kind not in ("loader", "aligned", "read"):
+        return LABELS.get(name) or LABELS[kind]
     codec, _, chunk = dataset.partition("-")
-    return f"{TOLD[kind]}, {codec}" + (f", chunks of {chunk}" if chunk else "")
+    return f"{LABELS[kind]}, {codec}" + (f", chunks of {chunk}" if chunk else "")
 
 
 def row(name: str, found: dict[str, Any], frames: int, size: int, floor: float, kept: float) -> list[str]:
-    """A line of the table; `kept` is what a frame takes in storage, bytes."""
+    """A line of the table; `kept` is the stored size of a frame, bytes."""
     kind = name.partition(" ")[0]
     bound = kind in ("zstd", "sequential")
     rate = frames * found["clips_s"]
@@ -176,17 +179,18 @@ def row(name: str, found: dict[str, Any], frames: int, size: int, floor: float, 
     read = read or [f"{found['read'] / 2**10:.1f}", f"{found['read'] / (kept * frames):.2f}"]
     cold = ["-", "-"] if bound or found["ahead"] else [f"{frames * found['cold_clips_s']:.0f}", f"{found['cold_cpu_ms']:.3f}"]
     return [
-        str(frames), told(name), f"{rate:.0f}", f"{rate * size * size * 3 / 1e6:.1f}", f"{found['cpu_ms']:.3f}",
+        str(frames), label(name), f"{rate:.0f}", f"{rate * size * size * 3 / 1e6:.1f}", f"{found['cpu_ms']:.3f}",
         f"{found['cpu_ms'] / floor:.1f}", *cold, *read,
         f"{found['rss'] / 2**20:.0f}", f"{found['before'] / 2**20:.0f}", f"{found['load']:.1f}",
     ]  # fmt: skip
 
 
 def table(kind: str, root: Path, size: int, values: flags.FlagValues) -> None:
-    """Prints what was measured of one kind of video at one size."""
+    """Print the measurements of one kind of video at one size."""
     from launch.bench.files import EPISODE, windows
 
-    names = [name for name in ROWS[kind] if name != "zstd rgb" or _has_zstandard()]
+    names = [name for name in values.contenders or ROWS[kind] if name != "zstd rgb" or _has_zstandard()]
+    names += [] if "memmap" in names else ["memmap"]  # the others are compared with it
     lengths = [int(text) for text in values.frames]
     for frames in lengths:
         windows(root, CODECS[kind], frames, values.clips)
@@ -204,11 +208,11 @@ def table(kind: str, root: Path, size: int, values: flags.FlagValues) -> None:
                     "| " + " | ".join(row(name, found[name], frames, size, found["memmap"]["cpu_ms"], kept)) + " |", flush=True
                 )
     if not forgotten:
-        print("\nThe system kept files that it was told to forget: its columns for cold are of files that are partly warm.")
+        print("\nThe system did not evict all files: the cold columns are of partly warm files.")
 
 
 def chunk_table(kind: str, root: Path, size: int, chunks: Sequence[int], values: flags.FlagValues) -> None:
-    """Prints what chunks of so many frames take and cost, for windows that begin anywhere and such that begin with a chunk."""
+    """Print size and cost of several chunk lengths, for windows that begin anywhere and windows that begin with a chunk."""
     from launch.bench.files import EPISODE, windows
 
     episodes, codec = len(files(root / "npy")), CHUNKED[kind]
@@ -229,7 +233,7 @@ def chunk_table(kind: str, root: Path, size: int, chunks: Sequence[int], values:
 
 
 def originals(videos: Path, values: flags.FlagValues) -> None:
-    """Prints how fast PyAV decodes the real videos as they are."""
+    """Print the rate at which PyAV decodes the original videos."""
     with children(["sequential originals"], videos, 1, 0) as (child,):
         turns = [child.ask(frames=16, seconds=values.seconds, cold=False) for _ in range(values.rounds + 1)][1:]
     rate, cpu = (statistics.median(one[key] for one in turns) for key in ("clips_s", "cpu_ms"))
@@ -243,7 +247,7 @@ def bucket_rows(found: Mapping[str, dict[str, Any]], frames: int) -> list[list[s
     for name, one in found.items():
         kind = name.partition(" ")[2]
         rows.append([
-            str(frames), BUCKET.get(kind) or told(f"loader {kind}"), f"{one['clips_s']:.0f}",
+            str(frames), BUCKET.get(kind) or label(f"loader {kind}"), f"{one['clips_s']:.0f}",
             f"{one['clips_s'] / floor:.1f}", f"{one['requests']:.2f}", f"{one['read'] / 2**10:.1f}", f"{one['cpu_ms']:.3f}",
             f"{one['rss'] / 2**20:.0f}", f"{one['load']:.1f}",
         ])  # fmt: skip
@@ -251,7 +255,7 @@ def bucket_rows(found: Mapping[str, dict[str, Any]], frames: int) -> list[list[s
 
 
 def bucket_table(kind: str, root: Path, size: int, values: flags.FlagValues) -> None:
-    """Prints what was measured of one kind of video at one size in a bucket."""
+    """Print the measurements of one kind of video at one size in a bucket."""
     from launch.bench.files import windows
     from launch.bench.object_store import serving
 
@@ -287,8 +291,8 @@ def _check_memory(size: int, episode: int, values: flags.FlagValues) -> None:
 
 
 def there(url: str, reads: int) -> dict[str, str]:
-    """The variables that lead s3:// to a store of this machine, without credentials, and let malloc keep what is freed, which
-    favours ArrayRecord: it makes a whole episode anew for each clip."""
+    """Environment variables that direct s3:// to a local store without credentials, and let malloc keep freed memory, which
+    favours ArrayRecord: it allocates a whole episode for each clip."""
     own = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
     own |= {"AWS_ENDPOINT_URL_S3": url, "TENSORSTORE_S3_REQUEST_CONCURRENCY": str(reads), "no_proxy": "127.0.0.1"}
     nobody = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI",
@@ -307,7 +311,7 @@ def _has_zstandard() -> bool:
 
 
 def main(arguments: list[str]) -> int:
-    """Prints the tables, in Markdown."""
+    """Print the tables, in Markdown."""
     values = flags.FlagValues()
     flags.DEFINE_list("sizes", ["64", "128", "256"], "sides of the square pictures, pixels", flag_values=values)
     flags.DEFINE_multi_enum("kinds", ["simulated", "real"], ["simulated", "real"], "of video", flag_values=values)
@@ -319,12 +323,11 @@ def main(arguments: list[str]) -> int:
     flags.DEFINE_float("seconds", 0.1, "of a turn, at least", lower_bound=0.0, flag_values=values)
     flags.DEFINE_integer("clips", 512, "clips after which all begin anew", lower_bound=1, flag_values=values)
     flags.DEFINE_integer("episodes", 4, "simulated scenes", lower_bound=1, flag_values=values)
-    flags.DEFINE_string(
-        "videos", None, "folder of real .mp4; without it the project's recordings, if there", flag_values=values
-    )
+    flags.DEFINE_string("videos", None, "folder of real .mp4; without it only simulated video is read", flag_values=values)
     flags.DEFINE_string("data", None, "folder in which the files stay for the next run", flag_values=values)
     flags.DEFINE_float("latency_ms", 0.0, "of a bucket; 0: nothing is read from one", lower_bound=0.0, flag_values=values)
     flags.DEFINE_integer("reads", 64, "requests in flight, to the bucket", lower_bound=1, flag_values=values)
+    flags.DEFINE_list("contenders", [], "rows of the local tables, as 'loader rgb,world train'; all", flag_values=values)
     flags.DEFINE_bool("local", True, "tables of what reads from the disk", flag_values=values)
     flags.DEFINE_list("chunks", [], "frames of a chunk, by comma: tables of what they cost, alone", flag_values=values)
     flags.DEFINE_bool("quick", False, "one size, one length, two scenes, two videos", flag_values=values)
@@ -344,20 +347,23 @@ def _run(root: Path, sizes: list[int], lengths: list[int], values: flags.FlagVal
     from launch.bench.render import machine
 
     if not (values.local or values.latency_ms):
-        raise command.Usage("--nolocal without --latency_ms leaves nothing to measure; give --latency_ms=20")
+        raise command.Usage("--nolocal without --latency_ms leaves nothing to measure; add --latency_ms=20")
     if values.latency_ms:
         _check_memory(max(sizes), made.EPISODE, values)
+    rows = {name for kind in values.kinds for name in ROWS[kind]}
+    if unknown := sorted(set(values.contenders) - rows):
+        raise command.Usage(f"--contenders={','.join(unknown)}: unknown; one of {', '.join(sorted(rows))}")
     if max(lengths) > made.EPISODE:
         raise command.Usage(f"--frames={','.join(values.frames)}; episodes have {made.EPISODE} frames")
     chunks = _numbers(values.chunks, "--chunks") if values.chunks else []
     if max(chunks, default=0) > made.EPISODE:
         raise command.Usage(f"--chunks={','.join(values.chunks)}; episodes have {made.EPISODE} frames")
-    folder = Path(values.videos) if values.videos else REAL
-    videos = sorted(folder.glob("*.mp4"))[: 2 if values.quick else None]
+    folder = Path(values.videos or "")
+    videos = sorted(folder.glob("*.mp4"))[: 2 if values.quick else None] if values.videos else []
     if values.videos and not videos:
         raise FileNotFoundError(f"--videos={folder}: no .mp4 there")
     if not videos and "simulated" not in values.kinds:
-        raise command.Usage(f"--kinds=real: no .mp4 in {folder}; name a folder of some, as --videos=FOLDER")
+        raise command.Usage("--kinds=real needs a folder of .mp4: --videos=FOLDER")
     print(machine())
     shared = f" for each of {values.hosts} hosts" if values.hosts > 1 else ""
     print(f"batches of {values.batch}{shared}, {values.threads} threads of Grain; medians of {values.rounds} turns")
@@ -369,7 +375,7 @@ def _run(root: Path, sizes: list[int], lengths: list[int], values: flags.FlagVal
         sources["real"] = made.real(root / f"real_{len(videos)}_{largest}", videos, largest)
     for kind, source in sources.items():
         for size in sizes:
-            codecs = [f"{CHUNKED[kind]}-{chunk}" for chunk in chunks] or CODECS[kind]
+            codecs = [f"{CHUNKED[kind]}-{chunk}" for chunk in chunks] or [*CODECS[kind], *TRAINED[kind]]
             place = made.write(Path(f"{source.folder.path}_at_{size}"), source, size, codecs)
             os.sync()  # what is not on the disk yet cannot be forgotten
             if chunks:

@@ -1,4 +1,4 @@
-"""The process of one contender of `python -m launch.bench loader`, which the bench drives by lines of JSON.
+"""The process of one contender of `python -m launch.bench loader`, controlled by lines of JSON.
 
 python -m launch.bench.process NAME FOLDER BATCH THREADS HOSTS
 """
@@ -23,7 +23,7 @@ def open_contender(name: str, root: Path, frames: int, batch: int, threads: int 
 
 
 def main(arguments: list[str]) -> int:
-    """Answers each line {"frames", "seconds", "cold"} with a line of what was measured."""
+    """Answer each line {"frames", "seconds", "cold"} with a line of measurements."""
     name, root, (batch, threads, hosts) = arguments[0], Path(arguments[1]), map(int, arguments[2:])
     opened: dict[int, Contender] = {}
     for line in sys.stdin:

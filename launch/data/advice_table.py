@@ -1,9 +1,9 @@
 """Layout advice as text: the candidates, the best of them, the load of a host, and the assumptions."""
 
-from data_pipelines.loading.advice import Costs, Use, best, candidates, clips_per_shard, load
+from data_pipelines.loading.advice import Access, Costs, best, candidates, clips_per_shard, load
 
 
-def table(use: Use, stored_frames: int, clips_s: float, latency_ms: float, bandwidth_mib_s: float) -> str:
+def table(use: Access, stored_frames: int, clips_s: float, latency_ms: float, bandwidth_mib_s: float) -> str:
     """Candidate chunk lengths for clips of `stored_frames` frames, of which each host reads `clips_s` per second."""
     costs = Costs()
     options = candidates(use, stored_frames, costs)
@@ -36,7 +36,7 @@ def table(use: Use, stored_frames: int, clips_s: float, latency_ms: float, bandw
     return "\n".join(lines)
 
 
-def _assumed(use: Use, costs: Costs, latency_ms: float, bandwidth_mib_s: float) -> str:
+def _assumed(use: Access, costs: Costs, latency_ms: float, bandwidth_mib_s: float) -> str:
     return (
         f"{costs.clip_ms:g} ms of a core per clip, {costs.chunk_ms[use.codec]:g} ms per chunk, {costs.mib_ms[use.codec]:g} ms "
         f"per MiB of pixels; stored bytes are 1/{costs.ratio[use.codec]:g} of raw, and the first frame of a chunk takes "

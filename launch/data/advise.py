@@ -28,7 +28,7 @@ def advise(arguments: list[str]) -> int:
     from data_pipelines.loading import advice
     from launch.data.advice_table import table
 
-    use = advice.Use(values.frames, height, width, values.bytes, values.arrays, values.codec, values.aligned)
+    use = advice.Access(values.frames, height, width, values.bytes, values.arrays, values.codec, values.aligned)
     clips_s = values.batch / values.step_s / values.hosts
     print(table(use, values.stored_frames, clips_s, values.latency_ms, values.bandwidth))
     return 0

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.loading.batch import fit_waves
-from data_pipelines.loading.window import Window, choices, shares
+from data_pipelines.loading.window import Window, choices, overlaps
 from wsm_jax.snapshot import FIELDS, TICK_HZ, Waves
 from wsm_jax.snapshot.waves import empty
 
@@ -127,7 +127,7 @@ def test_waves_keep_their_slots_whether_empty_ones_come_or_go():
     ],
 )
 def test_a_span_needs_half_of_itself_or_of_the_window_in_common_with_it(span: tuple[float, float], found: bool):
-    assert shares(span, 2.0, 4.0) == found
-    assert shares(span, 0.0, np.inf), "of a window that is the whole clip"
+    assert overlaps(span, 2.0, 4.0) == found
+    assert overlaps(span, 0.0, np.inf), "of a window that is the whole clip"
     shifted = (span[0] + 0.1, span[1] + 0.1)
-    assert shares(shifted, 2.1, 4.1) == found, "times are not exact in binary"
+    assert overlaps(shifted, 2.1, 4.1) == found, "times are not exact in binary"

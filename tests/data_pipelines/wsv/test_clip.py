@@ -2,7 +2,6 @@
 
 import dataclasses
 import io
-import json
 import zipfile
 from pathlib import Path
 
@@ -10,10 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines.wsv import Dataset, Layout, collection, create, picture, verify
+from data_pipelines.wsv import Dataset, Layout, create, picture, verify
 from data_pipelines.wsv import manifest as records
 from data_pipelines.wsv.clip import LINE, Clip, columns
-from data_pipelines.wsv.folder import Folder
 from tests.data_pipelines.datasets import FULL, SOURCES, fill
 from tests.data_pipelines.wsv.random_clips import SMALL, make_clip
 from wsm_jax.snapshot import FIELDS, WSF, WSV, Camera, Signal, restore, store
@@ -291,22 +289,6 @@ def test_what_a_later_release_may_add_is_refused_by_its_name(tmp_path, key, chan
     (tmp_path / "ds" / "manifest.json").write_bytes(records.seal(changed))
     with pytest.raises(ValueError, match=words):
         Dataset(tmp_path / "ds")
-
-
-def test_a_collection_names_its_datasets(tmp_path):
-    folder = Folder(tmp_path)
-    assert collection.datasets(folder) == [str(tmp_path)]
-    collection.write(folder, "both", {"b": 3, "a": 5})
-    assert collection.datasets(folder) == [f"{tmp_path}/a", f"{tmp_path}/b"]
-    good = json.loads((tmp_path / "collection.json").read_bytes())
-    bad = [good | {"format": "wsm_wsv"}, good | {"schema_version": "2"}, good | {"datasets": [{}]}, [], 3, {}]
-    for value in bad:
-        (tmp_path / "collection.json").write_text(json.dumps(value))
-        with pytest.raises(ValueError, match=r"collection\.json: damaged"):
-            collection.datasets(folder)
-    (tmp_path / "collection.json").write_text(json.dumps(good | {"schema_version": 3}))
-    with pytest.raises(ValueError, match="schema version 3, this release reads up to version 2; update"):
-        collection.datasets(folder)
 
 
 def test_a_lens_needs_a_layout_with_lenses(tmp_path):

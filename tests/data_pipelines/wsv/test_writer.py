@@ -19,7 +19,6 @@ import tensorstore as ts
 from data_pipelines.wsv import SCHEMA_VERSION, Dataset, create, finished, verify
 from data_pipelines.wsv import manifest as records
 from data_pipelines.wsv.folder import Folder
-from data_pipelines.wsv.moments import Moments
 from tests.data_pipelines.datasets import FULL, SOURCES, fill
 from tests.data_pipelines.wsv.random_clips import BUILD, JPEG, RGB, SPLIT, TEXT, begin, build, changed, contents, make_clip
 from wsm_jax.snapshot import CHANNELS, FIELDS
@@ -45,20 +44,6 @@ def test_statistics_are_those_of_all_the_values(tmp_path):
         assert found["count"] == len(flat)
         for word, wanted in {"mean": flat.mean(0), "std": flat.std(0), "min": flat.min(0), "max": flat.max(0)}.items():
             np.testing.assert_allclose(found[word], wanted, rtol=1e-9, atol=1e-12 * np.abs(flat).max(), err_msg=f"{key} {word}")
-
-
-def test_moments_do_not_lose_a_small_spread_on_a_large_mean():
-    x = 1e6 + np.random.default_rng(0).normal(size=(1000, 2))
-    whole, parts = Moments(2), Moments(2)
-    whole.add(x)
-    for piece in (x[:1], x[1:500], x[500:500], x[500:]):
-        moments = Moments(2)
-        moments.add(piece)
-        parts.merge(json.loads(json.dumps(moments.record())))
-    for key in ("mean", "std", "min", "max"):
-        np.testing.assert_allclose(parts.summary()[key], whole.summary()[key], rtol=1e-9)
-    np.testing.assert_allclose(parts.summary()["std"], x.std(0), rtol=1e-9)
-    assert Moments(2).summary()["mean"] == []
 
 
 def test_manifest_counts_and_names_every_file(tmp_path):

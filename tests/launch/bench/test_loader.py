@@ -15,6 +15,7 @@ import pytest
 from absl import flags
 
 from data_pipelines import wsv
+from data_pipelines.simulation.captions import VOCABULARY
 from data_pipelines.wsv.clip import Clip
 from launch.bench import files as bench_loader_files
 from launch.bench import loader as bench_loader
@@ -23,9 +24,10 @@ from launch.bench.object_store import serving
 from launch.bench.process import open_contender
 from wsm_jax.snapshot import Camera
 from wsm_jax.snapshot.waves import empty
+from wsm_jax.text import Tokenizer
 
 SIZE, FRAMES, BATCH, BATCHES = 16, 16, 3, 5
-CODECS = ("rgb", "rgb-2", "raw", "core", "jpeg", "h264")
+CODECS = ("rgb", "rgb-2", "raw", "core", "train", "jpeg", "h264")
 EXACT = ("loader rgb", "loader rgb-2", "loader core", "read rgb", "array_record", "npy", "memmap")
 
 
@@ -83,6 +85,16 @@ def expected(root, source) -> np.ndarray:
 @pytest.mark.parametrize("name", EXACT)
 def test_lossless_contenders_give_the_same_clips(root, expected, name):
     np.testing.assert_array_equal(clips(root, name), expected)
+
+
+def test_the_batches_that_train_are_of_the_same_clips(root, expected):
+    """The bridge reads pictures of the same windows; the world reads ticks instead, and tokens of the captions."""
+    np.testing.assert_array_equal(clips(root, "bridge train"), expected)
+    tokens = clips(root, "world train")
+    assert tokens.shape == (BATCH * BATCHES, 44) and tokens.dtype == np.int32
+    texts = {Tokenizer(VOCABULARY, 44).decode(row) for row in tokens}
+    assert texts == {"clip 0", "clip 1", "clip 2"}
+    assert bench_loader.stored(root, "world train") < bench_loader.stored(root, "bridge train")
 
 
 @pytest.mark.parametrize("name", ["loader rgb", "array_record"])
