@@ -18,7 +18,10 @@ CAPTION_BYTES = 512
 
 @dataclasses.dataclass(frozen=True)
 class Tokenizer:
-    """Token 0 is padding, 1..256 are bytes, then each known word twice: as it is, and after a space."""
+    """Token 0 is padding, 1..256 are bytes, then each known word twice: as it is, and after a space.
+
+    Raises ValueError for a length below 1.
+    """
 
     words: tuple[str, ...]
     length: int

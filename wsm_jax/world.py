@@ -36,7 +36,10 @@ class Perception:
 
 @dataclasses.dataclass(frozen=True)
 class World:
-    """A trained world model. A core is `Waves` [K N] with ticks at 0, 1/8, 2/8, ... s."""
+    """A trained world model. A core is `Waves` [K N] with ticks at 0, 1/8, 2/8, ... s.
+
+    Raises ValueError for a bridge and a world flow that do not fit each other.
+    """
 
     bridge: BridgeSampler
     flow: WorldFlowSampler
@@ -190,7 +193,10 @@ class World:
         style: Style | None = None,
         seed: int = 0,
     ) -> WSV:
-        """Core -> video, every surface channel and "rgb". One frame per camera; the default is a still camera for all ticks."""
+        """Core -> video, every surface channel and "rgb". One frame per camera; the default is a still camera for all ticks.
+
+        Raises ValueError without a style where there is no world flow to sample one.
+        """
         seconds = (core.presence.shape[0] - 1) / TICK_HZ
         camera = default_camera(max(1, int(seconds * fps + 1e-6) + 1)) if camera is None else camera
         time = np.arange(camera.position.shape[0]) / fps

@@ -63,6 +63,7 @@ def encode_datasets(
         if not lacking and dataset.latents(name) is None:
             provenance = {"stage": stage, "weights": version}
             write_latents(path, name, encode_clips(dataset, encoder, params, progress), provenance)
+    (workdir / stage).mkdir(parents=True, exist_ok=True)
     write_pointer(workdir / stage, {encoder.key: LatentPointer(name, outcome)})
     return outcome
 

@@ -17,14 +17,14 @@ from wsm_jax.evaluation.evaluate import Measured
 from wsm_jax.evaluation.judge import TARGETS, Pairs, Scenes, judge_pixels, judge_revisit, judge_text
 from wsm_jax.evaluation.report import Media
 from wsm_jax.evaluation.showcase import imagined_frames, overview, perceived_frames, sections
-from wsm_jax.runtime.metrics import Video
+from wsm_jax.runtime.metrics import LoggedVideo
 from wsm_jax.snapshot import WSV
 from wsm_jax.typing import PyTree
 from wsm_jax.world import World
 
 
 @runtime_checkable
-class HeldOut(Protocol):
+class TruthClips(Protocol):
     """Clips with the truth to measure against."""
 
     def clips(self, workdir: Path, count: int) -> Sequence[WSV]:
@@ -43,9 +43,12 @@ class Facts(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class WorldReport:
-    """Imagine, describe, perceive, render, the honest cycle and revisits, and the pictures of the report."""
+    """Imagine, describe, perceive, render, the honest cycle and revisits, and the pictures of the report.
 
-    data: HeldOut
+    Raises ValueError for numbers below their least values.
+    """
+
+    data: TruthClips
     facts: Facts
     clips: int
     """Clips that are measured, at most."""
@@ -92,7 +95,7 @@ class SampleVideos:
     """Videos while a world trains: imagined from held-out captions, or, before there is a world flow, perceived."""
 
     sampler: World
-    data: HeldOut
+    data: TruthClips
     every: int
     """Updates between two drawings."""
     scenes: int = 1
@@ -103,24 +106,24 @@ class SampleVideos:
     def __post_init__(self) -> None:
         require(self, 1, "every", "scenes", "size")
 
-    def open(self, context: Any) -> Callable[[int, PyTree], dict[str, Video]]:
+    def open(self, context: Any) -> Callable[[int, PyTree], dict[str, LoggedVideo]]:
         """A function of (updates done, averaged weights) that draws. Raises what the data raise."""
         clips = self.data.clips(context.workdir, max(2, self.scenes))[: self.scenes]
 
-        def draw(step: int, params: PyTree) -> dict[str, Video]:
+        def draw(step: int, params: PyTree) -> dict[str, LoggedVideo]:
             # on the host: the next update reuses the memory of the averaged weights
             world = self.sampler.with_weights({**context.weights, context.stage: jax.tree.map(np.asarray, params)})
             return {f"scene_{i}": self._one(world, clip) for i, clip in enumerate(clips)}
 
         return draw
 
-    def _one(self, world: World, clip: WSV) -> Video:
+    def _one(self, world: World, clip: WSV) -> LoggedVideo:
         if world.flow.params is None:
             core = world.perceive(WSV({"rgb": clip.channels["rgb"]}, clip.frame_time, clip.camera))
             hz = 1.0 / float(clip.frame_time[1] - clip.frame_time[0])
-            return Video(perceived_frames(world, clip, core, self.size), hz)
+            return LoggedVideo(perceived_frames(world, clip, core, self.size), hz)
         core = world.imagine(clip.text[0])
-        return Video(imagined_frames(world, core, self.size, self.fps), self.fps)
+        return LoggedVideo(imagined_frames(world, core, self.size, self.fps), self.fps)
 
 
 def _png(picture: np.ndarray) -> bytes:

@@ -24,7 +24,7 @@ EncodeVideo = Callable[[Path, UInt8[np.ndarray, "T H W 3"], float], None]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Video:
+class LoggedVideo:
     """A video that is to be logged."""
 
     frames: UInt8[np.ndarray, "T H W 3"]

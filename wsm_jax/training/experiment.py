@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from wsm_jax.config import Config, build, packages, to_json
 from wsm_jax.runtime import mesh as meshes
 from wsm_jax.runtime.checkpoint import check_owner, restore_params
-from wsm_jax.runtime.metrics import EncodeVideo, MetricWriter, Video
+from wsm_jax.runtime.metrics import EncodeVideo, LoggedVideo, MetricWriter
 from wsm_jax.runtime.writers import Dashboard
 from wsm_jax.training.loop import Hook, train
 from wsm_jax.training.stage import Batches, Context, Stage, select
@@ -218,7 +218,7 @@ def evaluation_hooks(stage: Stage, context: Context) -> list[Hook]:
                 return {}
             numbers = {}
             for key, value in measure(step, state.ema).items():
-                if isinstance(value, Video):
+                if isinstance(value, LoggedVideo):
                     writer.video(step, f"{name}/{key}", value.frames, value.fps)
                 elif isinstance(value, np.ndarray) and value.ndim == 3:
                     writer.image(step, f"{name}/{key}", value)

@@ -39,7 +39,10 @@ class Cosine:
 
 @dataclasses.dataclass(frozen=True)
 class WarmupStableDecay:
-    """rate = peak, then linearly to 0 over the last fraction `decay` of all steps."""
+    """rate = peak, then linearly to 0 over the last fraction `decay` of all steps.
+
+    Raises ValueError for a decay outside (0, 1].
+    """
 
     decay: float = 0.2
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import optax
 
-from wsm_jax.runtime.metrics import Video
+from wsm_jax.runtime.metrics import LoggedVideo
 from wsm_jax.typing import Array, Float, Key, PyTree
 
 
@@ -96,7 +96,7 @@ class Context:
     """Averaged weights of the stages that this one needs, by their names."""
 
 
-Results = Mapping[str, float | np.ndarray | Video]
+Results = Mapping[str, float | np.ndarray | LoggedVideo]
 """Name -> a number, a picture (uint8 [H W 3]) or a video."""
 
 

@@ -14,7 +14,10 @@ from wsm_jax.typing import Array, PyTree
 
 @dataclasses.dataclass(frozen=True)
 class Validation:
-    """Mean loss of the averaged weights on the first `batches` batches of `data`, with the same random numbers every time."""
+    """Mean loss of the averaged weights on the first `batches` batches of `data`, with the same random numbers every time.
+
+    Raises ValueError for numbers below 1.
+    """
 
     data: Data
     batches: int

@@ -91,7 +91,10 @@ def extent(points: Float[np.ndarray, "n 3"], source: str, outliers: float = 0.0)
 
 
 def subsampled(cloud: Cloud, limit: int = LIMIT, seed: int = 0) -> Cloud:
-    """A random subset of at most `limit` points, drawn without replacement by `seed`; logs a warning if points are dropped."""
+    """A random subset of at most `limit` points, drawn without replacement by `seed`; logs a warning if points are dropped.
+
+    Raises ValueError for a limit below 4.
+    """
     if limit < 4:
         raise ValueError(f"subsampled: limit={limit}; needed 4 points or more")
     count = len(cloud.points)

@@ -44,7 +44,10 @@ def signal_share(
 
 
 class WaveBridge(nn.Module):
-    """State at a level -> both ends of its path, all in patches [B gh gw p S]."""
+    """State at a level -> both ends of its path, all in patches [B gh gw p S].
+
+    Raises ValueError for sizes below 1 and a width that does not divide by the heads.
+    """
 
     layout: BridgeLayout
     """Blocks of the state."""

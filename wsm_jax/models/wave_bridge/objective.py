@@ -26,7 +26,10 @@ def encoded_channels(stored: dict[str, Array]) -> dict[str, Array]:
 
 @dataclasses.dataclass(frozen=True)
 class BridgeObjective:
-    """Trains velocity network and style encoder together; parameters are {"bridge", "style"}."""
+    """Trains velocity network and style encoder together; parameters are {"bridge", "style"}.
+
+    Raises ValueError for parts that do not fit each other.
+    """
 
     bridge: WaveBridge
     style: StyleEncoder

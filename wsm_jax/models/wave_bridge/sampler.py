@@ -23,7 +23,10 @@ FRAMES_PER_CALL = 8
 
 @dataclasses.dataclass(frozen=True)
 class BridgeSampler:
-    """A trained bridge. Pictures may have any size of at least a pixel per token row; channels are in physical units."""
+    """A trained bridge. Pictures may have any size of at least a pixel per token row; channels are in physical units.
+
+    Raises ValueError for an unknown solver.
+    """
 
     network: WaveBridge
     size: tuple[int, int]

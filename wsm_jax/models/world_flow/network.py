@@ -13,7 +13,10 @@ from wsm_jax.typing import Array, Float
 
 
 class WorldFlow(nn.Module):
-    """Predicts the data end of every group: text as logits and as their mean code, core and style as values."""
+    """Predicts the data end of every group: text as logits and as their mean code, core and style as values.
+
+    Raises ValueError for sizes below 1 and a width that does not divide by the heads.
+    """
 
     layout: WorldLayout
     width: int

@@ -22,7 +22,10 @@ from wsm_jax.typing import Array, Key, PyTree
 
 @dataclasses.dataclass(frozen=True)
 class WorldObjective:
-    """Trains the world flow on batches {"tokens", "core", "latents", "known"}."""
+    """Trains the world flow on batches {"tokens", "core", "latents", "known"}.
+
+    Raises ValueError for unknown tasks or fields, and shares that do not sum to 1.
+    """
 
     model: WorldFlow
     tasks: tuple[tuple[str, float], ...]

@@ -17,7 +17,7 @@ from wsm_jax.typing import Array, Bool, Float, Key, PyTree
 
 @dataclasses.dataclass(frozen=True)
 class WorldFlowSampler:
-    """A trained world flow."""
+    """A trained world flow. Raises ValueError for an unknown solver."""
 
     network: WorldFlow
     steps: int
