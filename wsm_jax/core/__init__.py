@@ -1,4 +1,4 @@
-"""The wave space: mathematics of superquadric waves, their surface, and their motion between ticks."""
+"""Superquadric waves: their mathematics, rendering, and interpolation between ticks."""
 
 from wsm_jax.core import superquadric
 from wsm_jax.core.interpolate import interpolate

@@ -1,7 +1,7 @@
-"""What each ray meets of the waves that its tile sees, the nearest first, until nothing behind it can be seen.
+"""Front-to-back casting: the nearest wave of each ray, then the waves behind it, until the ray is opaque.
 
-The hard picture of `composite` at a fraction of its time, and without a derivative. The tiles of a chunk go through their waves
-one by one and keep the nearest; only where what is kept is not wholly there they go on behind it.
+The same result as `composite` with hard edges, in a fraction of its time and without derivatives. The tiles of a chunk test
+their waves one by one and keep the nearest; they continue behind it only if it is translucent.
 """
 
 import jax
@@ -14,13 +14,13 @@ from wsm_jax.typing import Array
 
 
 def front(waves: Array, seen: Array, origin: Array, direction: Array) -> Hit:
-    """Casts rays [3 M R] against the waves, given by their rows, that their tiles see, [M N]."""
+    """Cast rays [3 M R] against wave rows, limited to the waves seen by each tile, mask [M N]."""
     shape = seen.shape[0], direction.shape[-1]
     dtype, table = waves.dtype, columns(waves.T)
     through = [*table["presence"], *table["colour"]]
 
     def more(state: tuple) -> Array:
-        """Whether there is a ray that met something it can see through."""
+        """True if a ray met a translucent wave."""
         last, clear, *_ = state
         return jnp.any((last[0] < MISS) & (clear > 0))
 
@@ -45,12 +45,12 @@ def front(waves: Array, seen: Array, origin: Array, direction: Array) -> Hit:
 
 
 def _next(waves: Array, seen: Array, origin: Array, direction: Array, last: tuple[Array, Array]) -> tuple[Array, Array]:
-    """Depth and slot of the first wave on each ray after `last`, of waves at one depth in order of slot; MISS where none is."""
+    """Depth and slot of the first wave on each ray after `last` (equal depths in slot order); MISS for none."""
     slots = jnp.arange(seen.shape[1])
     past, behind = last
 
     def other(_, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        """Against the next wave of each tile."""
+        """Test the next wave of each tile."""
         done, depth, wave = state
         left = seen & (slots > done[:, None])
         slot, some = jnp.argmax(left, -1).astype(jnp.int32), jnp.any(left, -1)

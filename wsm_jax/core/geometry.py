@@ -6,7 +6,7 @@ from wsm_jax.core import superquadric
 from wsm_jax.snapshot import Waves, quaternion_to_matrix
 from wsm_jax.typing import Array, Float, NpOrJax, pytree
 
-# Products of small matrices are spelled out: XLA fuses them, while its dot of many 3 x 3 matrices is a call each on a CPU, and
+# Products of small matrices are written as sums: XLA fuses them, while its dot of 3 x 3 matrices is a call each on a CPU and
 # rounds to bfloat16 on a TPU.
 
 
@@ -16,7 +16,7 @@ def apply(matrix: Array, vector: Array) -> Array:
 
 
 def combine(weights: Array, rows: Array) -> Array:
-    """The sum of rows [... i j] with weights [... i]: [... j]; a rotation matrix applied the other way round."""
+    """Weighted sum of rows [... i j] with weights [... i]: [... j]; the transposed matrix times a vector."""
     return jnp.sum(weights[..., :, None] * rows, -2)
 
 
@@ -47,15 +47,12 @@ def to_local(geometry: Geometry, points: Float[NpOrJax, "*lead 3"]) -> Float[Arr
 
 
 def reach(geometry: Geometry, direction: Float[NpOrJax, "*lead 3"]) -> Float[Array, "*lead"]:
-    """How far each wave reaches from its centre along a world direction (m, times the length of the direction)."""
+    """Extent of each wave from its centre along a world direction (m, times the length of the direction)."""
     return superquadric.support(_turned_back(geometry, direction), geometry.scale, geometry.exponents)
 
 
 def farthest(geometry: Geometry, direction: Float[NpOrJax, "*lead 3"]) -> Float[Array, "*lead 3"]:
-    """The point of each wave farthest along a world direction (world, m): where a plane that comes from there touches it.
-
-    Along the axis of a flat face, the middle of the face.
-    """
+    """The point of each wave farthest along a world direction (world, m); the middle of a flat face along its axis."""
     local = superquadric.support_point(_turned_back(geometry, direction), geometry.scale, geometry.exponents)
     return jnp.asarray(geometry.centre) + apply(quaternion_to_matrix(geometry.rotation), local)
 

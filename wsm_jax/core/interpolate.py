@@ -1,4 +1,4 @@
-"""The core between its ticks: any time, so any frame rate."""
+"""Interpolation of a core between its ticks, for any time and frame rate."""
 
 import jax.numpy as jnp
 
@@ -13,11 +13,11 @@ def interpolate(core: Waves, core_time: Float[NpOrJax, " K"], time: Float[NpOrJa
     """The waves [*t N ...] at `time` (s) of a core [K N ...] with ticks at `core_time` (s, increasing).
 
     Centre: cubic Hermite of positions and velocities (exact for constant acceleration). Rotation: slerp along the shorter
-    arc. Presence, scale and velocities: linear. Everything else holds the value of the last tick so far. An empty slot
-    (presence 0) holds no pose: a wave that is there at one of two ticks only fades in or out on the straight way on which
-    that tick has it. Times outside the ticks take the state of the nearest one.
+    arc. Presence, scale and velocities: linear. Other fields hold the value of the last tick. An empty slot (presence 0) has no
+    pose: a wave present at only one of two ticks fades in or out along a straight path with the velocities of that tick. Times
+    outside the ticks are clamped.
     """
-    # from the first tick on, so that float64 times late in a long world keep their precision through float32
+    # relative to the first tick, so that late float64 times keep their precision in float32
     time, ticks = jnp.asarray(time - core_time[0]), jnp.asarray(core_time - core_time[0])
     if len(ticks) == 1:
         return Waves(**{name: jnp.broadcast_to(x[0], time.shape + x.shape[1:]) for name, x in _fields(core).items()})
@@ -32,7 +32,7 @@ def interpolate(core: Waves, core_time: Float[NpOrJax, " K"], time: Float[NpOrJa
     out = {name: fields[name][held] for name in _HELD}
     born, gone = ((a["presence"] == 0) & (b["presence"] > 0) for a, b in ((old, new), (new, old)))
     out |= {name: _where(born, new[name], out[name]) for name in _HELD}
-    old, new = _on_its_way(born, new, old, -step), _on_its_way(gone, old, new, step)
+    old, new = _extrapolated(born, new, old, -step), _extrapolated(gone, old, new, step)
     out["presence"] = (1 - weight) * old["presence"] + weight * new["presence"]
     for name in ("scale", "velocity", "angular_velocity"):
         out[name] = (1 - weight[..., None]) * old[name] + weight[..., None] * new[name]
@@ -45,8 +45,8 @@ def _fields(core: Waves) -> dict[str, Array]:
     return {name: jnp.asarray(getattr(core, name)) for name in FIELDS}
 
 
-def _on_its_way(there: Array, wave: dict[str, Array], other: dict[str, Array], step: Array) -> dict[str, Array]:
-    """`other`, but where `there` says so the `wave` as it moves for `step` seconds at constant velocities; presence stays."""
+def _extrapolated(there: Array, wave: dict[str, Array], other: dict[str, Array], step: Array) -> dict[str, Array]:
+    """`other`, replaced where `there` is set by `wave` extrapolated for `step` seconds; presence is that of `other`."""
     step = step[..., None, None]
     moved = wave | {
         "centre": wave["centre"] + step * wave["velocity"],

@@ -29,7 +29,7 @@ def surface_points(
     latitude = np.linspace(-np.pi / 2, np.pi / 2, rows + 2)[1:-1]
     longitude = 2 * np.pi * np.arange(columns) / columns
     (ring, z), (x, y) = warped(latitude, float(exponents[0])), warped(longitude, float(exponents[1]))
-    # every ring has the aspect of the equator's unit square or circle, so that corners line up from row to row
+    # all rings have the same directions, so that corners line up from row to row
     length = np.hypot(x, y)
     directions = np.stack([ring[:, None] * x / length, ring[:, None] * y / length, np.repeat(z[:, None], columns, 1)], -1)
     directions = np.concatenate([directions.reshape(-1, 3), [[0, 0, 1], [0, 0, -1]]]) * np.asarray(scale)
@@ -59,7 +59,7 @@ class Mesh:
 
     @property
     def volume(self) -> float:
-        """Enclosed volume, m^3, by the divergence theorem: sum det(a, b, c) / 6. Means nothing for an open mesh."""
+        """Enclosed volume, m^3, by the divergence theorem: sum det(a, b, c) / 6. Undefined for an open mesh."""
         corners = self.corners - np.asarray(self.vertices, np.float64).mean(0)
         return float(np.linalg.det(corners).sum() / 6.0)
 
@@ -75,7 +75,7 @@ def open_edges(faces: Int[NpOrJax, "F 3"]) -> int:
 
 
 def welded(mesh: Mesh) -> Mesh:
-    """The mesh with vertices at equal places made one (of several colours the first), and faces without area left out."""
+    """The mesh with vertices at equal places made one (with the first of several colours), and degenerate faces removed."""
     vertices, first, index = np.unique(np.asarray(mesh.vertices), axis=0, return_index=True, return_inverse=True)
     faces = index.reshape(-1)[np.asarray(mesh.faces)]
     distinct = (faces[:, 0] != faces[:, 1]) & (faces[:, 1] != faces[:, 2]) & (faces[:, 2] != faces[:, 0])

@@ -1,12 +1,12 @@
-"""The volume that two waves share.
+"""Volume of the intersection of two waves.
 
 In polar coordinates about the centre of A, with directions v spread over the sphere of its unit shape and t = 1 on its surface,
 
     |A and B| = a1 a2 a3 <4 pi / 3 (min(t_out, 1)^3 - min(t_in, 1)^3) / g(v)^3> ,                                          (1)
 
-where the ray is in B from t_in to t_out, as ray.py finds them: exact along every direction, a mean over the directions. So it
-is differentiable in both waves, and its error falls with the number of directions alone; that of the derivative falls slower,
-for the ends of a grazing ray move without bound (within some 6 % at 8192 directions).
+where the ray is in B from t_in to t_out, from ray.py: exact along every direction, a mean over the directions. It is
+differentiable in both waves, and its error depends only on the number of directions; that of the derivative falls more slowly,
+since the ends of a grazing ray move without bound (within some 6 % at 8192 directions).
 """
 
 from functools import partial

@@ -1,4 +1,4 @@
-"""The valid core nearest to a generated or perceived one: rigid objects, above the floor, in canonical slots."""
+"""Projection of a generated or perceived core onto valid ones: rigid objects, above the floor, in canonical slots."""
 
 import jax
 import numpy as np
@@ -12,7 +12,7 @@ _CONSTANT = ("scale", "exponents", "colour", "material")
 
 
 def project(core: Waves, floor_height: float = 0.0) -> Waves:
-    """A core [K N] with what a world of rigid objects obeys.
+    """Project a core [K N] onto worlds of rigid objects.
 
     Shape, colour and material are constant over the ticks (their median), presence and class decided by vote; no object
     reaches below the floor: exact by the support function h, centre_z >= floor + h(R^T (-z)). Velocities stay as they are.
@@ -37,14 +37,14 @@ def project(core: Waves, floor_height: float = 0.0) -> Waves:
 
 @jax.jit
 def _reach(rotation: NpOrJax, scale: NpOrJax, exponents: NpOrJax) -> Float[Array, "K N"]:
-    """How far waves reach below their centres, m."""
+    """Extent of waves below their centres, m."""
     return support(-quaternion_to_matrix(rotation)[..., 2, :], scale, exponents)
 
 
 def canonical(core: Waves, key: Float[np.ndarray, " N"]) -> tuple[Waves, np.ndarray]:
-    """Objects sorted by (class, key) into the slots after floor and screen, empty slots last; returns the order used.
+    """Sort objects by (class, key) into the slots after floor and screen, empty slots last; also returns the order.
 
-    Raises ValueError when the objects leave no slot for the floor and the screen.
+    Raises ValueError if the objects leave no slot for the floor and the screen.
     """
     semantic, present = np.asarray(core.semantic)[0], np.asarray(core.presence)[0] > 0.5
     objects = [i for i in range(core.count) if present[i] and semantic[i] >= _OBJECT]
@@ -53,7 +53,7 @@ def canonical(core: Waves, key: Float[np.ndarray, " N"]) -> tuple[Waves, np.ndar
     used = set(objects) | {i for i in scenery if i is not None}
     spare = [i for i in range(core.count) if i not in used]
     if len(objects) > core.count - 2:
-        raise ValueError(f"{len(objects)} objects in {core.count} slots; slots 0 and 1 are the floor's and the screen's")
+        raise ValueError(f"{len(objects)} objects in {core.count} slots; slots 0 and 1 are reserved for floor and screen")
     order = [i if i is not None else spare.pop() for i in scenery] + objects
     order = np.asarray(order + spare)[: core.count]
     return Waves(**{name: np.asarray(getattr(core, name))[:, order] for name in FIELDS}), order

@@ -1,16 +1,16 @@
-"""Where rays enter and leave waves, and where they pass nearest to them: Newton's iteration on the convex gauge.
+"""Intersections of rays and waves, and closest approaches: Newton's iteration on the convex gauge.
 
 Along a ray o + t d the gauge of a wave is convex, so Newton's iteration on g = 1 started in front of the wave,
 
     t <- t - (g - 1) / (dg/dt)                                                                                          (1)
 
-grows monotonically to the entry and never steps past it; a slope that turns positive while g > 1 proves a miss. There is
-no step size and no tunnelling. It starts where the ray enters the box |p_i| <= a_i that holds the wave, whatever its
-exponents, which costs no logarithm, leaves out most misses, and brings g near 1. The exit is the entry of the ray run
-backwards. Gradients do not run through the iteration: one last step of (1) with a frozen slope carries the exact implicit
+grows monotonically to the entry and never steps past it; a slope that becomes positive while g > 1 proves a miss. There is
+no step size and no tunnelling. It starts where the ray enters the box |p_i| <= a_i, which contains the wave for all exponents,
+costs no logarithm, excludes most misses, and brings g near 1. The exit is the entry of the reversed ray. Gradients do not run
+through the iteration: one last step of (1) with a frozen slope carries the exact implicit
 derivative of the crossing.
 
-Inside, arrays have their components on the first axis and the rays on the last: [3 *waves R].
+Internally, arrays have components on the first axis and rays on the last: [3 *waves R].
 """
 
 from typing import NamedTuple
@@ -25,22 +25,22 @@ from wsm_jax.snapshot import Waves, quaternion_to_matrix
 from wsm_jax.typing import Array, Float, NpOrJax
 
 NEAR_M = 0.05
-"""Where a ray of unit depth begins, m."""
+"""Start of a ray of unit depth, m."""
 MISS = 1e6
 """The parameter of a ray that does not cross a wave."""
 ITERATIONS = 32
-"""Most Newton steps; 9 were the most seen in 2e5 random pairs of exponents 0.1 to 1.9."""
+"""Maximum number of Newton steps; 9 was the maximum in 2e5 random pairs of exponents 0.1 to 1.9."""
 BISECTIONS = 20
 _BOX = 1.0001  # semi-axes of the box that holds a unit wave, with room for rounding
 _FLAT = 1e-7
 _ARRIVED = 1e-5  # log g, before a last step
-_FAR = MISS * (1 - 1e-6)  # so that a ray that has missed, at MISS, lies beyond every box
+_FAR = MISS * (1 - 1e-6)  # a ray at MISS lies beyond every box
 
 
 class LocalRays(NamedTuple):
-    """Rays in the frames of the waves, m, by components. `shift` is the parameter of the ray's own start, from `start`.
+    """Rays in the frames of the waves, m, by components. `shift` is the ray parameter at `start`.
 
-    `start` is the point of the ray nearest to the centre of the wave, so that a far start costs no precision.
+    `start` is the point of the ray nearest to the centre of the wave, so that distant origins keep their precision.
     """
 
     start: list[Array]
@@ -78,7 +78,7 @@ class WaveFrames(NamedTuple):
 
 
 def in_frames(frames: WaveFrames, origin: Array, direction: Array) -> LocalRays:
-    """`local_rays` in frames that are known."""
+    """`local_rays` for given wave frames."""
     centre, scale, exponents, turn = frames
     offset = [origin[i] - centre[i] for i in range(3)]
     start, way = ([dot(turn[j::3], x) for j in range(3)] for x in (offset, direction))
@@ -88,14 +88,14 @@ def in_frames(frames: WaveFrames, origin: Array, direction: Array) -> LocalRays:
 
 
 def dot(a: Components, b: Components) -> Array:
-    """Written out: a contraction of three numbers is no work for a matrix unit, and accelerators would round it."""
+    """Dot product of components, without a matrix unit, which would round it on accelerators."""
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
 def log_gauge_and_slope(start: Components, way: Components, t: Array, orders: Components) -> tuple[Array, Array]:
     """log g and d(log g)/dt at parameter t of every ray, in units of the semi-axes.
 
-    The slope of `superquadric.log_gauge_gradient`, whose weights it never forms: this is what a caster's time goes to.
+    Equals the slope of `superquadric.log_gauge_gradient` without its weights: this is the hot loop of the caster.
     """
     logs, slopes = [], []
     for i in range(3):
@@ -103,11 +103,11 @@ def log_gauge_and_slope(start: Components, way: Components, t: Array, orders: Co
         square = p * p + TINY
         logs.append(0.5 * jnp.log(square))
         slopes.append(way[i] * p / square)
-    log_plane, slope_plane = _join(logs[0], logs[1], slopes[0], slopes[1], orders[1])
-    return _join(log_plane, logs[2], slope_plane, slopes[2], orders[0])
+    log_plane, slope_plane = _norm_and_slope(logs[0], logs[1], slopes[0], slopes[1], orders[1])
+    return _norm_and_slope(log_plane, logs[2], slope_plane, slopes[2], orders[0])
 
 
-def _join(a: Array, b: Array, slope_a: Array, slope_b: Array, order: Array) -> tuple[Array, Array]:
+def _norm_and_slope(a: Array, b: Array, slope_a: Array, slope_b: Array, order: Array) -> tuple[Array, Array]:
     """log of the `order`-norm of (exp a, exp b), and its slope."""
     small = jnp.exp(-order * jnp.abs(a - b))
     whole = 1.0 + small
@@ -130,11 +130,11 @@ def slabs(start: Components, way: Components, half: Array | float = _BOX) -> tup
 def _entry(start: Components, way: Components, orders: Components, near: Array, far: Array | float = _FAR) -> Array:
     """Parameter of the first surface point between `near` and `far`, MISS where there is none or `near` lies inside.
 
-    A ray that has arrived rests, so that its parameter does not depend on which others are cast with it. With L = log g the
-    numerator of (1), over g, is 1 - exp(-L) >= L / (1 + L/2 + L^2/12): as near as makes no difference, and never too far.
+    A converged ray is frozen, so its parameter does not depend on the other rays of the batch. With L = log g the
+    numerator of (1), over g, is 1 - exp(-L) >= L / (1 + L/2 + L^2/12): a close lower bound, so a step never goes too far.
     """
     shape = jnp.broadcast_shapes(near.shape, start[0].shape)
-    # one long axis: loops over short ones, as the pixels of a tile are, would run at a fraction of the vector unit's speed
+    # one long axis, since XLA vectorises short axes (the pixels of a tile) badly
     near, far, *parts = (jnp.broadcast_to(x, shape).reshape(-1) for x in (near, far, *start, *way, *orders))
     start, way, orders = parts[:3], parts[3:6], parts[6:]
     enter, leave = slabs(start, way)
@@ -197,12 +197,12 @@ def leaving(rays: LocalRays, near: Array | float) -> Array:
 
 
 def closest(rays: LocalRays, near: Array | float) -> tuple[Array, Array]:
-    """Parameter where the gauge is least on each ray beyond `near`, and log g there, [*waves R].
+    """Parameter of the minimum of the gauge on each ray beyond `near`, and log g at it, [*waves R].
 
-    By bisection of the sign of the slope. Whatever the gauge G at the point nearest to the centre, the least point lies where
-    g <= G, so in the box of semi-axes G a. No gradient runs through the parameter: at the least point it would be 0 times it.
-    There the gauge of a wave with exponents above 1 has an edge, and two gradients, of slopes s0 < 0 < s1 along the ray. That
-    of the least value is the one between them that the ray is at right angles to, (s1 n0 - s0 n1) / (s1 - s0).
+    By bisection of the sign of the slope. With gauge G at the point nearest to the centre, the minimum has g <= G, so it lies
+    in the box of semi-axes G a. No gradient runs through the parameter, since the slope at the minimum is 0. For exponents
+    above 1 the gauge may have an edge there, with two gradients, of slopes s0 < 0 < s1 along the ray. The gradient of the
+    minimum is the combination that is orthogonal to the ray, (s1 n0 - s0 n1) / (s1 - s0).
     """
     start, way, orders = rays.frozen()
     near = near - rays.shift
@@ -235,9 +235,9 @@ def cast(
 ) -> Float[Array, "N R"]:
     """Depth at which each ray enters each wave, in units of the direction's length; 1e6 where it does not.
 
-    A wave that holds the ray's start is not entered. Absent waves (presence < 1/2) are entered too: weigh by presence.
+    A wave that contains the start of the ray is not entered. Absent waves (presence < 1/2) are entered too: weight by presence.
     Differentiable in the waves, the origin and the direction by the implicit function theorem. The entry of a ray that grazes
-    the surface moves without bound; its derivative is held to what the ray would have at an incidence of cosine 1e-3.
+    the surface moves without bound; its derivative is limited to that of an incidence of cosine 1e-3.
     """
     return entry(_world(waves, origin, direction), near)
 
@@ -245,7 +245,7 @@ def cast(
 def crossing(
     waves: Waves, origin: Float[NpOrJax, "R 3"], direction: Float[NpOrJax, "R 3"], near: float = NEAR_M
 ) -> tuple[Float[Array, "N R"], Float[Array, "N R"]]:
-    """Where each ray enters and where it leaves each wave: `cast`, and its counterpart at the far side; 1e6 for none.
+    """Entry and exit of each ray in each wave: `cast`, and its counterpart at the far side; 1e6 for none.
 
     A ray that begins inside a wave leaves it without entering. Differentiable as `cast` is.
     """

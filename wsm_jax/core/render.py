@@ -1,7 +1,7 @@
-"""The surface that a camera sees of a set of waves: exact, differentiable, at any resolution.
+"""Rendering of waves to surface channels: exact, differentiable, at any resolution.
 
-Every ray meets the waves that its tile of the picture can see (`tile`), by Newton's iteration on the convex gauge (`ray`). What
-it meets is composited front to back (`composite`), or, of a picture with hard edges, found from the front (`front`).
+Every ray is tested against the waves visible to its tile of the picture (`tile`), by Newton's iteration on the convex gauge
+(`ray`). The hits are composited front to back (`composite`), or, for hard edges, cast from the front (`front`).
 """
 
 import functools
@@ -25,15 +25,15 @@ SURFACE = {
     "depth": 1, "normal": 3, "instance": 1, "semantic": 1, "motion": 2, "coverage": 1, "base_colour": 3, "local": 3,
     "extent": 3, "centre": 3,
 }  # fmt: skip
-"""What a ray can tell of the surface -> components."""
+"""Surface channel -> number of components."""
 
-_GROUP = 16  # chunks that are skipped at once where none of them sees a wave
+_GROUP = 16  # chunks that are skipped together if none of them sees a wave
 
 
 def visible(waves: Waves, points: Float[NpOrJax, "R 3"], direction: Float[NpOrJax, "3"]) -> Float[Array, " R"]:
-    """1 where no wave lies between a point and a light infinitely far along `direction`, else 1 - presence of the blockers.
+    """Visibility of a light infinitely far along `direction`: the product of 1 - presence of the waves before it.
 
-    Start the points a little off their own surface.
+    The points must lie slightly off their own surface.
     """
     way = jnp.broadcast_to(jnp.asarray(direction), jnp.shape(points))
     hit = cast(waves, points, way, near=1e-4) < MISS
@@ -41,7 +41,7 @@ def visible(waves: Waves, points: Float[NpOrJax, "R 3"], direction: Float[NpOrJa
 
 
 class _View(NamedTuple):
-    """Everything but the rays that a picture depends on."""
+    """All inputs of a picture except the rays."""
 
     waves: Array
     """One row for each wave (`composite.wave_rows`)."""
@@ -64,7 +64,7 @@ def _channels_of(view: _View, hit: Hit, origin: Array, direction: Array, channel
     def turned(values: list[Array]) -> list[Array]:
         return [ray.dot(to_camera[:, j], values) for j in range(3)]
 
-    found = {
+    values = {
         "depth": [jnp.where(hit.coverage > 1e-4, 1.0 / jnp.maximum(hit.nearness, 1e-6), 0.0)],
         "normal": turned(normal),
         "instance": [wave["slot"][0] + 1.0],
@@ -76,20 +76,20 @@ def _channels_of(view: _View, hit: Hit, origin: Array, direction: Array, channel
         "extent": scale,
         "centre": turned([-x for x in arm]),
     }
-    soft = ("coverage", "base_colour")  # what a ray that is mostly sky still has
-    return {name: jnp.stack([x if name in soft else jnp.where(mask, x, 0.0) for x in found[name]], -1) for name in channels}
+    soft = ("coverage", "base_colour")  # also defined for rays that are mostly sky
+    return {name: jnp.stack([x if name in soft else jnp.where(mask, x, 0.0) for x in values[name]], -1) for name in channels}
 
 
 def _motion(view: _View, origin: Array, direction: Array, point: list, arm: list, mask: Array, wave: dict) -> list[Array]:
     """Motion of the seen points on the canvas, image heights per second, [M R] each."""
     drift, spin = wave["velocity"], wave["angular_velocity"]
     moved = [drift[i] + spin[(i + 1) % 3] * arm[(i + 2) % 3] - spin[(i + 2) % 3] * arm[(i + 1) % 3] for i in range(3)]
-    # an unseen pixel has its "point" at the miss distance: bring it near before anything is projected
+    # pixels without a hit have their point at the miss distance: replace it before projection
     safe = jnp.stack([jnp.where(mask, point[i], origin[i] + direction[i]) for i in range(3)], -1).reshape(-1, 3)
     speed = jnp.stack([jnp.where(mask, x, 0.0) for x in moved], -1).reshape(-1, 3)
-    here, _ = project(view.camera, safe)
-    there, _ = project(view.later, safe + view.dt * speed)
-    motion = ((there - here) / view.dt).reshape(*mask.shape, 2)
+    now, _ = project(view.camera, safe)
+    later, _ = project(view.later, safe + view.dt * speed)
+    motion = ((later - now) / view.dt).reshape(*mask.shape, 2)
     return [motion[..., 0], motion[..., 1]]
 
 
@@ -109,14 +109,14 @@ def surface(
     """The surface and camera channels of one instant seen by one camera, in physical units (see the channel table).
 
     `softness` 0 gives hard edges (for data); > 0 (m) gives edges with coverage gradients (for learning). `later` is the camera
-    `dt` seconds on, for the `motion` channel of a moving camera. The instance channel holds slot + 1. `channels` names those
-    that are wanted; without it, all. Differentiable in waves and camera; labels are constant, and so is the depth of a soft
-    edge where the ray passes its wave by.
+    `dt` seconds on, for the `motion` channel of a moving camera. The instance channel holds slot + 1. `channels` selects
+    channels; None: all. Differentiable in waves and camera; labels are constant, and so is the depth of a soft edge where the
+    ray misses its wave.
 
-    Tiles of the picture are cast in chunks, those that see equally many waves together, against these waves alone; the time
-    grows with the pixels that waves cover, and memory is bounded by `rays_per_chunk`, times N for soft edges and for gradients,
-    which cast anew. A ray that grazes a wave may meet it in a picture and miss it in that picture's gradient, or the other way.
-    Without `cull` every ray meets every wave: the same picture, and the form for `vmap`, under which XLA runs every branch.
+    Tiles of the picture are cast in chunks, grouped by their number of visible waves; the time grows with the covered pixels,
+    and memory is bounded by `rays_per_chunk`, times N for soft edges and for gradients, which cast again. A grazing ray may hit
+    a wave in a picture and miss it in the gradient, or vice versa. Without `cull` every ray is tested against every wave: the
+    same picture, for use under `vmap`, where XLA runs every branch.
 
     Raises ValueError for a channel that is no surface channel, more than one instant or camera, no wave, no pixel, and a
     softness that is negative or traced (it chooses the program).
@@ -156,7 +156,7 @@ def _rays(camera: Camera, x: Array, y: Array) -> tuple[Array, Array]:
 
 
 class _Plan(NamedTuple):
-    """How a picture is cast: in tiles, of which each knows its waves, and so many at once."""
+    """Plan of a picture: its tiles, the waves visible to each, and the number of tiles per chunk."""
 
     grid: tile.TileGrid
     x: Array
@@ -178,7 +178,7 @@ def _blank(plan: _Plan, view: _View, wanted: list[str]) -> dict[str, Array]:
 
 
 def _with_tiles(plan: _Plan, pictures: dict[str, Array], values: dict[str, Array], picks: Array) -> dict[str, Array]:
-    """The pictures with these tiles of theirs written."""
+    """Write tiles into the pictures."""
 
     def place(pictures: dict[str, Array], inputs: tuple[dict[str, Array], Array]) -> tuple[dict[str, Array], None]:
         values, pick = inputs
@@ -196,15 +196,15 @@ def _hard(waves: Waves, view: _View, height: int, width: int, limit: int, wanted
 
     @jax.custom_jvp
     def picture(waves: Waves, view: _View) -> dict[str, Array]:
-        # of a ray it holds one wave at a time, and not all that its tile sees: twice the rays are still few
+        # needs one wave per ray at a time, not all waves of the tile, so twice the rays fit into memory
         plan = _plan(waves, view.camera, height, width, 0.0, 2 * limit, True)
-        there = plan.seen._replace(rows=plan.seen.rows & (jnp.asarray(waves.presence) > 0))
-        levels, picks, _ = tile.chunks(there.counts(), plan.chunk, 1)
+        present = plan.seen._replace(rows=plan.seen.rows & (jnp.asarray(waves.presence) > 0))
+        levels, picks, _ = tile.chunks(present.counts(), plan.chunk, 1)
 
         def draw(place: Array, pictures: dict[str, Array]) -> dict[str, Array]:
             pick = picks[place, 0]
             origin, direction = _rays(view.camera, *(plan.grid.pixels(values, pick) for values in (plan.x, plan.y)))
-            hit = front(view.waves, there.by(pick), origin, direction)
+            hit = front(view.waves, present.by(pick), origin, direction)
             return _with_tiles(plan, pictures, _channels_of(view, hit, origin, direction, wanted), pick)
 
         empty = jnp.sum(levels[:, 0] == 0)
@@ -216,10 +216,10 @@ def _hard(waves: Waves, view: _View, height: int, width: int, limit: int, wanted
 
 
 def _sizes(slots: int) -> list[int]:
-    """Numbers of candidates for which a tile's program is compiled: the least that holds all of a chunk's is run.
+    """Numbers of candidate waves for which a program is compiled; a chunk uses the smallest sufficient one.
 
-    A size threefold the last costs at most a threefold of what is needed, and keeps compilation short. Most tiles of most
-    pictures see one wave, or none, which needs no program.
+    Steps of three waste at most a factor of three and keep compilation short. Most tiles see one wave, or none, which needs no
+    program.
     """
     return [*(n for n in (1, 3, 9, 27, 81) if n < slots), slots]
 
@@ -231,21 +231,21 @@ def _picture(
     plan = _plan(waves, view.camera, height, width, softness, limit, cull)
     sizes = _sizes(waves.count) if cull else [waves.count]
 
-    # of a loop body that is cast anew for the gradient nothing is kept but its inputs: without, every chunk keeps all rays;
-    # and of a branch: without, each hands on what all others would have kept
+    # recompute loop bodies for the gradient, else every chunk keeps all its rays; also branches, else each keeps the residuals
+    # of all others
     again = functools.partial(jax.checkpoint, prevent_cse=False)
     programs = [again(functools.partial(composite, count=count, softness=softness)) for count in sizes]
 
     @again
     def cast_chunk(level: Array, pick: Array) -> dict[str, Array]:
-        """Of tiles that see something."""
+        """Channels of tiles that see a wave."""
         origin, direction = _rays(view.camera, *(plan.grid.pixels(values, pick) for values in (plan.x, plan.y)))
         hit = jax.lax.switch(level - 1, programs, view.waves, plan.seen.by(pick), origin, direction)
         return _channels_of(view, hit, origin, direction, wanted)
 
     def draw(pictures: dict[str, Array], level: Array, pick: Array, fresh: Array) -> dict[str, Array]:
         values = cast_chunk(level, pick)
-        # a tile that fills up the last chunk is written again, but has only one derivative
+        # the padding of the last chunk repeats a tile, which must have only one derivative
         values = {name: jnp.where(fresh[:, None, None], x, jax.lax.stop_gradient(x)) for name, x in values.items()}
         return _with_tiles(plan, pictures, values, pick)
 
@@ -253,7 +253,7 @@ def _picture(
         return jax.lax.cond(inputs[0] > 0, draw, lambda given, *_: given, pictures, *inputs), None
 
     def draw_group(pictures: dict[str, Array], inputs: tuple[Array, Array, Array]) -> tuple[dict[str, Array], None]:
-        """Several chunks; a group that sees nothing costs as little as one chunk would."""
+        """Draw several chunks; a group without visible waves costs as little as one chunk."""
         some = functools.partial(jax.lax.scan, draw_chunk, xs=inputs)
         return jax.lax.cond(jnp.any(inputs[0] > 0), lambda given: some(given)[0], lambda given: given, pictures), None
 

@@ -1,4 +1,4 @@
-"""The superquadric gauge in log space, and what follows from it in closed form.
+"""The superquadric gauge in log space, and closed-form quantities derived from it.
 
 For semi-axes a and exponents e1 (along z) and e2 (in the xy plane), with p1 = 2/e1 and p2 = 2/e2, the gauge is a mixed norm:
 
@@ -29,7 +29,7 @@ def _pair(a: Array, b: Array, order: Array) -> tuple[Array, Array, Array]:
     """log of the `order`-norm of (exp a, exp b), and the two softmax weights."""
     small = jnp.exp(-order * jnp.abs(a - b))
     larger = 1.0 / (1.0 + small)
-    # both weights are formed, not one as 1 - the other: the small one decides the normal beside a cusp
+    # compute both weights, not one as 1 - the other: the small one determines the normal near a cusp
     first, second = jnp.where(a >= b, larger, small * larger), jnp.where(a >= b, small * larger, larger)
     return jnp.maximum(a, b) + jnp.log1p(small) / order, first, second
 
@@ -79,7 +79,7 @@ def radial_distance(points: Float[NpOrJax, "*p 3"], scale: Float[NpOrJax, "*q 3"
 
 
 def inner_radius(scale: Float[NpOrJax, "*q 3"], exponents: Float[NpOrJax, "*q 2"]) -> Array:
-    """Radius (m) of a ball that surely fits inside: min(a) for exponents <= 1, else 1 / |1/a|."""
+    """Radius (m) of a ball that is certain to fit inside: min(a) for exponents <= 1, else 1 / |1/a|."""
     scale, exponents = jnp.asarray(scale), jnp.asarray(exponents)
     always = jax.lax.rsqrt(jnp.sum(jnp.square(1.0 / scale), -1))
     return jnp.where(jnp.all(exponents <= 1.0, -1), jnp.min(scale, -1), always)
@@ -97,7 +97,7 @@ def normal(points: Float[NpOrJax, "*p 3"], scale: Float[NpOrJax, "*q 3"], expone
 
 
 def normal_components(point: Components, scale: Components, exponents: Components) -> tuple[Array, Array, Array]:
-    """`normal` of arrays that have their components on the first axis."""
+    """`normal` by components on the first axis."""
     _, gradient = log_gauge_gradient(point, [1.0 / scale[i] for i in range(3)], [2.0 / exponents[i] for i in range(2)])
     # p . grad log g = 1, so |p| grad log g has length >= 1 off the centre; there the floor leaves the normal 0 and smooth
     squares = [jnp.square(point[i]) + TINY * jnp.square(scale[i]) for i in range(3)]
@@ -143,9 +143,9 @@ def support(direction: Float[NpOrJax, "*p 3"], scale: Float[NpOrJax, "*q 3"], ex
 
 
 def support_point(direction: Float[NpOrJax, "*p 3"], scale: Float[NpOrJax, "*q 3"], exponents: Float[NpOrJax, "*q 2"]) -> Array:
-    """The point of the body farthest along `direction`: the gradient of the support function, of any length of it but 0.
+    """The point of the body farthest along `direction` (any length but 0): the gradient of the support function.
 
-    Where a whole (nearly) flat face is farthest, its middle.
+    The middle of a (nearly) flat face if the whole face is farthest.
     """
     direction, scale, exponents = jnp.asarray(direction), jnp.asarray(scale), jnp.asarray(exponents)
     parts, axes = jnp.moveaxis(direction, -1, 0), jnp.moveaxis(scale, -1, 0)
@@ -156,7 +156,7 @@ def support_point(direction: Float[NpOrJax, "*p 3"], scale: Float[NpOrJax, "*q 3
 def support_curvature(
     direction: Components, u: Components, v: Components, scale: Components, orders: Components
 ) -> tuple[Array, Array, Array]:
-    """Second derivatives (uu, uv, vv) of the support function h along two ways, m; components as in `log_gauge_gradient`.
+    """Second derivatives (uu, uv, vv) of the support function h along directions u and v, m; parts as in `log_gauge_gradient`.
 
     With l_i = log |a_i n_i| and L = log h, they are h (L_u L_v + L_uv), for weights w of L (and t of its inner pair) change by
 
@@ -175,17 +175,17 @@ def support_curvature(
     ]
     outer, inner = orders[0] * wp * wz, wp * orders[1] * tx * ty
 
-    def changes(way: Components) -> tuple[Array, Array, Array]:
-        """Of L, and of the differences within the outer and the inner pair."""
-        dx, dy, dz = (direction[i] * way[i] / (squares[i] + floors[i]) for i in range(3))
+    def changes(along: Components) -> tuple[Array, Array, Array]:
+        """Derivatives of L, and of the differences within the outer and the inner pair."""
+        dx, dy, dz = (direction[i] * along[i] / (squares[i] + floors[i]) for i in range(3))
         dp = tx * dx + ty * dy
         return wp * dp + wz * dz, dp - dz, dx - dy
 
     h = jnp.exp(log_h)
-    along = {"u": (u, changes(u)), "v": (v, changes(v))}
+    derivatives = {"u": (u, changes(u)), "v": (v, changes(v))}
 
     def second(first: str, other: str) -> Array:
-        (a, (la, oa, ia)), (b, (lb, ob, ib)) = along[first], along[other]
+        (a, (la, oa, ia)), (b, (lb, ob, ib)) = derivatives[first], derivatives[other]
         return h * (la * lb + outer * oa * ob + inner * ia * ib + sum(a[i] * b[i] * bend[i] for i in range(3)))
 
     return second("u", "u"), second("u", "v"), second("v", "v")
@@ -213,8 +213,8 @@ def sample_surface(
     """`count` random points on each wave (m, in its frame), uniform by area.
 
     Random directions v hit the surface of the shape with unit semi-axes at s = v / g(v), with normal n and area element
-    |s|^2 / (v . n) per solid angle. Stretching by a multiplies the element by a1 a2 a3 |n / a|, whatever the aspect of the
-    wave. By the product the points of a pool eight times larger are resampled, at evenly spaced quantiles.
+    |s|^2 / (v . n) per solid angle. Stretching by a multiplies the element by a1 a2 a3 |n / a|. A pool eight times
+    larger is resampled with these weights, at evenly spaced quantiles.
     """
     scale, exponents = jnp.asarray(scale), jnp.asarray(exponents)
     if scale.ndim > 1:

@@ -1,4 +1,4 @@
-"""Waves as plain vectors of order one, the form in which flows carry the core; and back, onto valid waves."""
+"""Encoding of waves as vectors of order one, for flows, and decoding to valid waves."""
 
 import jax
 import jax.numpy as jnp
@@ -18,14 +18,14 @@ LAYOUT = {
     "presence": 1, "centre": 3, "scale": 3, "rotation": 6, "exponents": 2, "colour": 3, "material": 2,
     "velocity": 3, "angular_velocity": 3, "semantic": _CLASSES,
 }  # fmt: skip
-"""Field -> components of the vector, in order. Instance ids are not carried: a slot is an instance."""
+"""Field -> number of components, in order. Instance ids are not encoded: a slot is an instance."""
 
 SIZE = sum(LAYOUT.values())
-"""P, components of the vector of one wave."""
+"""P, the number of components per wave."""
 
 
 def to_vector(waves: Waves) -> Float[Array, "*lead N P"]:
-    """Every wave as P numbers of order one; an empty slot is presence -1, class "nothing", and zeros.
+    """Encode every wave as P numbers of order one; an empty slot is presence -1, class "nothing", and zeros.
 
     Centre in units of 1.5 m (height from 0.5 m in 0.5 m), log of the scale, the first two columns of the rotation (Zhou et
     al. 2019), exponents and colours in [-1, 1], velocity in m/s, spin in 4 rad/s, clipped at 4, class one-hot.
@@ -52,7 +52,7 @@ def to_vector(waves: Waves) -> Float[Array, "*lead N P"]:
 
 
 def from_vector(vector: Float[NpOrJax, "*lead N P"]) -> Waves:
-    """The valid waves nearest to a vector: presence and class decided, rotation orthonormal, scale and exponents in range.
+    """Decode a vector to valid waves: presence and class discrete, rotation orthonormal, scale and exponents in range.
 
     Presence becomes 0 or 1; instance is slot + 1 for objects and 0 for floor, screen and empty slots.
     """
@@ -83,7 +83,7 @@ def _first_columns(matrix: Array) -> Array:
 
 
 def _from_columns(six: Array) -> Array:
-    """Gram-Schmidt of two columns; a vanishing one falls back to the axes."""
+    """Gram-Schmidt of two columns, with axes in place of zero columns."""
     a, b = six[..., :3], six[..., 3:]
     a = jnp.where(jnp.sum(a * a, -1, keepdims=True) > 1e-6, a, jnp.asarray([1.0, 0.0, 0.0]))
     a = a / jnp.linalg.norm(a, axis=-1, keepdims=True)
