@@ -95,12 +95,6 @@ NOT_MIRRORED = {
 }
 """Modules without a test file of the same name -> "test file: reason"."""
 
-SAME_NAME = {
-    "Grid": "voxels; tiles of a picture",
-    "Rows": "of a batch; of the constraint matrix",
-}
-"""Names of public classes that two modules define -> the two meanings. It only may shrink."""
-
 RAISES_MISSING = {
     "wsm_jax.core.physics.change.check_empty",
     "wsm_jax.core.physics.change.check_present",
@@ -280,9 +274,7 @@ def test_no_two_public_classes_have_one_name():
         for node in parsed(path).body:
             if isinstance(node, ast.ClassDef) and node.name[0] != "_":
                 where.setdefault(node.name, []).append(module(path))
-    twice = {name: modules for name, modules in where.items() if len(modules) > 1}
-    assert {name: modules for name, modules in twice.items() if name not in SAME_NAME or len(modules) > 2} == {}
-    assert SAME_NAME.keys() - twice.keys() == set(), "stale rows of SAME_NAME"
+    assert {name: modules for name, modules in where.items() if len(modules) > 1} == {}
 
 
 def test_public_functions_say_what_they_raise():
