@@ -156,7 +156,7 @@ def world_stage(network: Config, videos: Config) -> Config:
 
 
 def training(batch_size: int) -> dict[str, object]:
-    """What both stages share."""
+    """Settings that both stages share."""
     optimizer = node(AdamW, peak=2e-3, warmup=50, schedule=node(Cosine), weight_decay=0.01, clip=1.0, b2=0.95)
     return {
         "optimizer": optimizer, "steps": 1000, "batch_size": batch_size, "ema_decay": 0.995, "checkpoint_every": 500,

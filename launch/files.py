@@ -1,4 +1,4 @@
-"""What the verbs of a world read and write: checked before any work is done for it, written whole or not at all."""
+"""Files that the verbs of a world read and write: checked before any work is done, written atomically."""
 
 import io
 from pathlib import Path

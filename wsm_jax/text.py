@@ -55,7 +55,7 @@ class Tokenizer:
         return np.asarray(ids + [PAD] * (self.length - len(ids)), np.int32)
 
     def decode(self, ids: Int[np.ndarray, " L"]) -> str:
-        """The text of token ids; ids of nothing are left out, bytes that are no UTF-8 become the replacement character."""
+        """The text of token ids; unused ids are skipped, bytes that are not UTF-8 become the replacement character."""
         out = b""
         for token in np.asarray(ids):
             if _BYTES <= token < _WORDS:

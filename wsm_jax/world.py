@@ -24,14 +24,14 @@ from wsm_jax.typing import Float, NpOrJax, PyTree
 
 @dataclasses.dataclass(frozen=True)
 class Perception:
-    """What `World.observe` saw: the core and its tick times (s), its style, and the estimated channels [T H W C]."""
+    """Result of `World.observe`: the core and its tick times (s), its style, and the estimated channels [T H W C]."""
 
     core: Waves
     core_time: Float[np.ndarray, " K"]
     style: Style
     channels: dict[str, np.ndarray]
     camera: Camera
-    """As given; else one that stands still, of the height and tilt that the perceived ground tells."""
+    """Camera of the input; without one, a still camera with the height and tilt estimated from the perceived ground."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +136,7 @@ class World:
         return core[:wanted]
 
     def rewind(self, core: Waves, seconds: float | int, seed: int = 0) -> Waves:
-        """The core with `seconds` of past in front: what could have led here."""
+        """The core with `seconds` of sampled past in front."""
         half = max(1, self.ticks // 2 // self.flow.layout.tick_patch) * self.flow.layout.tick_patch
         wanted = core.presence.shape[0] + _ticks(seconds)
         while core.presence.shape[0] < wanted:
@@ -151,7 +151,7 @@ class World:
         return core[-wanted:]
 
     def edit(self, core: Waves, keep: Sequence[int], text: str, seed: int = 0) -> Waves:
-        """One window in which the waves in the slots `keep` stay as they are and the others are sampled anew to fit `text`."""
+        """One window in which the slots `keep` stay unchanged and the other waves are resampled to fit `text`."""
         bad = [slot for slot in keep if not 0 <= slot < self._waves]
         if bad:
             raise ValueError(f"edit: slots {bad}; this world has slots 0..{self._waves - 1}")
@@ -257,7 +257,7 @@ class World:
         return self.bridge.layout.waves
 
     def _still_camera(self, channels: dict[str, np.ndarray]) -> Camera:
-        """A camera for every frame of pictures that came without one."""
+        """A camera for every frame of pictures without one."""
         frames = channels["depth"].shape[0]
         row = next((CHANNELS[name] for name in channels if CHANNELS[name].to_camera), None)
         if row is None or row.to_camera is None:

@@ -19,7 +19,7 @@ from wsm_jax.typing import Shaped
 
 POINTER = "latents.json"
 WRITTEN = "written"
-"""What stands for a dataset that has the latents; anything else says why it has none."""
+"""Value of a dataset that has the latents; any other value is the reason why it has none."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -55,10 +55,10 @@ def attribute_hits(wanted: Sequence[tuple[str, str]], found: Sequence[tuple[str,
 
 @dataclasses.dataclass(frozen=True)
 class Recovery:
-    """How a perceived core compares with the true one."""
+    """Comparison of a perceived core with the true one."""
 
     centre_error_m: tuple[float, ...]
-    """Of every matched pair at every tick, m."""
+    """Distance of every matched pair at every tick, m."""
     matched: int
     found: int
     true: int

@@ -18,7 +18,7 @@ SIGNS = {">=": "≥", "<=": "≤"}
 BASELINE = "_baseline"
 """A measure NAME stands beside NAME + this."""
 RUN = ("n", "wall_seconds", "peak_rss_gib", "commit")
-"""Keys of the metrics that tell of the run and are no measures."""
+"""Keys that describe the run and are no measures."""
 MAGIC = {"video": (4, b"ftyp", "an mp4 file"), "picture": (0, b"\x89PNG\r\n\x1a\n", "a PNG file")}
 """Kind of a medium -> (offset, bytes there, name)."""
 
@@ -68,7 +68,7 @@ class Row:
 
 
 def reached(value: float | int, comparison: str, target: float | int) -> bool:
-    """Whether a value is where it should be; what is not a number is not. Raises ValueError for an unknown comparison."""
+    """True if a value meets its target; NaN never does. Raises ValueError for an unknown comparison."""
     if comparison not in COMPARISONS:
         raise ValueError(f"comparison {comparison!r}: needed one of {', '.join(COMPARISONS)}")
     return COMPARISONS[comparison](value, target)
@@ -96,7 +96,7 @@ def write_report(
     sections: Sequence[Section],
     curves: Mapping[str, str],
 ) -> None:
-    """Writes one self-contained page, whole or not at all.
+    """Writes one self-contained page, atomically.
 
     `metrics` is what `report.json` holds: measures, each beside NAME_baseline, and n, wall_seconds, peak_rss_gib, commit.
     `targets` are name -> (">=" or "<=", value, what it is); `curves` are name -> SVG. Raises ValueError for an unknown
@@ -130,7 +130,7 @@ def _inline(name: str, svg: str) -> str:
 
 
 def _run(metrics: Mapping[str, Any]) -> dict[str, str]:
-    """What the page says of the run: label -> text."""
+    """Facts of the run for the page: label -> text."""
     minutes, seconds = divmod(round(float(metrics["wall_seconds"])), 60)
     return {
         "held-out scenes": str(metrics["n"]),

@@ -26,7 +26,7 @@ from wsm_jax.typing import PyTree
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """Everything of a run. Raises ValueError for unknown mesh axes and for stages that need one that is not there."""
+    """Complete description of a run. Raises ValueError for unknown mesh axes and for stages that need one that is not there."""
 
     name: str
     seed: int
@@ -34,11 +34,11 @@ class Experiment:
     """Size of each mesh axis; -1 for one of them is the rest of the devices, an axis that is not named has size 1."""
     stages: Mapping[str, Stage]
     sampler: Any = None
-    """A trained model at work, as `wsm_jax.World`; its weights are bound when a workdir is loaded."""
+    """Inference with the trained stages, such as `wsm_jax.World`; loading a workdir binds its weights."""
     dashboards: Mapping[str, Dashboard] = dataclasses.field(default_factory=dict)
-    """Where metrics go besides metrics.jsonl: TensorBoard, Wandb."""
+    """Metric writers besides metrics.jsonl: TensorBoard, Wandb."""
     evaluators: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """What launch.evaluate runs: name -> `evaluator(sampler, workdir, ...)`."""
+    """Evaluators of the trained model that launch.evaluate runs (see `evaluation.evaluate.ReportEvaluator`)."""
     datasets: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Simulated datasets that launch.quickstart makes first: name of the folder below workdir/data -> how."""
 

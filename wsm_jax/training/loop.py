@@ -42,7 +42,7 @@ class Preempted(SystemExit):
 
 
 class _StopSignal:
-    """Notes SIGTERM instead of dying from it. A cluster job of several hosts is told by JAX instead, all hosts alike."""
+    """Records SIGTERM instead of exiting. In a job of several hosts JAX reports preemption, to all hosts at the same step."""
 
     def __init__(self, checkpoints: Checkpoints) -> None:
         self._checkpoints, self._received = checkpoints, False
@@ -77,7 +77,7 @@ def _begin(
     checkpoints: Checkpoints,
     batches: Batches,
 ) -> TrainState:
-    """The state to go on from: of the newest checkpoint, with the data at its place, or a new one."""
+    """The state to start from: that of the newest checkpoint, with the data at its position, or a new one."""
     if checkpoints.latest() is None:
         state = init_state(objective, optimizer, mesh, seed)
         checkpoints.check_room(_split(state))
@@ -107,7 +107,7 @@ class _Speed:
 
 
 def _no_video(path: Path, frames: UInt8[np.ndarray, "T H W 3"], fps: float) -> None:
-    """Leaves out videos where the caller brings no encoder."""
+    """Video encoder that drops videos."""
 
 
 def train(
@@ -127,7 +127,7 @@ def train(
     label: str = "train",
     progress: bool = True,
 ) -> TrainState:
-    """Trains to `stage.steps` updates and returns the final state; goes on by itself from the newest checkpoint of `workdir`.
+    """Trains to `stage.steps` updates and returns the final state; resumes from the newest checkpoint of `workdir`.
 
     Checkpoints every `checkpoint_every` updates, at the end and on SIGTERM (then raises `Preempted`); metrics rows every
     `log_every` updates. `frozen` are placed arrays. `encode_video` writes the videos of hooks as mp4. Rows tell
@@ -187,7 +187,7 @@ def train(
                     checkpoints.save(done, _split(state), batches.get_state())
                 if stopped and done < steps:
                     checkpoints.wait()
-                    tqdm.write(f"told to stop: saved step {done}; the same command goes on from there", file=sys.stderr)
+                    tqdm.write(f"stopped by a signal: saved step {done}; the same command resumes from there", file=sys.stderr)
                     raise Preempted(143)
             checkpoints.wait()
     return state

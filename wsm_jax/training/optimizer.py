@@ -12,7 +12,7 @@ from wsm_jax.typing import PyTree
 
 @runtime_checkable
 class Schedule(Protocol):
-    """What the learning rate does after its warm-up."""
+    """Shape of the learning rate after its warm-up."""
 
     def after_warmup(self, peak: float, steps: int, rest: int) -> optax.Schedule:
         """Rate by step, from the end of the warm-up on; `rest` of all `steps` are left."""

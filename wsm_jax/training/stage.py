@@ -14,7 +14,7 @@ from wsm_jax.typing import Array, Float, Key, PyTree
 
 @runtime_checkable
 class Objective(Protocol):
-    """What is trained. `init` and `loss` are pure and traceable."""
+    """Parameters and loss of a model. `init` and `loss` are pure and traceable."""
 
     def init(self, key: Key) -> PyTree:
         """Parameters, each in Linen's box of logical axis names."""
@@ -51,13 +51,13 @@ class Batches(Protocol):
         ...
 
     def set_state(self, state: Any) -> None:
-        """Goes to a position."""
+        """Moves to a position."""
         ...
 
 
 @runtime_checkable
 class Data(Protocol):
-    """Where batches come from."""
+    """Source of batches."""
 
     def datasets(self, workdir: Path) -> Sequence[Any]:
         """The datasets it reads. Raises FileNotFoundError or ValueError, naming the path, for one that is not there."""
@@ -83,7 +83,7 @@ class Optimizer(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """What an evaluator may use that runs during a training."""
+    """Inputs of an evaluator that runs during a training."""
 
     stage: str
     objective: Objective
@@ -124,7 +124,7 @@ class Stage:
     batch_size: int
     """Rows of a global batch."""
     ema_decay: float
-    """Of the average of the weights that inference uses."""
+    """Decay of the moving average of the weights, which inference uses."""
     checkpoint_every: int
     """Updates between two checkpoints."""
     log_every: int
@@ -143,7 +143,7 @@ class Stage:
     """Datasets that get these latents when the stage is done; relative paths lie in the workdir."""
     evaluators: Mapping[str, Evaluator] = dataclasses.field(default_factory=dict)
     hang_seconds: float = 900.0
-    """Without an update for so long, the stacks of all threads are written to hang.log."""
+    """Seconds without an update after which the stacks of all threads are written to hang.log."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "accumulate", "checkpoint_every", "keep", "log_every"):

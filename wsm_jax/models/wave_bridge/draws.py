@@ -1,4 +1,4 @@
-"""What a training row of the wave bridge knows of its two ends, and its level.
+"""Random draws of a training row of the wave bridge: which blocks are known at its two ends, and its level.
 
 Three kinds of rows. *perceive*: the picture alone is given at the pixel end, mostly with its camera (channels that follow from
 it). *render*: picture and surface channels are. *any*: a random subset of channels is known at either end, so that later any

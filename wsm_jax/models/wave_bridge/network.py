@@ -1,6 +1,6 @@
 """The velocity network of the wave bridge, and the encoder that makes style codes while it trains.
 
-Tokens see patches; a small network per pixel turns what the tokens say back into pixels. The token grid is tied to the
+Tokens embed patches; a small network per pixel decodes tokens to pixels. The token grid is tied to the
 canvas (so many tokens per image height), not to pixels: more resolution means more pixels a token, the same tokens, the same
 weights. In training the pixel network may run on a random subset of the pixels, which leaves the gradient unbiased.
 """
@@ -20,7 +20,7 @@ FEATURES = ("batch", "frames", "rows", "columns", "channels")
 
 
 def waves_of(local: Float[Array, "*n 3"], frequencies: tuple[float, ...]) -> Float[Array, "*n F"]:
-    """sin and cos of pi f u for every wave-local coordinate u and frequency f: what textures are made of."""
+    """sin and cos of pi f u for every wave-local coordinate u and frequency f: the basis of textures."""
     angle = jnp.pi * local[..., None] * jnp.asarray(frequencies)
     flat = angle.reshape(*local.shape[:-1], -1)
     return jnp.concatenate([jnp.sin(flat), jnp.cos(flat)], -1)
@@ -61,7 +61,7 @@ class WaveBridge(nn.Module):
     pixel_width: int
     """Features of the network per pixel."""
     frequencies: tuple[float, ...]
-    """Of the sines of wave-local coordinates that textures are made of, half periods per semi-axis."""
+    """Frequencies of the sines of wave-local coordinates (textures), half periods per semi-axis."""
     pixel_noise: float
     """Std of the codes at the pixel end, where they hold no signal."""
     value_heads: int = 4
@@ -144,7 +144,7 @@ class WaveBridge(nn.Module):
 
 
 class StyleEncoder(nn.Module):
-    """What the picture has and the geometry has not: a code per wave, one for the scene, one per patch.
+    """Codes of what a picture shows beyond geometry: one per wave, one for the scene, one per patch.
 
     A network per pixel compares picture and surface; its features are averaged over the pixels of each wave, of the whole
     clip and of each patch, and mapped to codes of root mean square 1.

@@ -1,4 +1,4 @@
-"""Reading waves off perceived surface channels: pixels vote for the centres of waves, votes become tracks, tracks waves.
+"""Waves from perceived surface channels: pixels vote for the centres of waves, votes are tracked, tracks become waves.
 
 The votes are metric: a pixel at depth z on the ray d with perceived vector c to the centre of its wave says that a wave lies at
 
@@ -27,7 +27,7 @@ from wsm_jax.typing import Float, Int
 FLOOR, SCREEN, BALL = (SEMANTIC_CLASSES.index(name) for name in ("floor", "screen", "ball"))
 VOTE_RADIUS = 0.5
 VOTE_SPACE, VOTE_COLOUR, VOTE_CANVAS = 0.25, 1.0, 1.5
-"""How much a metre between centres, a difference of colour, and an image height between pixels keep two votes apart."""
+"""Weights in the distance of two votes: of metres between centres, of colour, and of image heights between pixels."""
 GATE_M, GATE_COLOUR = 1.3, 0.5
 """A detection further than this from where a track is expected (m), or in colour (sRGB), starts another track."""
 LEAST_SHARE = 0.004
@@ -86,7 +86,7 @@ def detect(seen: dict[str, np.ndarray], camera: Camera, style_width: int) -> lis
 
 
 def _agreeing(votes: Float[np.ndarray, "n d"], least: float) -> list[Int[np.ndarray, " m"]]:
-    """Greedy mode finding: the vote with most votes around it takes them, until no mode has `least` votes any more."""
+    """Greedy mode finding: the vote with most neighbours forms a group with them, until no group has `least` votes."""
     square = np.sum(votes**2, -1)
     near = square[:, None] + square[None] - 2.0 * votes @ votes.T < VOTE_RADIUS**2
     left = np.ones(len(votes), bool)
@@ -128,7 +128,7 @@ class Track:
     seen: list[tuple[int, Detection]]
 
     def expected(self, frame: int) -> np.ndarray:
-        """Where the wave should be: the last centre moved on by the last displacement, over at most two frames."""
+        """Predicted centre: the last centre plus the last displacement, over at most two frames."""
         last_frame, last = self.seen[-1]
         if len(self.seen) < 2:
             return last.centre
@@ -240,7 +240,7 @@ def _put_floor(fields: dict[str, np.ndarray], colour: np.ndarray) -> None:
 
 
 def _put(fields: dict[str, np.ndarray], slot: int, track: Track, times: np.ndarray, ticks: np.ndarray) -> None:
-    """Writes a track into a slot; between its detections poses are interpolated, outside they hold."""
+    """Write a track into a slot; poses are interpolated between detections and constant outside them."""
     when = np.asarray([times[frame] for frame, _ in track.seen])
     kind = track.kind
     centres = np.stack([d.centre for _, d in track.seen])

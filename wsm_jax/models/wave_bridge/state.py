@@ -62,7 +62,7 @@ class BridgeLayout:
 
     @property
     def local_slice(self) -> tuple[int, int]:
-        """Where the wave-local coordinates lie among the components of the state."""
+        """Range of the wave-local coordinates among the components of the state."""
         start = sum(list(self.sizes.values())[: self.order.index("local")])
         return start, start + 3
 
@@ -83,7 +83,7 @@ def wave_masks(instance: NpOrJax, waves: int) -> Float[Any, "... N"]:
 def style_raster(
     masks: Float[NpOrJax, "B *image N"], wave_codes: Float[NpOrJax, "B N c"], scene_code: Float[NpOrJax, "B s"]
 ) -> Float[Any, "B *image k"]:
-    """Codes painted where their waves are seen, beside the code of the scene everywhere; NumPy stays NumPy."""
+    """Codes of the waves in the pixels that show them, and the code of the scene in every pixel; NumPy stays NumPy."""
     xp = array_namespace(masks, wave_codes, scene_code)
     waves = xp.einsum("b...n,bnc->b...c", masks, wave_codes)
     scene = xp.broadcast_to(expand_last(scene_code, masks.ndim), (*masks.shape[:-1], scene_code.shape[-1]))

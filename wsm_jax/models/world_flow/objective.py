@@ -1,4 +1,4 @@
-"""What the world flow is trained on: points on the paths of its tasks, one task a row."""
+"""The training objective of the world flow: points on the paths of its tasks, one task per row."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -34,7 +34,7 @@ class WorldObjective:
     cube: float
     """Share of rows whose groups are at independent levels instead of on the path of a task."""
     weights: tuple[float, float, float]
-    """Of the losses of text (cross entropy, nats), core and style (mean squared error)."""
+    """Weights of the losses of text (cross entropy, nats), core and style (mean squared error)."""
     field_weights: Mapping[str, float]
     """Loss weight of fields of a wave, 1 where none is given: in a plain mean the three numbers of a colour count little."""
     absent_weight: float = 0.02

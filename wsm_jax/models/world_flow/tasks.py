@@ -19,14 +19,14 @@ GIVEN, SAMPLED, UNKNOWN = 1.0, 0.5, 0.0
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What is given, sampled and unknown; for the core, `part` may pick ticks and waves that are given in a sampled group."""
+    """Role of each group: given, sampled or unknown; in a sampled core, `part` may mark ticks and waves that are given."""
 
     name: str
     text: float
     core: float
     style: float
     part: str = "all"
-    """Which of the core is sampled: "all", "future", "past", "middle" (ticks), or "waves" (some of them)."""
+    """Part of the core that is sampled: "all", "future", "past", "middle" (ticks), or "waves" (some of them)."""
 
 
 TASKS = {
@@ -48,7 +48,7 @@ TASKS = {
 
 
 def random_part(key: Key, part: str, ticks: int, waves: int, patch: int) -> Bool[Array, "K N"]:
-    """Which ticks and waves of the core are sampled, for training: cut at a random multiple of `patch` ticks."""
+    """Random mask of the ticks and waves that are sampled in training, cut at a multiple of `patch` ticks."""
     keys = jax.random.split(key, 3)
     chunks = ticks // patch
     cut = patch * jax.random.randint(keys[0], (), 1, max(chunks, 2))
