@@ -171,7 +171,10 @@ def edit(arguments: list[str]) -> None:
     lost = sorted({slot for slot, _, _ in edits} - set(keep)) if text is not None else []
     if lost:
         raise Usage(f"{COMMAND} edit: --set changes the slots {lost}, which are sampled anew; name them in --keep as well")
-    core = core_edit.apply(core, edits, values.core)
+    try:
+        core = core_edit.apply(core, edits, values.core)
+    except ValueError as error:
+        raise Usage(f"--set={error}") from error
     world = files.open_world(values.workdir)
     files.check_core(world, core, values.core)
     files.check_text(world, text)

@@ -171,7 +171,7 @@ def test_a_workdir_of_another_experiment_is_refused(workdir, capsys):
         (["--config.stages.world.objective.model.layout.tick_patch=0"], "tick_patch = 0: needed at least 1"),
         (["--config.stages.bridge.data.sources=(1.0,)"], "stages.bridge.data.sources"),
         (["--config.stages.bridge.optimizer.peak=1e999"], "peak"),
-        (["stages.bridge.steps=3"], "needed flags alone"),
+        (["stages.bridge.steps=3"], "needed only flags"),
     ],
 )
 def test_bad_trainings_are_refused_before_anything_is_written(workdir, tmp_path, capsys, arguments, words):

@@ -164,7 +164,7 @@ def test_perceive_reads_a_folder_of_frames(run, tmp_path):
         ("imagine --text=ball --out=x.json --camera=zoom", "--camera=zoom; needed still or orbit"),
         ("imagine --text=ball --out=x.json --seed=-1", "seed"),
         ("imagine --text=ball --out=x.json --speed=3", "--seconds"),
-        ("imagine --text=ball --out=x.json more", r"\['more'\]; needed flags alone"),
+        ("imagine --text=ball --out=x.json more", r"\['more'\]; needed only flags"),
         ("imagine --text=ball", "needed --out"),
         ("render --core=core.json --out=x.mp4 --fps=0", "--fps=0; needed frames a second above 0"),
         ("render --core=core.json --out=x.mp4 --size=2x18", "--size=2x18"),
@@ -254,7 +254,7 @@ def test_help_lists_the_flags(verb, capsys):
 def test_a_workdir_without_a_world_is_named(tmp_path, capsys):
     empty_folder = tmp_path / "empty"
     empty_folder.mkdir()
-    for workdir, said in ((tmp_path / "absent", "no such workdir"), (empty_folder, "config.json: no such file")):
+    for workdir, said in ((tmp_path / "absent", "no such workdir"), (empty_folder, "no checkpoint there or in a folder of a stage")):
         assert status(main, ["imagine", f"--workdir={workdir}", TEXT, f"--out={tmp_path}/x.json"]) == 2
         err = capsys.readouterr().err
         assert str(workdir) in err
@@ -268,7 +268,7 @@ def test_a_workdir_without_checkpoints_is_named(tmp_path, tiny_workdir, capsys):
     config = json.loads((tiny_workdir / "bridge" / "config.json").read_text())
     (tmp_path / "bridge" / "config.json").write_text(json.dumps(config))
     assert status(main, ["imagine", f"--workdir={tmp_path}", TEXT, f"--out={tmp_path}/x.json"]) == 2
-    assert "bridge/checkpoints: no checkpoint" in capsys.readouterr().err
+    assert "no checkpoint there or in a folder of a stage" in capsys.readouterr().err
     assert not (tmp_path / "x.json").exists()
 
 
