@@ -70,7 +70,7 @@ def test_degenerate_clouds_and_meshes_are_refused(scene, options):
     def cloud(points):
         return PointCloud(points, np.zeros_like(points), np.zeros_like(points))
 
-    for points, message in ((np.zeros((1, 3)), "1 points; needed 4"), (np.ones((50, 3)), "all 50 points are one")):
+    for points, message in ((np.zeros((1, 3)), "1 points; needed 4"), (np.ones((50, 3)), "all 50 points coincide")):
         with pytest.raises(ValueError, match=message):
             convert(cloud(points), "waves", options())
     mesh = convert(scene, "mesh", options())
