@@ -8,12 +8,11 @@ to core most: 0.62 of the named objects were right after --config.stages.world.s
 """
 
 from data_pipelines.loading.clips import Clips
-from data_pipelines.loading.transforms import Tokenise
-from data_pipelines.simulation.mention import MentionOrder
-
 from data_pipelines.loading.held_out import HeldOut
+from data_pipelines.loading.transforms import Tokenise
 from data_pipelines.simulation.captions import VOCABULARY, NamedObjects
 from data_pipelines.simulation.dataset import SimulatedDataset
+from data_pipelines.simulation.mention import MentionOrder
 from data_pipelines.simulation.scene import SCENE_DIAGONAL_M
 from wsm_jax.config import Config, node
 from wsm_jax.evaluation.world_report import SampleVideos, WorldReport
@@ -118,7 +117,7 @@ def bridge_stage(network: Config, videos: Config) -> Config:
         objective=objective,
         data=clips("data/train"),
         encoder=node(StyleCodes, objective=objective),
-        encode=("data/train", "data/cores"),
+        encode=("data/train", "data/cores", "data/test"),
         evaluators={"validation": node(Validation, data=clips("data/test"), batches=1, rows=12, every=250), "videos": videos},
         **training(batch_size=12),
     )
@@ -150,7 +149,10 @@ def world_stage(network: Config, videos: Config) -> Config:
         ),
         data=clips(("data/train", 0.5), ("data/cores", 0.5)),
         needs=("bridge",),
-        evaluators={"videos": videos},
+        evaluators={
+            "validation": node(Validation, data=clips(("data/test", 1.0)), batches=1, rows=16, every=250),
+            "videos": videos,
+        },
         **training(batch_size=16),
     )  # fmt: skip
 

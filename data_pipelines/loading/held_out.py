@@ -14,13 +14,17 @@ class HeldOut:
     path: str
     """Relative to the workdir, absolute, or a URL."""
 
+    def datasets(self, workdir: Path) -> list[Dataset]:
+        """The dataset. Raises FileNotFoundError where there is none."""
+        return [Dataset(self.path if "://" in self.path else workdir / self.path)]
+
     def clips(self, workdir: Path, count: int) -> list[WSV]:
         """The first `count` clips.
 
         Raises FileNotFoundError where there is no dataset, ValueError where it lacks captions, cores, cameras or pictures, or
         has one clip only.
         """
-        dataset = Dataset(self.path if "://" in self.path else workdir / self.path)
+        (dataset,) = self.datasets(workdir)
         layout = dataset.layout
         there = {"captions": layout.captions, "a core": layout.ticks, "cameras": layout.camera, "rgb": "rgb" in layout.channels}
         lacking = [name for name, present in there.items() if not present]

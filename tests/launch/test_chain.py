@@ -35,7 +35,8 @@ from wsm_jax.visualise.video import write_video
 ROOT = Path(__file__).parents[2]
 PART = {"scenes": 4, "height": 16, "width": 16, "frame_hz": 4.0, "seconds": 1.0}
 DATASETS = {f"datasets.{part}.{key}": value for part in ("train", "cores", "test") for key, value in PART.items()}
-HELD_OUT = {f"{BRIDGE}.evaluators.validation.{key}": value for key, value in (
+HELD_OUT = {f"{WORLD}.evaluators.validation.data.ticks": 8, f"{WORLD}.evaluators.validation.rows": 8}
+HELD_OUT |= {f"{BRIDGE}.evaluators.validation.{key}": value for key, value in (
     ("data.height", 16), ("data.width", 16), ("data.frame_hz", 4.0), ("rows", 8),
 )}  # fmt: skip
 STAGES = {key: value for key, value in TINY.items() if not key.endswith(".evaluators")}

@@ -254,7 +254,10 @@ def test_help_lists_the_flags(verb, capsys):
 def test_a_workdir_without_a_world_is_named(tmp_path, capsys):
     empty_folder = tmp_path / "empty"
     empty_folder.mkdir()
-    for workdir, said in ((tmp_path / "absent", "no such workdir"), (empty_folder, "no checkpoint there or in a folder of a stage")):
+    for workdir, said in (
+        (tmp_path / "absent", "no such workdir"),
+        (empty_folder, "no checkpoint there or in a folder of a stage"),
+    ):
         assert status(main, ["imagine", f"--workdir={workdir}", TEXT, f"--out={tmp_path}/x.json"]) == 2
         err = capsys.readouterr().err
         assert str(workdir) in err

@@ -163,6 +163,9 @@ class Scatter:
     sampler: PointSampler
     every: int
 
+    def datasets(self, workdir):
+        return []
+
     def open(self, context: Context):
         def draw(step, params):
             weights = {**context.weights, context.stage: jax.tree.map(np.asarray, params)}

@@ -27,6 +27,10 @@ from wsm_jax.world import World
 class TruthClips(Protocol):
     """Clips with the truth to measure against."""
 
+    def datasets(self, workdir: Path) -> Sequence[Any]:
+        """The dataset. Raises FileNotFoundError, naming the path, where there is none."""
+        ...
+
     def clips(self, workdir: Path, count: int) -> Sequence[WSV]:
         """The first `count` clips. Raises FileNotFoundError or ValueError, naming the path."""
         ...
@@ -105,6 +109,10 @@ class SampleVideos:
 
     def __post_init__(self) -> None:
         require(self, 1, "every", "scenes", "size")
+
+    def datasets(self, workdir: Path) -> Sequence[Any]:
+        """The dataset of its clips. Raises what the data raise."""
+        return self.data.datasets(workdir)
 
     def open(self, context: Any) -> Callable[[int, PyTree], dict[str, LoggedVideo]]:
         """A function of (updates done, averaged weights) that draws. Raises what the data raise."""

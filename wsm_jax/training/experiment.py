@@ -85,10 +85,17 @@ def open_experiment(config: Config) -> Experiment:
 
 
 def check(experiment: Experiment, config: Config, names: Sequence[str], workdir: Path) -> None:
-    """`check_stages`, and that the datasets are there: raises FileNotFoundError or ValueError, naming the path."""
+    """`check_stages`, and that all datasets are there: raises FileNotFoundError or ValueError, naming the path."""
     check_stages(experiment, config, names, workdir)
     for name in names:
-        experiment.stages[name].data.datasets(workdir)
+        stage = experiment.stages[name]
+        for reader in (stage.data, *stage.evaluators.values()):
+            reader.datasets(workdir)
+        for path in stage.encode:
+            if "://" not in path and not (workdir / path).exists():
+                raise FileNotFoundError(
+                    f"{workdir / path}: no such dataset, which stages.{name}.encode names; build it, or leave it out there"
+                )
 
 
 def check_stages(experiment: Experiment, config: Config, names: Sequence[str], workdir: Path) -> None:

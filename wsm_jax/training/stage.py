@@ -107,6 +107,10 @@ class Evaluator(Protocol):
     every: int
     """Updates between two calls; the last update is always followed by one."""
 
+    def datasets(self, workdir: Path) -> Sequence[Any]:
+        """The datasets it reads. Raises FileNotFoundError or ValueError, naming the path, for one that is not there."""
+        ...
+
     def open(self, context: Context) -> Callable[[int, PyTree], Results]:
         """A function of (updates done, averaged weights)."""
         ...

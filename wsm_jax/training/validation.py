@@ -1,7 +1,9 @@
 """The loss on held-out batches, while a model trains."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -30,6 +32,10 @@ class Validation:
         for name in ("batches", "rows", "every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}: needed 1 or more")
+
+    def datasets(self, workdir: Path) -> Sequence[Any]:
+        """The datasets of its batches. Raises what the data raise."""
+        return self.data.datasets(workdir)
 
     def open(self, context: Context) -> Callable[[int, PyTree], Results]:
         """Reads the batches once; the function compiles at its first call."""
