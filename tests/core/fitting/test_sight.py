@@ -49,7 +49,7 @@ def test_a_plate_over_gaps_is_in_the_way_by_what_it_hides_and_what_is_seen_is_no
     end = first + (BARS - 1) * PITCH
     whole = plates(((0.5 * (first + end), 0.0), (0.5 * (end - first) + 0.05, 0.4)))
     charge = blocked_length(whole, sight)[0]
-    there = sight.way * (FRONT / sight.way[:, 1:2])
+    there = sight.direction * (FRONT / sight.direction[:, 1:2])
     inside = (np.abs(there[:, 0] + 0.05) < 0.445) & (np.abs(there[:, 2]) < 0.395)
     through = (sight.end > 0) & inside & ~slat(there)
     assert through.sum() > 500 and (charge[through] > 0).all()
@@ -69,7 +69,7 @@ def test_a_frame_that_was_looked_through_is_not_filled_by_a_plate():
 
     points, front = scene(frame, 12000)
     sight = lines_of_sight(points, EYE, points[front], 0.03, 10**6)
-    window = (sight.end > FRONT + 0.5) & (np.abs(sight.way[:, ::2] / sight.way[:, 1:2] * FRONT).max(1) < 0.34)
+    window = (sight.end > FRONT + 0.5) & (np.abs(sight.direction[:, ::2] / sight.direction[:, 1:2] * FRONT).max(1) < 0.34)
     closed = []
     for viewpoint in (None, EYE):
         cloud = Cloud(points, np.where(front, 1, 0).astype(np.int32), viewpoint)
