@@ -42,7 +42,7 @@ def on_files(files: Files, config: Any) -> Files:
         pages = []
         for parts in public_modules(package):
             name = ".".join(parts)
-            files.append(File.generated(config, reference_page(parts), content=f"# `{name}`\n\n::: {name}\n"))
+            files.append(File.generated(config, reference_page(parts), content=f"::: {name}\n"))
             pages.append({name.removeprefix(f"{package}."): reference_page(parts)})
         reference.append({package: pages})
     for guide in GUIDES:
