@@ -91,7 +91,6 @@ NOT_MIRRORED = {
     "wsm_jax.models.world_flow.network": "training/test_objectives.py: its only user beside the sampler",
     "wsm_jax.models.world_flow.objective": "training/test_objectives.py: one test for all objectives",
     "wsm_jax.models.world_flow.sampler": "test_world.py: called by every verb",
-    "wsm_jax.visualise.video": "launch/test_sample.py: films of a world",
 }
 """Modules without a test file of the same name -> "test file: reason"."""
 
