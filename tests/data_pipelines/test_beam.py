@@ -154,7 +154,7 @@ def test_without_the_extra_it_says_what_to_install(tmp_path, capsys, monkeypatch
 
 def test_options_without_beam_are_an_error(tmp_path, capsys):
     assert status(main, ["simulate", "--scenes=1", f"--out={tmp_path}/set", "--beam_options=--runner=FnApiRunner"]) == 2
-    assert "needed --beam beside it" in capsys.readouterr().err
+    assert "needed together with --beam" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
