@@ -86,7 +86,7 @@ def test_bad_input_is_one_message_and_code_2_and_leaves_nothing(tmp_path, capsys
         ([str(tmp_path / "empty"), str(tmp_path / "a.png")], "ends in .json"),
         ([str(tmp_path / "empty"), str(tmp_path / "no" / "a.json")], "is not a folder"),
         ([str(tmp_path / "empty"), str(tmp_path / "a.json")], "needed the folders depth"),
-        ([str(tmp_path / "none.npz"), str(tmp_path / "a.json")], "no such file"),
+        ([str(tmp_path / "none.npz"), str(tmp_path / "a.json")], "no such array file"),
         ([str(tmp_path / "bad.npz"), str(tmp_path / "a.json")], "cannot be read"),
         ([str(tmp_path / "empty"), str(tmp_path / "a.json"), "--intrinsics=1,2"], "needed four numbers"),
     )

@@ -79,9 +79,9 @@ def test_the_text_of_many_shards_is_read_once_and_little_of_it_is_kept(tmp_path,
     checked = Dataset._checked
     monkeypatch.setattr(Dataset, "_checked", lambda ds, key: read.append(key) or checked(ds, key))
     wanted = [make_clip(layout, index).text for index in range(90)]
-    monkeypatch.setattr(dataset, "_LINES", 1)
-    for limit, reads in ((dataset._TEXT_BYTES, 1), (100, 3)):
-        monkeypatch.setattr(dataset, "_TEXT_BYTES", limit)
+    monkeypatch.setattr(dataset, "_LINE_CACHE", 1)
+    for limit, reads in ((dataset._TEXT_CACHE_BYTES, 1), (100, 3)):
+        monkeypatch.setattr(dataset, "_TEXT_CACHE_BYTES", limit)
         read.clear()
         ds = Dataset(path)
         for _ in range(3):
