@@ -164,7 +164,7 @@ def test_a_workdir_of_another_experiment_is_refused(workdir, capsys):
         (["--set=stages.bridge.stpes=3"], "nearest is 'steps'"),
         (["--config.stages.bridge.stpes=3"], "nearest is 'steps'"),
         (["--config.stages.bridge.steps", "ten"], "needed int"),
-        (["--config.mesh.data=5"], "12 rows do not divide over data=5"),
+        (["--config.mesh.data=8"], "12 rows do not divide over data=8"),
         (["--set=stages.bridge.steps"], "KEY=VALUE"),
         (["--stages=bridge,wrold"], "wrold"),
         (["--config.stages.bridge.data.sources=(('data/gone',1.0),)", "--config.stages.bridge.batch_size=16"], "data/gone"),

@@ -122,7 +122,7 @@ def test_inference_reads_the_average_alone(tmp_path):
 
 
 def test_what_is_not_there_is_an_error_with_the_path(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"config\.json: no such file"):
+    with pytest.raises(FileNotFoundError, match="checkpoints: no checkpoint"):
         restore_params(tmp_path)
     with opened(tmp_path) as checkpoints, pytest.raises(FileNotFoundError, match="checkpoints: no checkpoint"):
         restored(checkpoints, trees(), single())
@@ -130,9 +130,19 @@ def test_what_is_not_there_is_an_error_with_the_path(tmp_path):
         restore_params(tmp_path)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ValueError, match=r"config\.json: not JSON"):
-        restore_params(tmp_path)
+        Checkpoints(tmp_path, CONFIG, keep=1)
     with pytest.raises(ValueError, match="gs://bucket/run"):
         Checkpoints("gs://bucket/run", CONFIG, keep=1)
+
+
+def test_a_checkpoint_copied_alone_carries_its_config(tmp_path):
+    with opened(tmp_path / "run") as checkpoints:
+        checkpoints.save(3, trees(), None)
+    shutil.copytree(tmp_path / "run" / "checkpoints" / "3", tmp_path / "alone")
+    shutil.rmtree(tmp_path / "run")
+    params, config = restore_params(tmp_path / "alone")
+    assert config == CONFIG
+    assert_same(params, trees()["ema"])
 
 
 def test_the_workdir_of_another_experiment_is_an_error_that_lists_the_keys(tmp_path):
