@@ -65,7 +65,7 @@ def get_config() -> Config:
         Experiment,
         name="quickstart",
         seed=0,
-        mesh={"data": -1},
+        mesh={"data": -1, "fsdp": 1, "tensor": 1, "context": 1},
         datasets={
             "train": dataset(scenes=672, seed=1, frame_hz=4.0),
             "cores": dataset(scenes=768, seed=2, frame_hz=8.0, pixels=False),
