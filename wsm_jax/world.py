@@ -151,7 +151,10 @@ class World:
         return core[-wanted:]
 
     def edit(self, core: Waves, keep: Sequence[int], text: str, seed: int = 0) -> Waves:
-        """One window in which the slots `keep` stay unchanged and the other waves are resampled to fit `text`."""
+        """One window in which the slots `keep` stay unchanged and the other waves are resampled to fit `text`.
+
+        Raises ValueError for a slot that this world does not have.
+        """
         bad = [slot for slot in keep if not 0 <= slot < self._waves]
         if bad:
             raise ValueError(f"edit: slots {bad}; this world has slots 0..{self._waves - 1}")

@@ -39,7 +39,10 @@ class Scenes:
 
     @classmethod
     def of(cls, clips: Sequence[WSV], parse: Callable[[str], Pairs], diagonal_m: float, seed: int) -> "Scenes":
-        """Draws the baselines: a random cyclic shift, so that no clip is its own baseline. Needs two clips or more."""
+        """Draws the baselines: a random cyclic shift, so that no clip is its own baseline.
+
+        Raises ValueError for fewer than two clips.
+        """
         if len(clips) < 2:
             raise ValueError(f"evaluation: {len(clips)} clips; needed at least 2, one being the baseline of the other")
         shift = int(np.random.default_rng(seed).integers(1, len(clips)))

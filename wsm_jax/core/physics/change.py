@@ -240,17 +240,20 @@ def triple(values: VectorLike) -> tuple[float, float, float]:
 
 
 def check_slot(waves: Waves, slot: int, what: str) -> None:
+    """Raises ValueError, naming `what`, for a slot that the state does not have."""
     if not 0 <= slot < waves.count:
         raise ValueError(f"{what}: slot {slot}; the core has slots 0 to {waves.count - 1}")
 
 
 def check_present(waves: Waves, slot: int, what: str) -> None:
+    """Raises ValueError, naming `what`, for a slot that holds no wave at this tick."""
     check_slot(waves, slot, what)
     if not waves.presence[slot] > 0.5:
         raise ValueError(f"{what}: no wave in slot {slot} at this tick")
 
 
 def check_empty(waves: Waves, slot: int, what: str) -> None:
+    """Raises ValueError, naming `what`, for a slot that holds a wave at this tick."""
     check_slot(waves, slot, what)
     if waves.presence[slot] > 0.5:
         raise ValueError(f"{what}: slot {slot} is taken; needed an empty one")
